@@ -1,0 +1,1 @@
+"""Keeps a log that third parties can verify, and the sealed texts it commits to."""

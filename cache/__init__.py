@@ -1,0 +1,1 @@
+"""Keeps released answers, sealed, for those who may see them."""

@@ -1,0 +1,1 @@
+"""Admits, authorizes and drives a call; owns the order of its steps and nothing else."""

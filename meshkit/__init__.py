@@ -1,0 +1,1 @@
+"""What every Sealgate service shares: contract, identity, TLS, keys, proofs, telemetry."""

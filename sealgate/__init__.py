@@ -1,0 +1,1 @@
+"""Client for a Sealgate gateway: async and sync, typed errors, receipts one can check."""

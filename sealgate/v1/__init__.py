@@ -1,0 +1,1 @@
+"""Contract of every protocol, generated from protos/ by `make protos`; never edited."""
