@@ -233,9 +233,9 @@ class Call:
 
 
 def prompt_bytes(messages: Sequence[Message]) -> bytes:
-    """Serialise a prompt for its commitment: injective, the same in every language.
+    r"""Serialise a prompt for its commitment: injective, the same in every language.
 
-    `"sealgate/prompt/v1\\0"`, then for each message role and content, each as a big-endian uint32
+    `"sealgate/prompt/v1\0"`, then for each message role and content, each as a big-endian uint32
     byte length and the UTF-8 bytes.
     """
     parts = [b"sealgate/prompt/v1\0"]
@@ -247,7 +247,7 @@ def prompt_bytes(messages: Sequence[Message]) -> bytes:
 
 
 def answer_bytes(text: str) -> bytes:
-    """Serialise an answer for its commitment: `"sealgate/answer/v1\\0"` and the UTF-8 bytes."""
+    r"""Serialise an answer for its commitment: `"sealgate/answer/v1\0"` and the UTF-8 bytes."""
     return b"sealgate/answer/v1\0" + text.encode()
 
 
