@@ -1,0 +1,73 @@
+"""What inference is asked and what it answers. PURE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from meshkit.contract.call import FinishReason, Parameters, Scope
+    from meshkit.contract.compliance import Screened
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens, counted by the model's own tokenizer, chat template included."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a generation ended; always the last item of its stream."""
+
+    finish_reason: FinishReason
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A piece of a model's answer.
+
+    text: complete characters only, may be empty while a character or stop sequence is incomplete.
+    tokens: how many tokens this piece stands for; 1 or more.
+    """
+
+    text: str
+    tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """A model that may be asked."""
+
+    name: str
+    digest: bytes
+    """SHA-256 over weights, tokenizer and template: 32 bytes; part of every record."""
+    context_tokens: int
+    licence: str
+    languages: tuple[str, ...] = ()
+
+
+class Inference(Protocol):
+    """Runs models."""
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        """List what is loaded and ready."""
+        ...
+
+    def generate(
+        self, scope: Scope, model: str, screened: Screened, parameters: Parameters
+    ) -> AsyncIterator[Generated | Ended]:
+        """Answer a screened prompt, token by token; the last item, and only it, is `Ended`.
+
+        Closing the iterator (or cancelling the task in it) stops the engine within one step.
+
+        Raises:
+            Refusal: NOT_FOUND (model); INVALID_FIELD `messages` (prompt longer than the context,
+                or its MAC does not hold); OVERLOADED (queue full); INFERENCE_DOWN.
+        """
+        ...
