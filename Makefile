@@ -1,34 +1,97 @@
-# `make` alone lists what there is.
+# `make` alone lists what there is. Every target runs on a bare machine with python3.11 and pip.
 SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PROTOS := $(wildcard protos/sealgate/v1/*.proto)
+PACKAGES := meshkit gateway compliance cache inference audit appliance sealgate
 
 .PHONY: help
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
+# --- using it -------------------------------------------------------------------------------
+
+.PHONY: demo up
+demo: $(VENV)/.appliance models ## from nothing to a governed, recorded, verified chat
+	@$(BIN)/python -m appliance.demo
+
+up: $(VENV)/.appliance models ## the appliance in the foreground, under var/appliance; Ctrl-C drains
+	@$(BIN)/python -m appliance.main
+
 # --- setting up -----------------------------------------------------------------------------
 
-.PHONY: install
-install: $(VENV)/.installed ## the virtual environment, with everything pinned
+.PHONY: install models system-packages
+install: $(VENV)/.dev ## the virtual environment, pinned
 
-$(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check 'pip==26.3' 
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	  --group dev --editable '.[appliance]'
+$(VENV)/.venv:
+	@echo "Making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check 'pip==26.3'
 	@touch $@
 
-.PHONY: protos
+$(VENV)/.appliance: $(VENV)/.venv pyproject.toml constraints.txt
+	@echo "Installing the appliance (PyTorch among it: this takes minutes the first time)"
+	@$(PIP) --editable '.[appliance]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.appliance
+	@echo "Installing what tests and checks need"
+	@$(PIP) --group dev
+	@touch $@
+
+node_modules/.installed: package.json package-lock.json
+	@npm ci --silent --no-audit --no-fund
+	@touch $@
+
+models: $(VENV)/.venv ## the small models, by pinned digest
+	@$(BIN)/python deploy/fetch_models.py --into var/models
+
+system-packages: # third-party verifiers: Go's x/mod, OpenSSL
+	@deploy/system-packages.sh golang-go golang-golang-x-mod-dev openssl
+
+# --- checking -------------------------------------------------------------------------------
+
+.PHONY: test lint types imports protos protos-check check bench clean
+test: install models system-packages ## the whole test suite, the servers it needs included
+	@$(BIN)/python -m pytest
+
+lint: install
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+types: install
+	@$(BIN)/mypy
+
+imports: install
+	@$(BIN)/lint-imports --no-cache
+
 protos: install ## sealgate/v1 anew from protos/
 	@$(call generate,.)
 
+protos-check: install node_modules/.installed # lint, breaking changes, drift
+	@npx --no-install buf lint protos
+	@npx --no-install buf breaking protos --against protos/baseline.binpb
+	@rm -rf var/protos && mkdir -p var/protos
+	@$(call generate,var/protos)
+	@diff -r --exclude=__pycache__ --exclude=__init__.py var/protos/sealgate/v1 sealgate/v1
+
+check: lint types imports protos-check test ## what CI runs
+
+bench: install models ## every figure we publish, into bench/results/latest.json
+	@$(BIN)/python -m bench
+
+clean: ## forget everything that was made here, data included
+	@rm -rf var $(VENV) node_modules build *.egg-info
+
 # $(1): the folder that gets sealgate/v1/*. Messages without a service need no stubs.
 define generate
-	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=$(1) --grpc_python_out=$(1) \
-	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --mypy_out=quiet:$(1) \
-	  --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=quiet:$(1) \
-	  $(PROTOS) && rm -f $(1)/sealgate/v1/common_pb2_grpc.py*
+$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=$(1) --grpc_python_out=$(1) \
+  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --mypy_out=quiet:$(1) \
+  --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=quiet:$(1) \
+  $(PROTOS) && rm -f $(1)/sealgate/v1/common_pb2_grpc.py*
 endef
