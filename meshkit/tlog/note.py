@@ -1,0 +1,178 @@
+r"""Signed notes and verifier keys, as C2SP signed-note has them. PURE.
+
+    note  = text, ending in a newline, then an empty line, then signature lines
+    line  = "— " name " " base64(key id (4 bytes) || signature) "\n"           (U+2014, a space)
+    vkey  = name "+" hex(key id) "+" base64(type (1 byte) || public key)
+    key id = SHA-256(name || 0x0A || type || public key)[:4]                  type 0x01 = Ed25519
+
+Example, from the Go project's tests:
+
+    PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW
+
+A verifier ignores signatures by keys it does not know, and rejects a note in which a key that it
+does know has a signature that fails.
+
+Source: https://c2sp.org/signed-note v1.0.0.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from dataclasses import dataclass
+from hashlib import sha256
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+__all__ = [
+    "NoteInvalid",
+    "VerifierKey",
+    "decode_base64",
+    "format_note",
+    "open_note",
+    "signature_line",
+    "split_note",
+]
+
+ED25519 = 0x01
+ED25519_KEY_BYTES = 32
+KEY_ID_BYTES = 4
+NOTE_BYTES_MAX = 1_000_000
+SIGNATURES_MAX = 100
+_DASH = "— "
+
+
+class NoteInvalid(ValueError):  # noqa: N818 -- an answer about a stranger's bytes
+    """A note, key or checkpoint is malformed or not signed as claimed. Holds no bytes of it."""
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode standard base64, strictly: padding needed, one encoding only.
+
+    Raises:
+        NoteInvalid: anything else.
+    """
+    try:
+        raw = b64decode(text, validate=True)
+    except (Base64Error, ValueError):
+        reason = "base64 is malformed"
+        raise NoteInvalid(reason) from None
+    if b64encode(raw).decode() != text:  # non-zero trailing bits: a second spelling of the same
+        reason = "base64 is not canonical"
+        raise NoteInvalid(reason)
+    return raw
+
+
+def _name_ok(name: str) -> bool:
+    """Whether a key name may stand in a signature line: not empty, no space, no plus."""
+    return bool(name) and "+" not in name and not any(c.isspace() or c < " " for c in name)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierKey:
+    """An Ed25519 verifier key: who (`name`, the log's origin) and with what (32 bytes)."""
+
+    name: str
+    public: bytes
+
+    @property
+    def key_id(self) -> bytes:
+        """Four bytes that pick the key among the signatures of a note."""
+        head = self.name.encode() + b"\n" + bytes([ED25519])
+        return sha256(head + self.public).digest()[:KEY_ID_BYTES]
+
+    def __str__(self) -> str:
+        encoded = b64encode(bytes([ED25519]) + self.public).decode()
+        return f"{self.name}+{self.key_id.hex()}+{encoded}"
+
+    @classmethod
+    def parse(cls, vkey: str) -> VerifierKey:
+        """Read a vkey line; surrounding white space is dropped.
+
+        Raises:
+            NoteInvalid: malformed, of another type than Ed25519, or its key id is another's.
+        """
+        parts = vkey.strip().split("+", 2)
+        if len(parts) != 3 or not _name_ok(parts[0]):  # noqa: PLR2004 -- name, id, key
+            reason = "verifier key is malformed"
+            raise NoteInvalid(reason)
+        raw = decode_base64(parts[2])
+        if len(raw) != 1 + ED25519_KEY_BYTES or raw[0] != ED25519:
+            reason = "verifier key is not Ed25519"
+            raise NoteInvalid(reason)
+        key = cls(parts[0], raw[1:])
+        if parts[1] != key.key_id.hex():
+            reason = "verifier key has another key's id"
+            raise NoteInvalid(reason)
+        return key
+
+    def verifies(self, signature: bytes, message: bytes) -> bool:
+        """Tell whether `signature` (64 bytes) over `message` is this key's; about 100 µs."""
+        try:
+            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, message)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+
+def signature_line(key: VerifierKey, signature: bytes) -> str:
+    """Format one signature line, newline included."""
+    return f"{_DASH}{key.name} {b64encode(key.key_id + signature).decode()}\n"
+
+
+def format_note(text: str, *lines: str) -> str:
+    """Put text (ending in a newline) and signature lines together."""
+    return f"{text}\n{''.join(lines)}"
+
+
+def split_note(note: str) -> tuple[str, list[tuple[str, bytes]]]:
+    """Take a note apart into its text and (name, key id || signature) of each line.
+
+    Raises:
+        NoteInvalid: not a signed note. Nothing has been verified when it is one.
+    """
+    if len(note.encode(errors="surrogatepass")) > NOTE_BYTES_MAX:
+        reason = "note is too long"
+        raise NoteInvalid(reason)
+    if any((c < " " and c != "\n") or "\ud800" <= c <= "\udfff" for c in note):
+        reason = "note holds a character that none may hold"
+        raise NoteInvalid(reason)
+    text, separator, tail = note.rpartition("\n\n")
+    if not separator or not tail.endswith("\n"):
+        reason = "note has no signature"
+        raise NoteInvalid(reason)
+    lines = tail[:-1].split("\n")
+    if len(lines) > SIGNATURES_MAX:
+        reason = "note has too many signatures"
+        raise NoteInvalid(reason)
+    return text + "\n", [_parse_line(line) for line in lines]
+
+
+def _parse_line(line: str) -> tuple[str, bytes]:
+    name, space, encoded = line.removeprefix(_DASH).partition(" ")
+    if not line.startswith(_DASH) or not space or not _name_ok(name):
+        reason = "signature line is malformed"
+        raise NoteInvalid(reason)
+    raw = decode_base64(encoded)
+    if len(raw) <= KEY_ID_BYTES:
+        reason = "signature line is too short"
+        raise NoteInvalid(reason)
+    return name, raw
+
+
+def open_note(note: str, key: VerifierKey) -> str:
+    """Verify a note under `key` and return its text.
+
+    Raises:
+        NoteInvalid: malformed, not signed by `key`, or a signature of `key` fails.
+    """
+    text, signatures = split_note(note)
+    ours = [raw for name, raw in signatures if (name, raw[:KEY_ID_BYTES]) == (key.name, key.key_id)]
+    if not ours:
+        reason = "note is not signed by this key"
+        raise NoteInvalid(reason)
+    if not all(key.verifies(raw[KEY_ID_BYTES:], text.encode()) for raw in ours):
+        reason = "signature does not hold"
+        raise NoteInvalid(reason)
+    return text
