@@ -51,4 +51,4 @@ class MeshSettings(BaseSettings):
 
 def _field_part(variable: str, prefix: str) -> str:
     """Cut the nested rest off: `GATEWAY_TLS__PEER_CA` belongs to the field `GATEWAY_TLS`."""
-    return prefix + variable[len(prefix) :].split("__")[0]
+    return prefix + variable[len(prefix) :].split("__", maxsplit=1)[0]

@@ -1,0 +1,223 @@
+"""Values of `meshkit.contract` as messages of `sealgate.v1`'s common.proto, and back.
+
+The only module of meshkit that imports generated code: what every servicer, every client and the
+SDK would otherwise write again. Calls no network and knows no gRPC.
+
+What comes from the wire is a stranger's: `*_from_wire` raise `Refusal(INVALID_FIELD)` with the
+field's name for an enum value this version does not know. Lengths and ranges are the servicer's
+to check, since they differ by method.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from meshkit.contract import (
+    Direction,
+    FindingCount,
+    FinishReason,
+    Message,
+    ModelInfo,
+    Parameters,
+    Reason,
+    Receipt,
+    Refusal,
+    Role,
+    Usage,
+    Verdict,
+)
+from sealgate.v1 import common_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "counts_from_wire",
+    "counts_to_wire",
+    "finish_from_wire",
+    "finish_to_wire",
+    "messages_from_wire",
+    "messages_to_wire",
+    "model_from_wire",
+    "model_to_wire",
+    "parameters_from_wire",
+    "parameters_to_wire",
+    "receipt_from_wire",
+    "receipt_to_wire",
+    "usage_from_wire",
+    "usage_to_wire",
+    "verdict_from_wire",
+    "verdict_to_wire",
+]
+
+_ROLES: dict[Role, pb.Role.ValueType] = {
+    Role.SYSTEM: pb.ROLE_SYSTEM,
+    Role.USER: pb.ROLE_USER,
+    Role.ASSISTANT: pb.ROLE_ASSISTANT,
+}
+_FINISH: dict[FinishReason, pb.FinishReason.ValueType] = {
+    FinishReason.STOP: pb.FINISH_REASON_STOP,
+    FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
+    FinishReason.BLOCKED: pb.FINISH_REASON_BLOCKED,
+    FinishReason.LIMITED: pb.FINISH_REASON_LIMITED,
+    FinishReason.CANCELLED: pb.FINISH_REASON_CANCELLED,
+}
+_DIRECTIONS: dict[Direction, pb.Direction.ValueType] = {
+    Direction.PROMPT: pb.DIRECTION_PROMPT,
+    Direction.ANSWER: pb.DIRECTION_ANSWER,
+}
+_ACTIONS: dict[str, pb.Action.ValueType] = {
+    "allow": pb.ACTION_ALLOW,
+    "mask": pb.ACTION_MASK,
+    "tokenise": pb.ACTION_TOKENISE,
+    "block": pb.ACTION_BLOCK,
+}
+_ROLES_BACK: dict[int, Role] = {number: role for role, number in _ROLES.items()}
+_FINISH_BACK: dict[int, FinishReason] = {number: reason for reason, number in _FINISH.items()}
+_DIRECTIONS_BACK: dict[int, Direction] = {number: way for way, number in _DIRECTIONS.items()}
+_ACTIONS_BACK: dict[int, str] = {number: action for action, number in _ACTIONS.items()}
+
+
+_DEFAULTS = Parameters()
+
+_T = TypeVar("_T")
+
+
+def _known(table: dict[int, _T], number: int, field: str) -> _T:
+    try:
+        return table[number]
+    except KeyError:
+        raise Refusal(Reason.INVALID_FIELD, field=field) from None
+
+
+# --- the conversation -----------------------------------------------------------------------
+
+
+def messages_to_wire(messages: Iterable[Message]) -> list[pb.Message]:
+    """Convert turns of a conversation."""
+    return [pb.Message(role=_ROLES[each.role], content=each.content) for each in messages]
+
+
+def messages_from_wire(messages: Iterable[pb.Message]) -> tuple[Message, ...]:
+    """Convert turns of a conversation. Raises Refusal: INVALID_FIELD `role`."""
+    return tuple(Message(_known(_ROLES_BACK, each.role, "role"), each.content) for each in messages)
+
+
+def parameters_to_wire(parameters: Parameters) -> pb.Parameters:
+    """Convert how to sample."""
+    return pb.Parameters(
+        max_tokens=parameters.max_tokens,
+        temperature=parameters.temperature,
+        top_p=parameters.top_p,
+        seed=parameters.seed,
+        stop=parameters.stop,
+    )
+
+
+def parameters_from_wire(parameters: pb.Parameters) -> Parameters:
+    """Convert how to sample; what is absent gets the default. Ranges are not checked here."""
+    return Parameters(
+        max_tokens=parameters.max_tokens or _DEFAULTS.max_tokens,
+        temperature=parameters.temperature,
+        top_p=parameters.top_p or 1.0,
+        seed=parameters.seed if parameters.HasField("seed") else None,
+        stop=tuple(parameters.stop),
+    )
+
+
+# --- how it went ----------------------------------------------------------------------------
+
+
+def usage_to_wire(usage: Usage) -> pb.Usage:
+    """Convert token counts."""
+    return pb.Usage(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
+
+
+def usage_from_wire(usage: pb.Usage) -> Usage:
+    """Convert token counts."""
+    return Usage(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
+
+
+def finish_to_wire(reason: FinishReason) -> pb.FinishReason.ValueType:
+    """Convert why an answer ended."""
+    return _FINISH[reason]
+
+
+def finish_from_wire(reason: pb.FinishReason.ValueType) -> FinishReason:
+    """Convert why an answer ended. Raises Refusal: INVALID_FIELD `finish_reason`."""
+    return _known(_FINISH_BACK, reason, "finish_reason")
+
+
+def counts_to_wire(counts: Iterable[FindingCount]) -> list[pb.FindingCount]:
+    """Convert what compliance counted."""
+    return [
+        pb.FindingCount(
+            direction=_DIRECTIONS[each.direction],
+            type=each.type,
+            subtype=each.subtype,
+            action=_ACTIONS[each.action],
+            count=each.count,
+        )
+        for each in counts
+    ]
+
+
+def counts_from_wire(counts: Iterable[pb.FindingCount]) -> tuple[FindingCount, ...]:
+    """Convert what compliance counted. Raises Refusal: INVALID_FIELD `direction` or `action`."""
+    return tuple(
+        FindingCount(
+            direction=_known(_DIRECTIONS_BACK, each.direction, "direction"),
+            type=each.type,
+            subtype=each.subtype,
+            action=_known(_ACTIONS_BACK, each.action, "action"),
+            count=each.count,
+        )
+        for each in counts
+    )
+
+
+def verdict_to_wire(verdict: Verdict) -> pb.Verdict:
+    """Convert what compliance thought of a text."""
+    return pb.Verdict(counts=counts_to_wire(verdict.counts), policy_digest=verdict.policy_digest)
+
+
+def verdict_from_wire(verdict: pb.Verdict) -> Verdict:
+    """Convert what compliance thought of a text. Raises as `counts_from_wire`."""
+    return Verdict(counts=counts_from_wire(verdict.counts), policy_digest=verdict.policy_digest)
+
+
+def model_to_wire(model: ModelInfo) -> pb.Model:
+    """Convert a model's description."""
+    return pb.Model(
+        name=model.name,
+        digest=model.digest,
+        context_tokens=model.context_tokens,
+        licence=model.licence,
+        languages=model.languages,
+    )
+
+
+def model_from_wire(model: pb.Model) -> ModelInfo:
+    """Convert a model's description."""
+    return ModelInfo(
+        name=model.name,
+        digest=model.digest,
+        context_tokens=model.context_tokens,
+        licence=model.licence,
+        languages=tuple(model.languages),
+    )
+
+
+# --- what the caller keeps ------------------------------------------------------------------
+
+_RECEIPT_FIELDS = tuple(each.name for each in pb.Receipt.DESCRIPTOR.fields)
+
+
+def receipt_to_wire(receipt: Receipt) -> pb.Receipt:
+    """Convert a receipt; the two types have the same fields under the same names."""
+    return pb.Receipt(**{name: getattr(receipt, name) for name in _RECEIPT_FIELDS})
+
+
+def receipt_from_wire(receipt: pb.Receipt) -> Receipt:
+    """Convert a receipt. Nothing is checked: `meshkit.tlog.check_receipt` does."""
+    return Receipt(**{name: getattr(receipt, name) for name in _RECEIPT_FIELDS})
