@@ -1,0 +1,215 @@
+"""How much a caller may ask: GCRA token buckets for requests and model tokens. PURE.
+
+A bucket of rate `r` per second and burst `b` is one number, its theoretical arrival time `tat`:
+taking `n` moves it to `max(tat, now) + n / r`, and is allowed while that stays within `b / r` of
+now (ATM Forum TM 4.1, "virtual scheduling"). So at most `b + r * t` go in any `t` seconds.
+
+    reserve(ask)    takes one request and the estimated tokens from every bucket, or from none
+    extend(...)     takes more tokens for an answer that outgrew its estimate
+    settle(...)     gives back what was not used, or books what went over as a debt
+
+Each is one synchronous step, so no two calls can both take the last token. Scopes: the tenant, the
+user (or workload) within the tenant, the model within the tenant. Time is the caller's, in seconds
+of a monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
+
+from meshkit.contract import Reason, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+__all__ = ["Ask", "Buckets", "Limits", "MemoryLimits", "Rate", "Rates", "Reservation", "rates_for"]
+
+_IDLE_SCAN = 8
+"""How many of the least recently used buckets are looked at for an idle one to drop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What a bucket yields: `per_s` units each second, `burst` units at once. Both above 0."""
+
+    per_s: float
+    burst: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """Requests and model tokens, for each scope."""
+
+    tenant_requests: Rate
+    tenant_tokens: Rate
+    user_requests: Rate
+    user_tokens: Rate
+    model_requests: Rate
+    model_tokens: Rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What a call wants.
+
+    model: the name of a model that exists, or empty: names a caller makes up share one bucket, or
+        they would fill the memory.
+    tokens: estimate of prompt and answer together.
+    """
+
+    tenant: str
+    principal: str
+    model: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What was taken: `tokens` from each of the token buckets named by `keys`."""
+
+    keys: tuple[tuple[str, Rate], ...]
+    tokens: int
+
+
+class Limits(Protocol):
+    """Reserve the estimate, settle the truth. In memory here; shared across replicas elsewhere."""
+
+    async def reserve(self, ask: Ask) -> Reservation:
+        """Take one request and `ask.tokens`.
+
+        Raises:
+            Refusal: LIMITED, with the delay after which the same ask would pass.
+        """
+        ...
+
+    async def extend(self, reservation: Reservation, tokens: int) -> Reservation | None:
+        """Take `tokens` more, or return None if they are not to be had now."""
+        ...
+
+    async def settle(self, reservation: Reservation, tokens_used: int) -> None:
+        """Book what was really used. To be called once, with the newest reservation."""
+        ...
+
+
+@dataclass(slots=True)
+class Buckets:
+    """A bounded number of GCRA buckets by name.
+
+    Only idle (full) buckets are ever dropped, as they carry no memory of use. Where none is idle, a
+    new name shares the bucket `overflow`: many names cost accuracy, never the limit.
+    """
+
+    buckets_max: int
+    _tat: OrderedDict[str, float] = field(default_factory=OrderedDict)
+
+    def delay_s(self, name: str, rate: Rate, units: float, now: float) -> float:
+        """Return how long until `units` could be taken; 0 if now. Takes nothing.
+
+        More than a full bucket is asked as a full bucket: otherwise it could never pass.
+        """
+        tat = max(self._tat.get(self._known(name, now), now), now)
+        return max(0.0, tat + min(units, rate.burst) / rate.per_s - now - rate.burst / rate.per_s)
+
+    def take(self, name: str, rate: Rate, units: float, now: float) -> None:
+        """Take `units`, whether or not they are there: what is missing is a debt."""
+        known = self._known(name, now)
+        self._tat[known] = max(self._tat.get(known, now), now) + units / rate.per_s
+        self._tat.move_to_end(known)
+
+    def give_back(self, name: str, rate: Rate, units: float, now: float) -> None:
+        """Return `units` that were taken and not used. A full bucket stays full."""
+        known = self._known(name, now)
+        if known in self._tat:
+            self._tat[known] -= units / rate.per_s
+
+    def __len__(self) -> int:
+        return len(self._tat)
+
+    def _known(self, name: str, now: float) -> str:
+        """Return the bucket that `name` draws from, making room if it is new."""
+        if name in self._tat or len(self._tat) < self.buckets_max:
+            return name
+        for old in islice(self._tat, _IDLE_SCAN):
+            if self._tat[old] <= now:
+                del self._tat[old]
+                return name
+        return "overflow"
+
+
+class MemoryLimits:
+    """`Limits` of one process."""
+
+    def __init__(
+        self,
+        rates: Callable[[str], Rates],
+        *,
+        clock: Callable[[], float],
+        buckets_max: int = 100_000,
+    ) -> None:
+        """Take the rates by tenant, and a monotonic clock in seconds."""
+        self._rates = rates
+        self._clock = clock
+        self._buckets = Buckets(buckets_max)
+
+    async def reserve(self, ask: Ask) -> Reservation:
+        """See `Limits.reserve`."""
+        return self._reserve(ask)
+
+    async def extend(self, reservation: Reservation, tokens: int) -> Reservation | None:
+        """See `Limits.extend`."""
+        now = self._clock()
+        if self._longest_delay(((k, r, tokens) for k, r in reservation.keys), now) > 0:
+            return None
+        for name, rate in reservation.keys:
+            self._buckets.take(name, rate, tokens, now)
+        return Reservation(reservation.keys, reservation.tokens + tokens)
+
+    async def settle(self, reservation: Reservation, tokens_used: int) -> None:
+        """See `Limits.settle`."""
+        now = self._clock()
+        unused = reservation.tokens - tokens_used
+        for name, rate in reservation.keys:
+            if unused >= 0:
+                self._buckets.give_back(name, rate, unused, now)
+            else:
+                self._buckets.take(name, rate, -unused, now)
+
+    def _reserve(self, ask: Ask) -> Reservation:
+        """Check every bucket, then take from all: no await in between."""
+        now, rates = self._clock(), self._rates(ask.tenant)
+        wanted = [
+            *((name, rate, 1) for name, rate in _named(ask, "requests", rates)),
+            *((name, rate, ask.tokens) for name, rate in _named(ask, "tokens", rates)),
+        ]
+        if delay := self._longest_delay(wanted, now):
+            raise Refusal(Reason.LIMITED, retry_after_ms=int(delay * 1_000) + 1)
+        for name, rate, units in wanted:
+            self._buckets.take(name, rate, units, now)
+        return Reservation(_named(ask, "tokens", rates), ask.tokens)
+
+    def _longest_delay(self, wanted: Iterable[tuple[str, Rate, float]], now: float) -> float:
+        return max(self._buckets.delay_s(name, rate, units, now) for name, rate, units in wanted)
+
+
+def _named(ask: Ask, unit: str, rates: Rates) -> tuple[tuple[str, Rate], ...]:
+    """Name the three buckets of a unit. A tenant is a DNS label, so `/` parts it from the rest."""
+    tokens = unit == "tokens"
+    return (
+        (f"tenant {unit} {ask.tenant}", rates.tenant_tokens if tokens else rates.tenant_requests),
+        (
+            f"user {unit} {ask.tenant}/{ask.principal}",
+            rates.user_tokens if tokens else rates.user_requests,
+        ),
+        (
+            f"model {unit} {ask.tenant}/{ask.model}",
+            rates.model_tokens if tokens else rates.model_requests,
+        ),
+    )
+
+
+def rates_for(default: Rates, by_tenant: Mapping[str, Rates]) -> Callable[[str], Rates]:
+    """Look rates up by tenant, with a default for all others."""
+    return lambda tenant: by_tenant.get(tenant, default)

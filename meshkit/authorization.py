@@ -1,0 +1,376 @@
+"""Who may do what: Cedar policies, validated at load, decided in this process.
+
+    book = load_policies(FOLDER)                 schema.cedarschema, *.cedar, entities.json
+    authorizer = Authorizer(FOLDER)
+    decision = authorizer.decide(Request(actor, "chat", model="smollm2"))
+
+Default is deny. A workload has the roles that the entities file gives its SPIFFE id, a user those
+of its token as far as the tenant's `user_roles` go. One digest over all files of a set goes into
+every record. A decision takes about 0.1 ms and is memoised for a second under that digest; hence
+`context.time` has a resolution of a second too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, cast
+
+import cedarpy
+import structlog
+
+from meshkit.files import write_private
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from pathlib import Path
+
+    from meshkit.contract import Actor
+
+__all__ = ["Authorizer", "Decision", "Policies", "PoliciesInvalid", "Request", "load_policies"]
+
+log = structlog.get_logger()
+
+ROLES = frozenset({"model_admin", "data_scientist", "auditor", "application"})
+UNCLASSIFIED = "unclassified"
+_MEMO_S = 1
+_MEMO_MAX = 4_096
+_FILE_BYTES_MAX = 16 * 1024 * 1024
+
+
+class PoliciesInvalid(ValueError):  # noqa: N818 -- an answer about an operator's files
+    """A set of policies cannot be used. Names the file and what Cedar says of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is to be decided.
+
+    action: `chat` (needs `model`), `models.list` or `audit.read` (both on `tenant`).
+    tenant: whose records or models; empty for the actor's own.
+    """
+
+    actor: Actor
+    action: str
+    model: str = ""
+    tenant: str = ""
+    purpose: str = ""
+    peer_ip: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer: `policies` are the @ids that decided it, none where nothing permitted."""
+
+    allowed: bool
+    policies: tuple[str, ...]
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policies:
+    """A validated set: what Cedar parsed, and what we read of the entities ourselves."""
+
+    digest: bytes
+    """SHA-256 over names and contents of all files, in order of name: 32 bytes."""
+    files: Mapping[str, bytes]
+    """By name: the very bytes of the set, for the archive."""
+    parsed: cedarpy.PolicySet
+    schema: cedarpy.Schema
+    entities: cedarpy.Entities
+    roles: Mapping[str, frozenset[str]]
+    """By SPIFFE id."""
+    user_roles: Mapping[str, frozenset[str]]
+    """By tenant: what a token's claim may give."""
+    data_class: Mapping[str, str]
+    """By tenant."""
+    classification: Mapping[str, str]
+    """By model."""
+
+
+def load_policies(folder: Path) -> Policies:
+    """Read and validate a set.
+
+    Raises:
+        PoliciesInvalid: a file is missing, unreadable or malformed, a policy does not fit the
+            schema, or an entity does not.
+    """
+    files = _read(folder)
+    texts = {name: _text(name, raw) for name, raw in files.items()}
+    rules = "\n".join(text for name, text in texts.items() if name.endswith(".cedar"))
+    schema_text, entity_text = texts["schema.cedarschema"], texts["entities.json"]
+    try:
+        schema = cedarpy.Schema.from_str(schema_text)
+        parsed = cedarpy.PolicySet.from_str(rules)
+        checked = cedarpy.validate_policies(rules, schema_text)
+        if not checked.validation_passed:
+            msg = f"policies do not fit the schema: {'; '.join(map(str, checked.errors))}"
+            raise PoliciesInvalid(msg)
+        entities = cedarpy.Entities.from_json_str(entity_text, schema)
+    except ValueError as error:
+        raise PoliciesInvalid(str(error)) from error
+    return Policies(
+        digest=_digest(files),
+        files=files,
+        parsed=parsed,
+        schema=schema,
+        entities=entities,
+        **_facts(json.loads(entity_text)),
+    )
+
+
+@dataclass(slots=True)
+class Authorizer:
+    """Decides by the newest good set in `folder`."""
+
+    folder: Path
+    archive: Path | None = None
+    """Where each set is kept under its digest, so that a record's digest can be looked up."""
+    clock: Callable[[], float] = time.time
+    policies: Policies = field(init=False)
+    reload_failures: int = field(init=False, default=0)
+    _stamp: tuple[tuple[str, int, int], ...] = field(init=False)
+    _failed: tuple[tuple[str, int, int], ...] = field(init=False, default=())
+    _memo: dict[tuple[object, ...], Decision] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Load. Raises PoliciesInvalid: a service without policies does not start."""
+        self._stamp = _stamp(self.folder)
+        self.policies = load_policies(self.folder)
+        self._keep()
+
+    @property
+    def digest(self) -> bytes:
+        """Digest of the set in force: 32 bytes."""
+        return self.policies.digest
+
+    def roles_of(self, spiffe_id: str) -> frozenset[str]:
+        """Return a workload's roles; none if it is not in the entities."""
+        return self.policies.roles.get(spiffe_id, frozenset())
+
+    def user_roles(self, tenant: str, claimed: frozenset[str]) -> frozenset[str]:
+        """Return what of a token's claim the tenant allows."""
+        return claimed & self.policies.user_roles.get(tenant, frozenset())
+
+    def decide(self, request: Request) -> Decision:
+        """Decide. Whatever goes wrong while deciding is a denial, as Cedar has it."""
+        second = int(self.clock())
+        key = (
+            request.actor.spiffe_id, request.actor.user, request.actor.roles, request.action,
+            request.model, request.tenant, request.purpose, request.peer_ip, second // _MEMO_S,
+        )  # fmt: skip
+        if (known := self._memo.get(key)) is not None:
+            return known
+        if len(self._memo) >= _MEMO_MAX:
+            self._memo.clear()
+        decision = self._memo[key] = _decide(self.policies, request, second)
+        return decision
+
+    def reload(self) -> bool:
+        """Take the set in the folder if it changed and is good; return whether it was taken.
+
+        A bad set is counted and logged once, and the old one stays in force.
+        """
+        stamp = _stamp(self.folder)
+        if stamp in (self._stamp, self._failed):
+            return False
+        try:
+            fresh = load_policies(self.folder)
+        except PoliciesInvalid:
+            self.reload_failures += 1
+            self._failed = stamp
+            log.warning("policies.rejected", kept=self.digest.hex())
+            return False
+        self._stamp, self._failed, self.policies = stamp, (), fresh
+        self._memo.clear()
+        self._keep()
+        log.info("policies.loaded", digest=self.digest.hex())
+        return True
+
+    @asynccontextmanager
+    async def watching(self, every_s: float) -> AsyncIterator[None]:
+        """Look for a changed set every `every_s` seconds, for as long as the block runs."""
+        watch = asyncio.create_task(self._watch(every_s))
+        try:
+            yield
+        finally:
+            watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await watch
+
+    async def _watch(self, every_s: float) -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            self.reload()
+
+    def _keep(self) -> None:
+        """Copy the set into the archive, once per digest."""
+        if self.archive is None:
+            return
+        kept = self.archive / self.digest.hex()
+        if kept.is_dir():
+            return
+        kept.mkdir(parents=True)
+        for name, raw in self.policies.files.items():
+            write_private(kept / name, raw, mode=0o644)
+
+
+def _decide(policies: Policies, request: Request, second: int) -> Decision:
+    answer = cedarpy.is_authorized(
+        cast("dict[str, Any]", _cedar_request(policies, request, second)),
+        policies.parsed,
+        _entities_for(policies, request.actor),
+        policies.schema,
+    )
+    names = answer.diagnostics.id_annotations_by_reason
+    return Decision(
+        allowed=answer.allowed,
+        policies=tuple(sorted(names.get(each, each) for each in answer.diagnostics.reasons)),
+        digest=policies.digest,
+    )
+
+
+def _cedar_request(policies: Policies, request: Request, second: int) -> dict[str, object]:
+    """Put a request into Cedar's JSON form: ids as data, so nothing in them is syntax."""
+    actor = request.actor
+    context: dict[str, object] = {
+        "purpose": request.purpose,
+        "time": _extension("datetime", datetime.fromtimestamp(second, UTC).strftime("%FT%TZ")),
+        "data_class": policies.data_class.get(actor.tenant, "restricted"),
+    }
+    if address := _ip(request.peer_ip):
+        context["source_ip"] = _extension("ip", address)
+    if request.action == "chat":
+        context["model_classification"] = policies.classification.get(request.model, UNCLASSIFIED)
+        resource = _uid("Model", request.model)
+    else:
+        resource = _uid("Tenant", request.tenant or actor.tenant)
+    return {
+        "principal": _principal(actor),
+        "action": _uid("Action", request.action),
+        "resource": resource,
+        "context": context,
+    }
+
+
+def _entities_for(policies: Policies, actor: Actor) -> cedarpy.Entities:
+    """Add the user, if there is one, to the entities: it exists for this call only."""
+    if actor.user is None:
+        return policies.entities
+    user = {
+        "uid": _principal(actor),
+        "attrs": {
+            "tenant": {"__entity": _uid("Tenant", actor.tenant)},
+            "workload": {"__entity": _uid("Workload", actor.spiffe_id)},
+        },
+        "parents": [_uid("Role", role) for role in sorted(actor.roles & ROLES)],
+    }
+    return policies.entities.with_added_json_str(json.dumps([user]), policies.schema)
+
+
+def _principal(actor: Actor) -> dict[str, str]:
+    if actor.user is None:
+        return _uid("Workload", actor.spiffe_id)
+    return _uid("User", f"{actor.spiffe_id}#{actor.user}")
+
+
+def _uid(kind: str, name: str) -> dict[str, str]:
+    return {"type": f"Sealgate::{kind}", "id": name}
+
+
+def _extension(function: str, argument: str) -> dict[str, dict[str, str]]:
+    return {"__extn": {"fn": function, "arg": argument}}
+
+
+def _ip(text: str) -> str:
+    """Return an address as Cedar reads it, or nothing: a policy that needs one then denies."""
+    with suppress(ValueError):
+        address = ip_address(text)
+        mapped = getattr(address, "ipv4_mapped", None)
+        return str(mapped or address)
+    return ""
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+def _names(folder: Path) -> list[str]:
+    rules = sorted(each.name for each in folder.glob("*.cedar"))
+    return sorted([*rules, "schema.cedarschema", "entities.json"])
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    files = {}
+    for name in _names(folder):
+        try:
+            with (folder / name).open("rb") as file:
+                files[name] = file.read(_FILE_BYTES_MAX + 1)
+        except OSError as error:
+            msg = f"{name}: {error.strerror}"
+            raise PoliciesInvalid(msg) from error
+        if len(files[name]) > _FILE_BYTES_MAX:
+            msg = f"{name}: larger than {_FILE_BYTES_MAX} bytes"
+            raise PoliciesInvalid(msg)
+    return files
+
+
+def _text(name: str, raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        msg = f"{name}: not UTF-8"
+        raise PoliciesInvalid(msg) from error
+
+
+def _digest(files: Mapping[str, bytes]) -> bytes:
+    r"""Hash `"sealgate/policies/v1\0"`, then each name and content behind its uint64 length."""
+    digest = hashlib.sha256(b"sealgate/policies/v1\0")
+    for name, raw in sorted(files.items()):
+        for part in (name.encode(), raw):
+            digest.update(len(part).to_bytes(8))
+            digest.update(part)
+    return digest.digest()
+
+
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Tell a changed set cheaply: name, size and time of each file; -1 for a missing one."""
+    stamps = []
+    for name in _names(folder):
+        try:
+            found = (folder / name).stat()
+        except OSError:
+            stamps.append((name, -1, -1))
+        else:
+            stamps.append((name, found.st_size, found.st_mtime_ns))
+    return tuple(stamps)
+
+
+def _facts(entities: list[dict[str, Any]]) -> dict[str, Any]:
+    """Read roles, tenants and models out of entities that the schema has already approved."""
+    by_kind: dict[str, dict[str, dict[str, Any]]] = {}
+    for entity in entities:
+        kind = entity["uid"]["type"].removeprefix("Sealgate::")
+        by_kind.setdefault(kind, {})[entity["uid"]["id"]] = entity
+    tenants, models = by_kind.get("Tenant", {}), by_kind.get("Model", {})
+    for name, each in by_kind.get("Workload", {}).items():
+        if f"/tenant/{each['attrs']['tenant']['__entity']['id']}/" not in name:
+            msg = "entities.json: a workload stands under a tenant that is not its SPIFFE id's"
+            raise PoliciesInvalid(msg)
+    if unknown := set(by_kind.get("Role", {})) - ROLES:
+        msg = f"entities.json: {len(unknown)} roles that Sealgate does not know"
+        raise PoliciesInvalid(msg)
+    return {
+        "roles": {
+            name: frozenset(parent["id"] for parent in each["parents"])
+            for name, each in by_kind.get("Workload", {}).items()
+        },
+        "user_roles": {name: frozenset(t["attrs"]["user_roles"]) for name, t in tenants.items()},
+        "data_class": {name: t["attrs"]["data_class"] for name, t in tenants.items()},
+        "classification": {name: m["attrs"]["classification"] for name, m in models.items()},
+    }
