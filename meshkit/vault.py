@@ -16,6 +16,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from cryptography import x509
+
 from meshkit.vault_http import (
     Answer,
     CasConflict,
@@ -125,11 +127,12 @@ class DataKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issued:
-    """A certificate with its private key, all PEM; the chain ends before the root."""
+    """A certificate with its private key, all PEM."""
 
-    certificate_pem: str
     chain_pem: str
-    """What the CA adds: the issuer and those above it."""
+    """The certificate and what stands between it and the root."""
+    ca_pem: str
+    """The root."""
     private_key_pem: str = field(repr=False)
     serial: str
     not_after_s: int
@@ -143,12 +146,37 @@ class Vault:
         self._http = http
         self.token = token
 
-    async def _ask(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, maybe: bool = False
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        maybe: bool = False,
+        wrap_ttl_s: int | None = None,
     ) -> Answer:
+        """Send a request of your own: for set-up and tools; services have the methods below.
+
+        Args:
+            method: GET, POST, LIST or DELETE.
+            path: What follows `/v1/`.
+            body: Sent as JSON.
+            maybe: Whether 404 is an answer rather than an error.
+            wrap_ttl_s: Have the reply wrapped, to be unwrapped once within so many seconds.
+
+        Raises:
+            VaultDown: and its kinds, as `VaultHttp.call`.
+        """
         accept = frozenset({_NOT_FOUND}) if maybe else frozenset()
         try:
-            return await self._http.call(method, path, body, token=self.token.value, accept=accept)
+            return await self._http.call(
+                method,
+                path,
+                body,
+                token=self.token.value,
+                accept=accept,
+                wrap_ttl_s=wrap_ttl_s,
+            )
         except VaultRejected as refused:
             if refused.forbidden:
                 self.token.doubt()
@@ -171,13 +199,17 @@ class Vault:
         answer = await self._http.call("GET", "sys/seal-status")
         return bool(answer.body.get("sealed", True))
 
+    async def look_up_self(self) -> Answer:
+        """Ask about our own token. Raises VaultRejected if it is no good."""
+        return await self.ask("GET", "auth/token/lookup-self")
+
     async def ready(self) -> bool:
         """Whether a real, audited request succeeds.
 
         /sys/health is not audited and stays well when the audit disk is full; this does not.
         """
         try:
-            await self._ask("GET", "auth/token/lookup-self")
+            await self.look_up_self()
         except VaultDown:
             return False
         return True
@@ -187,7 +219,7 @@ class Vault:
     async def kv_get(self, path: str, *, version: int | None = None) -> KvEntry | None:
         """Read a secret: its newest version, or the given one; None where there is none."""
         query = "" if version is None else f"?version={version}"
-        answer = await self._ask("GET", f"{KV}/data/{path}{query}", maybe=True)
+        answer = await self.ask("GET", f"{KV}/data/{path}{query}", maybe=True)
         if answer.status == _NOT_FOUND or answer.data.get("data") is None:
             return None
         return KvEntry(answer.data["data"], int(answer.need("metadata")["version"]))
@@ -204,7 +236,7 @@ class Vault:
             CasConflict: it has another version. After a retried 5xx this may be our own write.
         """
         body = {"data": dict(data), "options": {} if cas is None else {"cas": cas}}
-        answer = await self._ask("POST", f"{KV}/data/{path}", body)
+        answer = await self.ask("POST", f"{KV}/data/{path}", body)
         return int(answer.need("version"))
 
     async def secret(self, path: str) -> Secret:
@@ -226,11 +258,11 @@ class Vault:
 
     async def create_key(self, name: str, kind: KeyType) -> None:
         """Make a key that never leaves OpenBao. One that exists already stays as it is."""
-        await self._ask("POST", f"{TRANSIT}/keys/{name}", {"type": kind, "exportable": False})
+        await self.ask("POST", f"{TRANSIT}/keys/{name}", {"type": kind, "exportable": False})
 
     async def public_keys(self, name: str) -> dict[int, bytes]:
         """Return the 32-byte Ed25519 public key of every version of a signing key."""
-        keys = (await self._ask("GET", f"{TRANSIT}/keys/{name}")).need("keys")
+        keys = (await self.ask("GET", f"{TRANSIT}/keys/{name}")).need("keys")
         return {int(version): _unbase64(key["public_key"]) for version, key in keys.items()}
 
     async def sign(self, name: str, message: bytes, *, key_version: int | None = None) -> Signature:
@@ -238,14 +270,14 @@ class Vault:
         body: dict[str, Any] = {"input": _base64(message)}
         if key_version is not None:
             body["key_version"] = key_version
-        answer = await self._ask("POST", f"{TRANSIT}/sign/{name}", body)
+        answer = await self.ask("POST", f"{TRANSIT}/sign/{name}", body)
         _, version, value = str(answer.need("signature")).split(":", 2)
         return Signature(int(version.removeprefix("v")), _unbase64(value))
 
     async def datakey(self, name: str, *, aad: bytes) -> DataKey:
         """Make a 256-bit data key wrapped by key `name` (OpenBao: `aad` binds the wrapped form)."""
         body = {"bits": 256, "associated_data": _base64(aad)}
-        made = await self._ask("POST", f"{TRANSIT}/datakey/plaintext/{name}", body)
+        made = await self.ask("POST", f"{TRANSIT}/datakey/plaintext/{name}", body)
         return DataKey(_unbase64(made.need("plaintext")), str(made.need("ciphertext")))
 
     async def decrypt(self, name: str, wrapped: str, *, aad: bytes) -> bytes:
@@ -255,7 +287,7 @@ class Vault:
             VaultRejected: `wrapped` was not made by this key with this `aad`.
         """
         body = {"ciphertext": wrapped, "associated_data": _base64(aad)}
-        opened = await self._ask("POST", f"{TRANSIT}/decrypt/{name}", body)
+        opened = await self.ask("POST", f"{TRANSIT}/decrypt/{name}", body)
         return _unbase64(opened.need("plaintext"))
 
     # --- PKI --------------------------------------------------------------------------------
@@ -278,11 +310,12 @@ class Vault:
             "private_key_format": "pkcs8",
             "ttl": f"{ttl_s}s",
         }
-        made = await self._ask("POST", f"{PKI}/issue/{role}", body)
-        chain = made.data.get("ca_chain") or [made.need("issuing_ca")]
+        made = await self.ask("POST", f"{PKI}/issue/{role}", body)
+        above = [_pem(one) for one in made.data.get("ca_chain") or [made.need("issuing_ca")]]
+        between = [one for one in above if not _is_root(one)]
         return Issued(
-            certificate_pem=_pem(made.need("certificate")),
-            chain_pem="".join(_pem(one) for one in chain),
+            chain_pem="".join([_pem(made.need("certificate")), *between]),
+            ca_pem="".join(one for one in above if one not in between),
             private_key_pem=_pem(made.need("private_key")),
             serial=str(made.need("serial_number")),
             not_after_s=int(made.need("expiration")),
@@ -307,6 +340,11 @@ def _unbase64(text: str) -> bytes:
 
 def _pem(text: str) -> str:
     return text.strip() + "\n"
+
+
+def _is_root(pem: str) -> bool:
+    certificate = x509.load_pem_x509_certificate(pem.encode())
+    return certificate.subject == certificate.issuer
 
 
 def _key_bytes(entry: KvEntry) -> bytes:

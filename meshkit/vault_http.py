@@ -149,6 +149,7 @@ class VaultHttp:
         *,
         token: str | None = None,
         accept: frozenset[int] = frozenset(),
+        wrap_ttl_s: int | None = None,
     ) -> Answer:
         """Send one request; `path` is what follows `/v1/`.
 
@@ -158,6 +159,7 @@ class VaultHttp:
             body: Sent as JSON.
             token: Sent as X-Vault-Token.
             accept: Statuses of 400 and beyond that are an answer here, not an error.
+            wrap_ttl_s: Sent as X-Vault-Wrap-TTL: the reply comes wrapped.
 
         Raises:
             CasConflict: the compare-and-swap lost.
@@ -165,6 +167,8 @@ class VaultHttp:
             VaultDown: no answer in time, or 429 or 5xx to the last.
         """
         headers = {"X-Vault-Token": token} if token else {}
+        if wrap_ttl_s is not None:
+            headers["X-Vault-Wrap-TTL"] = f"{wrap_ttl_s}s"
         status: int | None = None
         for attempt in range(self.settings.attempts_max):
             if attempt:
