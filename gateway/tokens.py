@@ -1,0 +1,139 @@
+"""From the model's tokens to the chunks that compliance sees: paced, counted, paid for.
+
+A task of its own reads the engine, so that tokens gather while a chunk is being released. The
+first chunks pass at once; once something was delivered they gather, `tokens` of them or `ms` long.
+Leaving the block cancels that task, and with it the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self, cast
+
+from meshkit.contract import Ended, Generated, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+
+__all__ = ["Pace", "TokenStream"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When a chunk is full: so many tokens, or so many milliseconds (0: only tokens count).
+
+    eager: pass every piece at once until the first delivery.
+    """
+
+    tokens: int
+    ms: int = 0
+    eager: bool = False
+
+
+@dataclass(slots=True)
+class TokenStream:
+    """An engine being read. `async with` starts and stops it.
+
+    allowed: tokens that are paid for.
+    more: pays for more; returns how many, 0 if the limit is used up.
+    """
+
+    source: AsyncIterator[Generated | Ended]
+    pace: Pace
+    allowed: int
+    more: Callable[[], Awaitable[int]]
+    ended: Ended | None = None
+    limited: bool = False
+    failure: Exception | None = None
+    tokens: int = 0
+    _texts: list[str] = field(default_factory=list)
+    _gathered: int = 0
+    _gather: bool = False
+    _over: bool = False
+    _ready: asyncio.Event = field(default_factory=asyncio.Event)
+    _timer: asyncio.TimerHandle | None = None
+    _pump: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Start the engine."""
+        self._gather = not self.pace.eager
+        self._pump = asyncio.create_task(self._read())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop the engine, and wait until it has stopped."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._pump is not None and not self._pump.done():
+            self._pump.cancel()
+            await asyncio.wait([self._pump])
+
+    @property
+    def usage(self) -> Usage:
+        """What was used; of an engine that did not end by itself, the prompt's tokens are 0."""
+        return self.ended.usage if self.ended else Usage(completion_tokens=self.tokens)
+
+    def delivered(self) -> None:
+        """Say that something has left: from now on tokens gather."""
+        self._gather = True
+
+    async def deltas(self) -> AsyncIterator[str]:
+        """Yield the answer in chunks, none empty. Raises what the engine raised."""
+        while True:
+            await self._ready.wait()
+            text = self._take()
+            if text:
+                yield text
+            elif self._over:
+                break
+        if self.failure is not None:
+            raise self.failure
+
+    def _take(self) -> str:
+        text = "".join(self._texts)
+        self._texts.clear()
+        self._gathered = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._over:
+            self._ready.clear()
+        return text
+
+    async def _read(self) -> None:
+        try:
+            source = cast("AsyncGenerator[Generated | Ended, None]", self.source)
+            async with aclosing(source):
+                async for item in source:
+                    if isinstance(item, Ended):
+                        self.ended = item
+                        break
+                    self.tokens += item.tokens
+                    if self.tokens > self.allowed and not await self._pay():
+                        self.limited = True
+                        break
+                    self._gather_in(item)
+        except Exception as error:  # noqa: BLE001 -- raised again by `deltas`, in the call's task
+            self.failure = error
+        finally:
+            self._over = True
+            self._ready.set()
+
+    async def _pay(self) -> bool:
+        while self.tokens > self.allowed:
+            more = await self.more()
+            if more == 0:
+                return False
+            self.allowed += more
+        return True
+
+    def _gather_in(self, item: Generated) -> None:
+        self._texts.append(item.text)
+        self._gathered += item.tokens
+        if not self._gather or self._gathered >= self.pace.tokens:
+            self._ready.set()
+        elif self._timer is None and self.pace.ms:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self.pace.ms / 1_000, self._ready.set)
