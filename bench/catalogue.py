@@ -1,0 +1,178 @@
+"""The figures by name: unit, budget, stretch, and whether a measurement met them. PURE.
+
+The names are stable: people and scripts read them in `bench/results/latest.json`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from bench.statistics import median, pair_ratios, spread
+
+
+class Verdict(StrEnum):
+    """How a measurement stands to its budget."""
+
+    STRETCH = "stretch"
+    """Met, and the stretch goal as well."""
+    MET = "met"
+    MISSED = "missed"
+    """Published all the same; docs/bench.md says why."""
+    PLAIN = "-"
+    """There is no budget for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What a figure ought to be."""
+
+    of: Literal["value", "ratio"]
+    better: Literal["higher", "lower"]
+    budget: float
+    stretch: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One figure of the catalogue."""
+
+    unit: str
+    meaning: str
+    budget: Budget | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One measurement.
+
+    value, reference: in the unit of the catalogue; ratio: median over the pairs of value over
+    reference. Both None where there is nothing to compare with.
+    """
+
+    name: str
+    value: float
+    reference: float | None = None
+    ratio: float | None = None
+    spread: float | None = None
+    """Of the pair ratios, or of the repeats: see `bench.statistics.spread`."""
+    note: str = ""
+    """Conditions a reader must know, such as how busy the core was. Constants and numbers."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Judge by the catalogue's budget."""
+        return judge(self, ENTRIES[self.name].budget)
+
+
+def judge(figure: Figure, budget: Budget | None) -> Verdict:
+    """Compare a measurement with its budget; a ratio budget without a ratio is missed."""
+    if budget is None:
+        return Verdict.PLAIN
+    seen = figure.value if budget.of == "value" else figure.ratio
+    if seen is None:
+        return Verdict.MISSED
+    if _reaches(seen, budget.stretch, budget.better):
+        return Verdict.STRETCH
+    return Verdict.MET if _reaches(seen, budget.budget, budget.better) else Verdict.MISSED
+
+
+def _reaches(seen: float, goal: float, better: Literal["higher", "lower"]) -> bool:
+    return seen >= goal if better == "higher" else seen <= goal
+
+
+def paired(
+    name: str, ours: tuple[float, ...], theirs: tuple[float, ...], *, note: str = ""
+) -> Figure:
+    """Make a figure from interleaved pairs: medians of both, and the median of the ratios."""
+    ratios = pair_ratios(ours, theirs)
+    return Figure(
+        name=name,
+        value=median(ours),
+        reference=median(theirs),
+        ratio=median(ratios),
+        spread=spread(ratios),
+        note=note,
+    )
+
+
+def repeated(name: str, values: tuple[float, ...], *, note: str = "") -> Figure:
+    """Make a figure without a reference from repeats."""
+    return Figure(name=name, value=median(values), spread=spread(values), note=note)
+
+
+def _ratio(better: Literal["higher", "lower"], budget: float, stretch: float) -> Budget:
+    return Budget(of="ratio", better=better, budget=budget, stretch=stretch)
+
+
+def _value(better: Literal["higher", "lower"], budget: float, stretch: float) -> Budget:
+    return Budget(of="value", better=better, budget=budget, stretch=stretch)
+
+
+ENTRIES: dict[str, Entry] = {
+    "echo_rps": Entry(unit="requests/s", meaning="the reference: bare grpc.aio echo over mTLS"),
+    "echo_self_ratio": Entry(
+        unit="ratio", meaning="that echo against itself: how far 1.0 is missed is the noise"
+    ),
+    "governed_hit_rps": Entry(
+        unit="requests/s",
+        meaning="governed unary call, cache hit, one core for the server",
+        budget=_ratio("higher", 0.25, 0.6),
+    ),
+    "governed_hit_p50": Entry(
+        unit="ms",
+        meaning="median latency of such a call, one at a time, fsyncs included",
+        budget=_ratio("lower", 8, 3),
+    ),
+    "governed_hit_p99": Entry(
+        unit="ms", meaning="99th percentile of the same", budget=_ratio("lower", 12, 5)
+    ),
+    "governed_miss_rps": Entry(
+        unit="requests/s",
+        meaning="new prompt and new answer each time, null engine, both screenings run",
+        budget=_ratio("higher", 0.015, 0.1),
+    ),
+    "stream_token_us": Entry(
+        unit="us/token",
+        meaning="CPU a token that gateway and compliance add, 16 streams at 200 tokens/s each",
+        budget=_value("lower", 60, 15),
+    ),
+    "ttft_added_cpu_ms": Entry(
+        unit="ms",
+        meaning="CPU spent before the first released character of a new prompt",
+        budget=_value("lower", 10, 3),
+    ),
+    "holdback_chars": Entry(
+        unit="characters", meaning="what the engine has said when the first piece is released"
+    ),
+    "audit_events_per_s": Entry(
+        unit="events/s",
+        meaning="durable events, one writer, 64 clients over gRPC, batched appends, 2 cores",
+        budget=_value("higher", 5_000, 20_000),
+    ),
+    "audit_append_p99_ms": Entry(
+        unit="ms",
+        meaning="99th percentile of the time to the durable ack, at half that rate",
+        budget=_value("lower", 25, 10),
+    ),
+    "cache_l1_hit_us": Entry(
+        unit="us",
+        meaning="L1 hit in process, sealed value",
+        budget=_value("lower", 25, 10),
+    ),
+    "step_authenticate_us": Entry(unit="us", meaning="certificate to actor"),
+    "step_admit_us": Entry(unit="us", meaning="limits: reserve and settle"),
+    "step_authorize_us": Entry(unit="us", meaning="Cedar decision"),
+    "step_screen_us": Entry(unit="us", meaning="prompt not seen before, names on"),
+    "step_screen_again_us": Entry(unit="us", meaning="prompt seen before"),
+    "step_look_up_us": Entry(unit="us", meaning="cache look-up that hits"),
+    "step_release_us": Entry(unit="us", meaning="answer not seen before, names on"),
+    "step_commit_us": Entry(unit="us", meaning="the four salted commitments of a call"),
+    "step_seal_us": Entry(unit="us", meaning="payload sealed"),
+    "step_append_us": Entry(unit="us", meaning="INTENT and OUTCOME, durable, 64 at once"),
+    "step_serialise_us": Entry(unit="us", meaning="request parsed, response serialised"),
+    "smollm2_decode_tokens_per_s": Entry(
+        unit="tokens/s", meaning="torch engine, SmolLM2-135M on this CPU, one stream"
+    ),
+}

@@ -1,0 +1,86 @@
+"""Where a server's time goes: py-spy from outside, boiled down to a page."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import sys
+from collections import Counter
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+RATE_HZ = 250
+LONGEST_S = 300
+TOP = 45
+
+
+@asynccontextmanager
+async def profiled(pid: int, into: Path) -> AsyncIterator[None]:
+    """Sample a process while the block runs; leave `into` and the raw stacks beside it.
+
+    Raises:
+        FileNotFoundError: py-spy is not installed.
+    """
+    raw = into.with_suffix(".stacks")
+    raw.parent.mkdir(parents=True, exist_ok=True)
+    arguments = (
+        *("record", "--pid", str(pid), "--format", "raw", "--output", str(raw)),
+        *("--rate", str(RATE_HZ), "--duration", str(LONGEST_S), "--nonblocking"),
+    )
+    quiet = asyncio.subprocess.DEVNULL
+    spy = await asyncio.create_subprocess_exec(_py_spy(), *arguments, stdout=quiet, stderr=quiet)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            spy.send_signal(signal.SIGINT)
+        await spy.wait()
+    _boil_down(raw, into)
+
+
+def _boil_down(raw: Path, into: Path) -> None:
+    into.write_text(summary(raw.read_text().splitlines()))
+
+
+def summary(stacks: Iterable[str]) -> str:
+    """Boil folded stacks (`frame;frame;frame count`) down to the top lines, own and inclusive.
+
+    A frame that recurs in one stack counts once in the inclusive column.
+    """
+    own: Counter[str] = Counter()
+    inclusive: Counter[str] = Counter()
+    for line in stacks:
+        stack, _, count = line.rpartition(" ")
+        frames = stack.split(";")
+        own[frames[-1]] += int(count)
+        for frame in set(frames):
+            inclusive[frame] += int(count)
+    total = own.total()
+    return "\n".join(
+        [
+            f"{total} samples",
+            *_table("own time", own, total),
+            *_table("inclusive", inclusive, total),
+            "",
+        ]
+    )
+
+
+def _table(title: str, counts: Counter[str], total: int) -> list[str]:
+    rows = [f"{100 * count / total:5.1f} %  {frame}" for frame, count in counts.most_common(TOP)]
+    return ["", title, *rows]
+
+
+def _py_spy() -> str:
+    beside = Path(sys.executable).parent / "py-spy"
+    found = str(beside) if beside.exists() else shutil.which("py-spy")
+    if found is None:
+        msg = "py-spy"
+        raise FileNotFoundError(msg)
+    return found

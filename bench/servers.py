@@ -1,0 +1,76 @@
+"""What runs in the server processes: `python -m bench.servers KIND READY_FD OPTIONS`.
+
+Started by `bench.children` only. Each server here is an `async with` that yields what the parent
+must know; it lives until its standard input ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from bench.children import pin_as_told
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+
+ECHO_METHOD = "/bench.Echo/Call"
+
+
+@asynccontextmanager
+async def echo(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """Serve the reference: grpc.aio, mTLS, bytes in, as many bytes out as their first four say.
+
+    Options: `ca`, `chain`, `key`: paths of PEM files.
+    """
+
+    async def answer(request: bytes, _context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        return request[:1] * int.from_bytes(request[:4])
+
+    credentials = _credentials(*(Path(options[name]) for name in ("ca", "chain", "key")))
+    server = grpc.aio.server()
+    service, method = ECHO_METHOD[1:].split("/")
+    handler = grpc.unary_unary_rpc_method_handler(answer)
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(service, {method: handler}),)
+    )
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    await server.start()
+    try:
+        yield {"port": port}
+    finally:
+        await server.stop(1)
+
+
+def _credentials(ca: Path, chain: Path, key: Path) -> grpc.ServerCredentials:
+    return grpc.ssl_server_credentials(
+        [(key.read_bytes(), chain.read_bytes())],
+        root_certificates=ca.read_bytes(),
+        require_client_auth=True,
+    )
+
+
+KINDS: dict[str, Callable[[dict[str, Any]], AbstractAsyncContextManager[dict[str, Any]]]] = {
+    "echo": echo,
+}
+
+
+async def serve(kind: str, ready_fd: int, options: dict[str, Any]) -> None:
+    """Run one server until standard input ends."""
+    async with KINDS[kind](options) as told:
+        with os.fdopen(ready_fd, "w") as ready:
+            ready.write(json.dumps(told) + "\n")
+        await asyncio.to_thread(sys.stdin.buffer.read)
+
+
+if __name__ == "__main__":
+    pin_as_told()
+    asyncio.run(serve(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])))
