@@ -20,7 +20,7 @@ _steps: dict[str, list[int]] = {}
 class StepTime(NamedTuple):
     """How often a step ran and how long all runs took together, in nanoseconds of wall time."""
 
-    count: int
+    runs: int
     total_ns: int
 
 
@@ -46,7 +46,7 @@ def step_took(name: str, elapsed_ns: int) -> None:
 
 def step_times() -> dict[str, StepTime]:
     """Return what each step took since the process started (or `forget_step_times`)."""
-    return {name: StepTime(count, total_ns) for name, (count, total_ns) in _steps.items()}
+    return {name: StepTime(runs, total_ns) for name, (runs, total_ns) in _steps.items()}
 
 
 def forget_step_times() -> None:

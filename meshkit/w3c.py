@@ -13,11 +13,20 @@ from __future__ import annotations
 
 import os
 import re
+from contextvars import ContextVar
 from typing import NamedTuple
 
 from meshkit.contract import TraceContext
 
-__all__ = ["HEADER", "Parent", "fresh_trace", "parse_traceparent", "traceparent"]
+__all__ = [
+    "HEADER",
+    "Parent",
+    "current_trace",
+    "fresh_trace",
+    "parse_traceparent",
+    "set_current_trace",
+    "traceparent",
+]
 
 HEADER = "traceparent"
 
@@ -58,3 +67,16 @@ def fresh_trace(trace_id: bytes | None = None) -> TraceContext:
 def traceparent(trace: TraceContext, *, sampled: bool) -> str:
     """Write the header for the next hop."""
     return f"00-{trace.trace_id.hex()}-{trace.span_id.hex()}-{'01' if sampled else '00'}"
+
+
+_current: ContextVar[TraceContext | None] = ContextVar("sealgate_trace", default=None)
+
+
+def current_trace() -> TraceContext | None:
+    """Return the trace of the call this task serves, with the id of its root span."""
+    return _current.get()
+
+
+def set_current_trace(trace: TraceContext) -> None:
+    """Say which call this task serves, for logs and for calls to neighbours."""
+    _current.set(trace)

@@ -1,0 +1,357 @@
+"""What happens around every RPC of every service: one interceptor, outermost and only.
+
+    1. mute       whatever is raised, the client hears a constant, and the log no message
+    2. connection TLS 1.3, or refused
+    3. identity   of the peer's certificate; the service says which peers it admits
+    4. context    deadline, trace and identity, to be had by `current()` below
+    5. parse      a request that is no message of ours is INVALID_FIELD, with the field's name
+
+Python gRPC would do 1 and 5 wrong: it sends `str(exception)` to the client, with whatever a parser
+or a handler put in there. So requests are parsed, and unary answers serialised, in here too.
+
+All four kinds of RPC work, with handlers that yield as well as with those that `context.write`. A
+handler that yields is driven from here, so that it is closed at once, and in its own task, when the
+client goes away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+from meshkit.contract import Connection, Reason, Refusal, TraceContext
+from meshkit.counters import counted
+from meshkit.deadline import Deadline
+from meshkit.identity import Identity, ServiceIdentity, connection_of, identity_of
+from meshkit.logs import frames_of
+from meshkit.status import to_status
+from meshkit.telemetry import root_span
+from meshkit.w3c import HEADER, parse_traceparent
+from meshkit.wire_fields import not_utf8_field
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping
+
+    from meshkit.w3c import Parent
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any]
+    Parser = Callable[[bytes], Any]
+    _Interceptor = grpc.aio.ServerInterceptor[Any, Any]
+else:
+    _Interceptor = grpc.aio.ServerInterceptor  # generic in its stubs only
+
+__all__ = ["MeshInterceptor", "RequestContext", "current", "tell", "with_context"]
+
+log = structlog.get_logger()
+
+HEALTH_PREFIX = "/grpc.health.v1.Health/"
+"""A balancer's probe needs a certificate of our CA, but no tenant; `Watch` has no deadline."""
+
+PEERS_CACHED_MAX = 4_096
+"""Connections whose peer is remembered; beyond it all are forgotten and looked at again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestContext:
+    """What is known of the RPC being served, before its request was looked at."""
+
+    method: str
+    """`/sealgate.v1.GatewayService/Chat`."""
+    deadline: Deadline
+    trace: TraceContext
+    connection: Connection
+    identity: Identity | None
+    """None for health probes only."""
+    metadata: tuple[tuple[str, str | bytes], ...] = ()
+
+    def header(self, name: str) -> str | None:
+        """Return a metadata value: None if it is missing, given twice, or binary."""
+        found = [value for key, value in self.metadata if key == name]
+        return found[0] if len(found) == 1 and isinstance(found[0], str) else None
+
+
+_current: ContextVar[RequestContext] = ContextVar("sealgate_request")
+
+
+def current() -> RequestContext:
+    """Return the context of the RPC that this task serves.
+
+    Raises:
+        LookupError: it serves none. A bug of ours.
+    """
+    return _current.get()
+
+
+def with_context(context: RequestContext) -> None:
+    """Serve under `context` from here on, in this task: for servicers called without a network."""
+    _current.set(context)
+
+
+class _Peer(NamedTuple):
+    connection: Connection
+    identity: Identity | None
+
+
+class _Facts(NamedTuple):
+    """A `meshkit.identity.PeerContext` that asks C-core once."""
+
+    facts: Mapping[str, Iterable[bytes]]
+    name: str
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        return self.facts
+
+    def peer(self) -> str:
+        return self.name
+
+
+class MeshInterceptor(_Interceptor):
+    """Wraps each method once. Cost: 25 us a unary call (see tests/meshkit/test_interceptors.py)."""
+
+    def __init__(
+        self,
+        *,
+        trust_domain: str,
+        call_budget_ms: int,
+        admits: Callable[[Identity, str], bool],
+        on_refused: Callable[[Refusal, str], Awaitable[None]] | None = None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            trust_domain: Of every peer's SPIFFE id.
+            call_budget_ms: The longest a call with a single request may take, and what it gets
+                when it brings no deadline. Request streams live as long as their connection.
+            admits: Whether this peer may call this method at all; else DENIED.
+            on_refused: Told of each refusal at the door, and the method, before the client is.
+        """
+        self._trust_domain = trust_domain
+        self._budget_ms = call_budget_ms
+        self._admits = admits
+        self._on_refused = on_refused
+        self._peers: dict[object, _Peer] = {}
+        self._wrapped: dict[str, tuple[Handler, Handler]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """Hand gRPC the wrapped handler; a method that does not exist has none."""
+        handler = await continuation(handler_call_details)
+        if not handler:
+            return handler
+        method = handler_call_details.method
+        known = self._wrapped.get(method)
+        if known is None or known[0] is not handler:
+            known = self._wrapped[method] = (handler, _Method(self, method, handler).handler())
+        return known[1]
+
+    async def peer(self, method: str, context: Context) -> _Peer:
+        """Tell who calls.
+
+        Raises:
+            Refusal: UNAUTHENTICATED (connection or identity), DENIED (not admitted).
+        """
+        try:
+            return self._peer(method, context)
+        except Refusal as refusal:
+            if self._on_refused is not None:
+                await self._on_refused(refusal, method)
+            raise
+
+    def _peer(self, method: str, context: Context) -> _Peer:
+        facts, name = context.auth_context(), context.peer()
+        key = (name, *(tuple(facts.get(fact, ())) for fact in _PEER_FACTS))
+        found = self._peers.get(key)
+        if found is None:
+            if len(self._peers) >= PEERS_CACHED_MAX:
+                self._peers.clear()
+            found = self._peers[key] = self._looked_at(_Facts(facts, name))
+        if method.startswith(HEALTH_PREFIX):
+            return found
+        if found.identity is None:
+            raise Refusal(Reason.UNAUTHENTICATED)
+        if not self._admits(found.identity, method):
+            raise Refusal(Reason.DENIED)
+        return found
+
+    def _looked_at(self, facts: _Facts) -> _Peer:
+        connection = connection_of(facts)
+        try:
+            return _Peer(connection, identity_of(facts, trust_domain=self._trust_domain))
+        except Refusal:
+            return _Peer(connection, None)
+
+    def deadline(self, context: Context) -> Deadline:
+        """Tell when the call must be over."""
+        return Deadline.of_rpc(context.time_remaining(), budget_ms=self._budget_ms)
+
+
+_PEER_FACTS = ("peer_uri", "ssl_tls_version", "ssl_negotiated_key_exchange_group")
+"""All that `identity_of` and `connection_of` read: equal facts mean an equal peer."""
+
+
+class _Method:
+    """One method of one service, wrapped."""
+
+    def __init__(self, guard: MeshInterceptor, name: str, inner: Handler) -> None:
+        self._guard = guard
+        self._name = name
+        self._inner = inner
+        self._budgeted = not inner.request_streaming and not name.startswith(HEALTH_PREFIX)
+
+    def handler(self) -> Handler:
+        """Make the handler that gRPC gets instead.
+
+        Raises:
+            TypeError: the handler is not asynchronous: it would block a thread of a pool.
+        """
+        behaviour = self._behaviour()
+        if not (inspect.iscoroutinefunction(behaviour) or inspect.isasyncgenfunction(behaviour)):
+            msg = "handlers must be asynchronous"
+            raise TypeError(msg)
+        inner = self._inner
+        match inner.request_streaming, inner.response_streaming:
+            case False, False:
+                return grpc.unary_unary_rpc_method_handler(self._unary_unary)
+            case True, False:
+                return grpc.stream_unary_rpc_method_handler(
+                    self._stream_unary, request_deserializer=self._parse
+                )
+            case False, True:
+                return grpc.unary_stream_rpc_method_handler(
+                    self._unary_stream, response_serializer=inner.response_serializer
+                )
+            case _:
+                return grpc.stream_stream_rpc_method_handler(
+                    self._stream_stream,
+                    request_deserializer=self._parse,
+                    response_serializer=inner.response_serializer,
+                )
+
+    def _behaviour(self) -> Callable[..., Any]:
+        inner = self._inner
+        found = inner.unary_unary or inner.unary_stream or inner.stream_unary or inner.stream_stream
+        return cast("Callable[..., Any]", found)
+
+    async def _unary_unary(self, raw: bytes, context: Context) -> object:
+        async def answer() -> object:
+            reply = await self._behaviour()(self._parse(raw), context)
+            return self._serialised(reply)
+
+        return await self._guarded(context, answer)
+
+    async def _stream_unary(self, requests: AsyncIterator[object], context: Context) -> object:
+        async def answer() -> object:
+            return self._serialised(await self._behaviour()(requests, context))
+
+        return await self._guarded(context, answer)
+
+    async def _unary_stream(self, raw: bytes, context: Context) -> None:
+        async def answer() -> None:
+            await self._write_all(self._parse(raw), context)
+
+        await self._guarded(context, answer)
+
+    async def _stream_stream(self, requests: AsyncIterator[object], context: Context) -> None:
+        async def answer() -> None:
+            await self._write_all(requests, context)
+
+        await self._guarded(context, answer)
+
+    async def _write_all(self, request: object, context: Context) -> None:
+        behaviour = self._behaviour()
+        if not inspect.isasyncgenfunction(behaviour):
+            await behaviour(request, context)  # it writes by itself
+            return
+        async with aclosing(behaviour(request, context)) as replies:
+            async for reply in replies:
+                await context.write(reply)
+
+    async def _guarded(self, context: Context, answer: _Answer) -> object:
+        """Run `answer` as the call that `context` is; whatever goes wrong is told safely."""
+        try:
+            peer = await self._guard.peer(self._name, context)
+            metadata = cast("_Metadata", context.invocation_metadata() or ())
+            trusted = isinstance(peer.identity, ServiceIdentity)
+            with root_span(self._name, _parent(metadata), trust_parent=trusted) as span:
+                request = RequestContext(
+                    method=self._name,
+                    deadline=self._guard.deadline(context),
+                    trace=span.trace,
+                    connection=peer.connection,
+                    identity=peer.identity,
+                    metadata=metadata,
+                )
+                _current.set(request)
+                return await self._in_time(request, answer)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- the last line before the wire
+            await tell(context, error, method=self._name)
+
+    async def _in_time(self, request: RequestContext, answer: _Answer) -> object:
+        """Cut a call off that outlives its budget, even if its client would wait."""
+        if not self._budgeted:
+            return await answer()
+        limit = asyncio.timeout(request.deadline.remaining_s)
+        try:
+            async with limit:
+                return await answer()
+        except TimeoutError:
+            if limit.expired():
+                raise Refusal(Reason.OUT_OF_TIME) from None
+            raise
+
+    def _parse(self, raw: bytes) -> object:
+        parser: Parser | None = self._inner.request_deserializer
+        if parser is None:
+            return raw
+        try:
+            return parser(raw)
+        except DecodeError:
+            raise Refusal(Reason.INVALID_FIELD, field=_bad_field(parser, raw)) from None
+
+    def _serialised(self, reply: object) -> object:
+        serialise = self._inner.response_serializer
+        return reply if serialise is None else serialise(reply)
+
+
+_Metadata = tuple[tuple[str, str | bytes], ...]
+_Answer = Callable[[], Awaitable[object]]
+
+
+def _parent(metadata: _Metadata) -> Parent | None:
+    found = [value for key, value in metadata if key == HEADER]
+    return parse_traceparent(found[0]) if len(found) == 1 else None
+
+
+def _bad_field(parser: Parser, raw: bytes) -> str | None:
+    """Find the field's name by the message class that `FromString` belongs to."""
+    descriptor = getattr(getattr(parser, "__self__", None), "DESCRIPTOR", None)
+    return None if descriptor is None else not_utf8_field(descriptor, raw)
+
+
+async def tell(context: Context, error: Exception, *, method: str) -> NoReturn:
+    """End the RPC with a status that carries no text of ours or the user's.
+
+    A `Refusal` is told with its details. Anything else is a bug: INTERNAL and mute to the client;
+    the log gets its type and frames, never its message.
+    """
+    if isinstance(error, Refusal):
+        counted(f"rpc.refused.{error.reason.name}")
+        await context.abort(*to_status(error))
+    counted("rpc.bugs")
+    log.error("rpc.bug", kind=type(error).__name__, frames=frames_of(error), method=method)
+    await context.abort(*to_status(Refusal(Reason.INTERNAL)))

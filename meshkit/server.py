@@ -1,0 +1,163 @@
+"""The life of a gRPC server: down, probed, serving, draining, gone.
+
+async with serving(partial(add_X_to_server, X()), address="127.0.0.1:0",
+                   credentials=holder.server_credentials(), guard=guard,
+                   settings=settings.serving) as port:
+    await stop_event().wait()
+# left: health NOT_SERVING, lame duck, calls under way finish, port closed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import grpc
+import structlog
+from grpc_health.v1 import health
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from pydantic import BaseModel, ConfigDict, Field
+
+from meshkit.health import Health
+from meshkit.tls import probe_tls13_only
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from meshkit.interceptors import MeshInterceptor
+
+__all__ = ["Serving", "serving", "stop_event"]
+
+log = structlog.get_logger()
+
+
+class Serving(BaseModel):
+    """Limits of a server, nested in a service's settings: `GATEWAY_SERVING__DRAIN_MS=5000`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    lame_duck_ms: int = Field(2_000, ge=0, description="NOT_SERVING before the port closes.")
+    drain_ms: int = Field(35_000, ge=0, description="For calls under way; then they are cut off.")
+    request_bytes_max: int = Field(2 * 1_024 * 1_024, gt=0, description="RESOURCE_EXHAUSTED above.")
+    reply_bytes_max: int = Field(8 * 1_024 * 1_024, gt=0)
+    metadata_bytes_max: int = Field(32 * 1_024, gt=0, description="Headers of one call, a JWT too.")
+    calls_max: int = Field(1_024, gt=0, description="At once; RESOURCE_EXHAUSTED above.")
+    calls_per_connection_max: int = Field(256, gt=0, description="Others wait at the client.")
+    connection_age_max_ms: int = Field(
+        1_800_000, gt=0, description="Then a new handshake, so that revoked clients fall out."
+    )
+    connection_grace_ms: int = Field(60_000, gt=0, description="For its calls, once it is too old.")
+    connection_idle_max_ms: int = Field(600_000, gt=0)
+    keepalive_ms: int = Field(60_000, gt=0, description="Ping a silent client so often.")
+    keepalive_timeout_ms: int = Field(20_000, gt=0, description="And drop it without an answer.")
+    ping_interval_min_ms: int = Field(10_000, gt=0, description="A client that pings more is cut.")
+    reflection: bool = Field(default=False, description="Tell anyone admitted what is served.")
+
+    def options(self) -> list[tuple[str, int]]:
+        """Return them by C-core's names."""
+        return [
+            ("grpc.max_receive_message_length", self.request_bytes_max),
+            ("grpc.max_send_message_length", self.reply_bytes_max),
+            ("grpc.max_metadata_size", self.metadata_bytes_max),
+            ("grpc.absolute_max_metadata_size", self.metadata_bytes_max),
+            ("grpc.max_concurrent_streams", self.calls_per_connection_max),
+            ("grpc.max_connection_age_ms", self.connection_age_max_ms),
+            ("grpc.max_connection_age_grace_ms", self.connection_grace_ms),
+            ("grpc.max_connection_idle_ms", self.connection_idle_max_ms),
+            ("grpc.keepalive_time_ms", self.keepalive_ms),
+            ("grpc.keepalive_timeout_ms", self.keepalive_timeout_ms),
+            ("grpc.http2.min_ping_interval_without_data_ms", self.ping_interval_min_ms),
+            ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a replica
+        ]
+
+
+@asynccontextmanager
+async def serving(
+    *register: Callable[[grpc.aio.Server], None],
+    address: str,
+    credentials: grpc.ServerCredentials,
+    guard: MeshInterceptor,
+    settings: Serving,
+    names: Sequence[str] = (),
+) -> AsyncIterator[int]:
+    """Serve for as long as the block runs; yield the bound port.
+
+    Health says NOT_SERVING until the server has proved that it refuses TLS 1.2. Leaving the block:
+    health turns NOT_SERVING, `lame_duck_ms` pass while balancers look away and calls are still
+    served, then calls under way get `drain_ms` to finish.
+
+    Args:
+        register: Each adds a servicer, as generated `add_…_to_server` do.
+        address: host:port; port 0 asks the kernel for a free one.
+        credentials: Of `meshkit.tls`.
+        guard: The one interceptor.
+        settings: Limits.
+        names: Full names of the services, for health and reflection; "" is always there.
+
+    Raises:
+        TlsError: the server would take TLS 1.2.
+        OSError: the address cannot be bound.
+    """
+    condition = Health(names)
+    server = _server(guard, settings)
+    add_HealthServicer_to_server(condition, server)
+    for add_to in register:
+        add_to(server)
+    if settings.reflection:
+        _reflect(server, names)
+    port = _bound(server, address, credentials)
+    await server.start()
+    try:
+        await probe_tls13_only(_reachable(address), port)
+        condition.set_serving(serving=True)
+        yield port
+        # Reached only by an orderly end of the block: a failing one should not wait.
+        condition.set_serving(serving=False)
+        await asyncio.sleep(settings.lame_duck_ms / 1_000)
+    finally:
+        condition.shut_down()
+        await server.stop(settings.drain_ms / 1_000)
+
+
+def _server(guard: MeshInterceptor, settings: Serving) -> grpc.aio.Server:
+    return grpc.aio.server(
+        interceptors=[guard],
+        options=settings.options(),
+        maximum_concurrent_rpcs=settings.calls_max,
+    )
+
+
+def _bound(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials) -> int:
+    try:
+        port = server.add_secure_port(address, credentials)
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        msg = f"cannot listen on {address}"
+        raise OSError(msg)
+    return port
+
+
+def _reachable(address: str) -> str:
+    """Return the host by which the probe finds a server that listens on `address`."""
+    host = address.rpartition(":")[0].strip("[]")
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
+
+
+def _reflect(server: grpc.aio.Server, names: Sequence[str]) -> None:
+    # An extra of the gateway: a service image without it serves without it.
+    from grpc_reflection.v1alpha import reflection  # noqa: PLC0415
+
+    listed = (*names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(listed, server)
+
+
+def stop_event() -> asyncio.Event:
+    """Return an event set by SIGINT or SIGTERM. Nothing is cancelled: we drain."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    return stop

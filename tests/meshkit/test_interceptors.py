@@ -1,0 +1,344 @@
+import asyncio
+import io
+import json
+import time
+
+import grpc
+import pytest
+import structlog
+
+from meshkit.contract import Reason, Refusal
+from meshkit.identity import ServiceIdentity, TenantIdentity
+from meshkit.interceptors import RequestContext, current
+from meshkit.logs import configure_logging
+from meshkit.status import from_rpc_error
+from sealgate.v1 import common_pb2
+
+CANARY = "canary-ada@example.org"
+
+
+@pytest.fixture
+def logged():
+    """What this process logs, structlog's and the grpc library's, while a test runs."""
+    out = io.StringIO()
+    configure_logging(stream=out, strict=True)
+    yield out
+    structlog.reset_defaults()
+
+
+class Four:
+    """A service with all four kinds of RPC, and both ways to write a stream."""
+
+    def __init__(self, behaviour):
+        self.behaviour = behaviour
+        self.closed = asyncio.Event()
+
+    async def unary(self, request, context):
+        return await self.behaviour(request, context)
+
+    async def collect(self, requests, context):
+        return await self.behaviour([request async for request in requests], context)
+
+    async def yields(self, request, context):
+        try:
+            yield common_pb2.Message(content="one")
+            yield await self.behaviour(request, context)
+        finally:
+            self.closed.set()
+
+    async def writes(self, request, context):
+        await context.write(common_pb2.Message(content="one"))
+        await context.write(await self.behaviour(request, context))
+
+    async def both(self, requests, context):
+        async for request in requests:
+            yield await self.behaviour(request, context)
+
+    def add_to(self, server):
+        codec = {
+            "request_deserializer": common_pb2.Message.FromString,
+            "response_serializer": common_pb2.Message.SerializeToString,
+        }
+        handlers = {
+            "Unary": grpc.unary_unary_rpc_method_handler(self.unary, **codec),
+            "Collect": grpc.stream_unary_rpc_method_handler(self.collect, **codec),
+            "Yields": grpc.unary_stream_rpc_method_handler(self.yields, **codec),
+            "Writes": grpc.unary_stream_rpc_method_handler(self.writes, **codec),
+            "Both": grpc.stream_stream_rpc_method_handler(self.both, **codec),
+        }
+        server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler("test.Four", handlers)]
+        )
+
+
+async def ask(channel, method, request=b"", **options):
+    """Call any of the five methods; return all replies."""
+    codec = {
+        "request_serializer": None,
+        "response_deserializer": common_pb2.Message.FromString,
+    }
+    path = f"/test.Four/{method}"
+    match method:
+        case "Unary":
+            return [await channel.unary_unary(path, **codec)(request, **options)]
+        case "Collect":
+            return [await channel.stream_unary(path, **codec)(iter([request]), **options)]
+        case "Both":
+            return [
+                r async for r in channel.stream_stream(path, **codec)(iter([request]), **options)
+            ]
+        case _:
+            return [r async for r in channel.unary_stream(path, **codec)(request, **options)]
+
+
+METHODS = ["Unary", "Collect", "Yields", "Writes", "Both"]
+
+
+async def echo(request, _context):
+    return request[0] if isinstance(request, list) else request
+
+
+async def bug(_request, _context):
+    raise ValueError(CANARY)
+
+
+async def refuse(_request, _context):
+    raise Refusal(Reason.LIMITED, retry_after_ms=1_500)
+
+
+def message(text="hello"):
+    return common_pb2.Message(content=text).SerializeToString()
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_every_kind_of_rpc_works(serve, channel, tenant_ends, method):
+    async with serve(Four(echo).add_to) as port, channel(port, tenant_ends) as ours:
+        replies = await ask(ours, method, message())
+    assert replies[-1].content == "hello"
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_bug_is_mute_to_client_and_log(serve, channel, tenant_ends, method, logged):
+    async with serve(Four(bug).add_to) as port, channel(port, tenant_ends) as ours:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(ours, method, message(CANARY))
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert from_rpc_error(caught.value).reason is Reason.INTERNAL
+    assert "canary" not in f"{caught.value!r}{caught.value.trailing_metadata()}"
+    lines = [json.loads(line) for line in logged.getvalue().splitlines()]
+    assert "canary" not in logged.getvalue()
+    (line,) = [line for line in lines if line["event"] == "rpc.bug"]
+    assert line["kind"] == "ValueError"
+    assert any("test_interceptors" in frame for frame in line["frames"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_refusal_arrives_typed(serve, channel, tenant_ends, method):
+    async with serve(Four(refuse).add_to) as port, channel(port, tenant_ends) as ours:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(ours, method, message())
+    refusal = from_rpc_error(caught.value)
+    assert (refusal.reason, refusal.retry_after_ms) == (Reason.LIMITED, 1_500)
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_handlers_own_abort_passes(serve, channel, tenant_ends, method):
+    async def abort(_request, context):
+        await context.abort(grpc.StatusCode.ABORTED, "constant")
+
+    async with serve(Four(abort).add_to) as port, channel(port, tenant_ends) as ours:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(ours, method, message())
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.ABORTED, "constant")
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_text_that_is_not_utf8_is_told_by_field(serve, channel, tenant_ends, method):
+    broken = b"\x12\x08canary\xff\xfe"
+    async with serve(Four(echo).add_to) as port, channel(port, tenant_ends) as ours:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(ours, method, broken)
+    refusal = from_rpc_error(caught.value)
+    assert (refusal.reason, refusal.field) == (Reason.INVALID_FIELD, "content")
+    assert "canary" not in f"{caught.value!r}{caught.value.trailing_metadata()}"
+
+
+async def test_garbage_is_an_invalid_field_without_a_name(serve, channel, tenant_ends):
+    async with serve(Four(echo).add_to) as port, channel(port, tenant_ends) as ours:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(ours, "Unary", b"\xff\xff\xff")
+    assert from_rpc_error(caught.value).reason is Reason.INVALID_FIELD
+
+
+async def test_a_reply_of_the_wrong_type_is_mute_too(serve, channel, tenant_ends, logged):
+    async def wrong(_request, _context):
+        return CANARY
+
+    async with serve(Four(wrong).add_to) as port, channel(port, tenant_ends) as ours:
+        for method in METHODS:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await ask(ours, method, message())
+            assert from_rpc_error(caught.value).reason is Reason.INTERNAL
+            assert "canary" not in repr(caught.value)
+    assert "canary" not in logged.getvalue()
+
+
+async def test_an_unknown_method_is_unimplemented(serve, channel, tenant_ends):
+    async with serve(Four(echo).add_to) as port, channel(port, tenant_ends) as ours:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ours.unary_unary("/test.Four/None")(b"")
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_handler_knows_who_calls_how_and_until_when(serve, channel, tenant_ends, method):
+    seen: list[RequestContext] = []
+
+    async def look(request, context):
+        seen.append(current())
+        return await echo(request, context)
+
+    header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with serve(Four(look).add_to) as port, channel(port, tenant_ends) as ours:
+        await ask(ours, method, message(), timeout=5, metadata=[("traceparent", header)])
+    (context,) = seen
+    assert context.method == f"/test.Four/{method}"
+    assert context.identity == TenantIdentity("sealgate.test", "acme", "app")
+    assert context.connection.tls_version == "TLSv1.3"
+    assert context.connection.key_exchange_group == "X25519MLKEM768"
+    assert context.connection.peer_ip == "127.0.0.1"
+    assert context.trace.trace_id.hex() == "0af7651916cd43dd8448eb211c80319c"
+    assert context.trace.span_id.hex() != "b7ad6b7169203331"
+    assert 0 < context.deadline.remaining_s <= 5
+    assert context.header("traceparent") == header
+
+
+async def test_outside_an_rpc_there_is_no_context():
+    with pytest.raises(LookupError):
+        current()
+
+
+async def test_peers_are_told_apart_on_one_server(serve, channel, tenant_ends, service_ends):
+    seen = []
+
+    async def look(request, _context):
+        seen.append(current().identity)
+        return request
+
+    async with (
+        serve(Four(look).add_to) as port,
+        channel(port, tenant_ends) as tenant,
+        channel(port, service_ends) as service,
+    ):
+        for ours in (tenant, service, tenant):
+            await ask(ours, "Unary", message())
+    acme = TenantIdentity("sealgate.test", "acme", "app")
+    assert seen == [acme, ServiceIdentity("sealgate.test", "compliance"), acme]
+
+
+@pytest.mark.parametrize(
+    "uris",
+    [
+        (),
+        ("spiffe://elsewhere.test/tenant/acme/app",),
+        ("spiffe://sealgate.test/tenant/acme/../evil",),
+        ("spiffe://sealgate.test/tenant/acme/app", "spiffe://sealgate.test/tenant/evil/app"),
+    ],
+)
+async def test_a_stranger_is_turned_away_at_the_door(serve, channel, ca, make_guard, uris):
+    told = []
+
+    async def note(refusal, method):
+        told.append((refusal.reason, method))
+
+    guard = make_guard(on_refused=note)
+    async with (
+        serve(Four(bug).add_to, guard=guard) as port,
+        channel(port, ca.issue(*uris)) as ours,
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(ours, "Unary", message())
+    assert from_rpc_error(caught.value).reason is Reason.UNAUTHENTICATED
+    assert told == [(Reason.UNAUTHENTICATED, "/test.Four/Unary")]
+
+
+async def test_a_peer_that_is_not_admitted_is_denied(serve, channel, tenant_ends, make_guard):
+    guard = make_guard(admits=lambda identity, method: isinstance(identity, ServiceIdentity))
+    async with serve(Four(bug).add_to, guard=guard) as port, channel(port, tenant_ends) as ours:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(ours, "Unary", message())
+    assert from_rpc_error(caught.value).reason is Reason.DENIED
+
+
+async def test_a_call_that_outlives_its_budget_is_cut(serve, channel, tenant_ends, make_guard):
+    async def dawdle(_request, _context):
+        await asyncio.sleep(30)
+
+    guard = make_guard(call_budget_ms=50)
+    async with serve(Four(dawdle).add_to, guard=guard) as port, channel(port, tenant_ends) as ours:
+        for method in ("Unary", "Yields", "Writes"):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await ask(ours, method, message())
+            assert from_rpc_error(caught.value).reason is Reason.OUT_OF_TIME
+
+
+async def test_a_timeout_inside_a_handler_is_a_bug_not_the_deadline(serve, channel, tenant_ends):
+    async def late(_request, _context):
+        raise TimeoutError
+
+    async with serve(Four(late).add_to) as port, channel(port, tenant_ends) as ours:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(ours, "Unary", message())
+    assert from_rpc_error(caught.value).reason is Reason.INTERNAL
+
+
+async def test_a_cancelled_call_closes_the_generator_at_once(serve, channel, tenant_ends):
+    async def forever(_request, _context):
+        await asyncio.sleep(30)
+
+    four = Four(forever)
+    async with serve(four.add_to) as port, channel(port, tenant_ends) as ours:
+        call = ours.unary_stream("/test.Four/Yields")(message())
+        await call.read()
+        call.cancel()
+        await asyncio.wait_for(four.closed.wait(), 2)
+    assert four.closed.is_set()
+
+
+async def test_what_wrapping_costs(serve, channel, tenant_ends, make_guard):
+    """Not a benchmark: an alarm should one of the steps grow by an order of magnitude."""
+    from meshkit.interceptors import _Method
+
+    class Context:
+        facts = {
+            "peer_uri": (b"spiffe://sealgate.test/tenant/acme/app",),
+            "ssl_tls_version": (b"TLSv1.3",),
+            "ssl_negotiated_key_exchange_group": (b"X25519MLKEM768",),
+        }
+
+        def auth_context(self):
+            return self.facts
+
+        def peer(self):
+            return "ipv4:127.0.0.1:5"
+
+        def invocation_metadata(self):
+            return (("user-agent", "x"),)
+
+        def time_remaining(self):
+            return 5.0
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        echo,
+        request_deserializer=common_pb2.Message.FromString,
+        response_serializer=common_pb2.Message.SerializeToString,
+    )
+    wrapped = _Method(make_guard(), "/test.Four/Unary", handler)
+    context, raw, best = Context(), message(), 1e9
+    for _ in range(20):
+        started = time.perf_counter()
+        for _ in range(100):
+            await wrapped._unary_unary(raw, context)
+        best = min(best, (time.perf_counter() - started) / 100)
+    print(f"one wrapped unary call: {best * 1e6:.1f} us")
+    assert best < 200e-6

@@ -1,0 +1,64 @@
+import asyncio
+
+import grpc
+import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
+from meshkit.health import Health
+from meshkit.tls import TlsError
+
+SERVING, DOWN = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
+
+
+async def test_health_is_born_down():
+    health = Health(["test.Four"])
+    for name in ("", "test.Four"):
+        assert (await health.Check(HealthCheckRequest(service=name), None)).status == DOWN
+
+
+async def test_health_serves_named_services_and_knows_no_others(serve, channel, tenant_ends):
+    async with serve(names=["test.Four"]) as port, channel(port, tenant_ends) as ours:
+        stub = HealthStub(ours)
+        for name in ("", "test.Four"):
+            assert (await stub.Check(HealthCheckRequest(service=name))).status == SERVING
+        call = stub.Watch(HealthCheckRequest(service="other"))
+        assert (await call.read()).status == HealthCheckResponse.SERVICE_UNKNOWN
+        call.cancel()
+
+
+async def test_a_watcher_is_told_of_the_drain_and_does_not_hold_it_up(serve, channel, tenant_ends):
+    loop = asyncio.get_running_loop()
+    async with serve(drain_ms=20_000, lame_duck_ms=50) as port:
+        ours = channel(port, tenant_ends)
+        watch = HealthStub(ours).Watch(HealthCheckRequest())
+        assert (await watch.read()).status == SERVING
+        before = loop.time()
+    assert (await watch.read()).status == DOWN
+    assert await watch.read() is grpc.aio.EOF
+    assert loop.time() - before < 5
+    await ours.close()
+
+
+async def test_a_balancers_probe_needs_no_tenant(serve, channel, ca):
+    async with serve() as port, channel(port, ca.issue()) as ours:
+        reply = await HealthStub(ours).Check(HealthCheckRequest())
+    assert reply.status == SERVING
+
+
+async def test_a_port_that_is_taken_is_an_error(serve):
+    async with serve() as port:
+        with pytest.raises(OSError, match="cannot listen"):
+            async with serve(address=f"127.0.0.1:{port}"):
+                pytest.fail("two servers on one port")
+
+
+async def test_a_server_that_takes_tls12_does_not_start(serve, monkeypatch):
+    async def found_tls12(host, port):
+        msg = "this server takes TLS 1.2"
+        raise TlsError(msg)
+
+    monkeypatch.setattr("meshkit.server.probe_tls13_only", found_tls12)
+    with pytest.raises(TlsError):
+        async with serve():
+            pytest.fail("served")
