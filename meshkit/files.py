@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["read_or_none", "write_private"]
+__all__ = ["fsync_folder", "read_or_none", "write_private"]
 
 
 def write_private(path: Path, content: bytes, *, mode: int = 0o600) -> None:
@@ -34,10 +34,11 @@ def write_private(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
-    _fsync_folder(path.parent)
+    fsync_folder(path.parent)
 
 
-def _fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
+    """Make what was created, renamed or unlinked in a folder durable. Raises OSError."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -1,0 +1,148 @@
+"""Where wrapped data keys are kept. Without its wrapped key a record is noise for ever.
+
+So this is also where erasing happens: drop a day's wrapped keys, and what was sealed under them is
+gone, as far as OpenBao's key and no backup of these files can bring them back together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from meshkit.files import fsync_folder, read_or_none, write_private
+from meshkit.identity import is_label
+from meshkit.sealing import day_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["FolderWrappedKeys", "MemoryWrappedKeys", "WrappedKey", "WrappedKeys"]
+
+_ENTRIES_MAX = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """A data key that only OpenBao can open, and what it was made for."""
+
+    key_id: bytes
+    tenant: str
+    purpose: str
+    wrapped: str
+
+    @property
+    def day(self) -> int:
+        """Days since 1970-01-01 UTC."""
+        return day_of(self.key_id)
+
+
+class WrappedKeys(Protocol):
+    """Keeps wrapped data keys."""
+
+    async def put(self, key: WrappedKey) -> None:
+        """Keep a key. MUST be as durable as the records under it before it returns.
+
+        Raises:
+            OSError: it is not kept.
+        """
+        ...
+
+    async def get(self, tenant: str, key_id: bytes) -> WrappedKey | None:
+        """Return a tenant's key; None if there is none (any more). Raises OSError."""
+        ...
+
+    async def drop(self, tenant: str, day: int) -> int:
+        """Erase a tenant's keys of a day; return how many went. MUST be durable. Raises OSError."""
+        ...
+
+
+class MemoryWrappedKeys:
+    """For records that die with the process: an L1 cache. Beyond `entries_max` the oldest go."""
+
+    def __init__(self, entries_max: int = _ENTRIES_MAX) -> None:
+        self._entries_max = entries_max
+        self._keys: dict[tuple[str, bytes], WrappedKey] = {}
+
+    async def put(self, key: WrappedKey) -> None:
+        """Keep a key for as long as the process lives."""
+        self._keys[key.tenant, key.key_id] = key
+        while len(self._keys) > self._entries_max:
+            del self._keys[next(iter(self._keys))]
+
+    async def get(self, tenant: str, key_id: bytes) -> WrappedKey | None:
+        """Return a tenant's key, or None."""
+        return self._keys.get((tenant, key_id))
+
+    async def drop(self, tenant: str, day: int) -> int:
+        """Forget a tenant's keys of a day."""
+        gone = [at for at, key in self._keys.items() if at[0] == tenant and key.day == day]
+        for at in gone:
+            del self._keys[at]
+        return len(gone)
+
+
+class FolderWrappedKeys:
+    """A file per key, `<folder>/<tenant>/<day>/<key id>.json`, fsynced with its folders.
+
+    Tenants are DNS labels and the rest are numbers, so no name leads out of the folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def put(self, key: WrappedKey) -> None:
+        """Keep a key: on stable storage when this returns."""
+        await asyncio.to_thread(self._put, key)
+
+    async def get(self, tenant: str, key_id: bytes) -> WrappedKey | None:
+        """Read a tenant's key, or None; one whose file is damaged counts as none."""
+        raw = await asyncio.to_thread(read_or_none, self._path(tenant, key_id))
+        return None if raw is None else _parse(raw, tenant, key_id)
+
+    async def drop(self, tenant: str, day: int) -> int:
+        """Unlink a tenant's keys of a day, durably."""
+        return await asyncio.to_thread(self._drop, tenant, day)
+
+    def _put(self, key: WrappedKey) -> None:
+        path = self._path(key.tenant, key.key_id)
+        _make_folder(path.parent, below=self._folder)
+        content = {"version": 1, "purpose": key.purpose, "wrapped": key.wrapped}
+        write_private(path, json.dumps(content).encode())
+
+    def _drop(self, tenant: str, day: int) -> int:
+        folder = self._tenant_folder(tenant) / str(day)
+        count = len(list(folder.glob("*.json"))) if folder.is_dir() else 0
+        if count:
+            shutil.rmtree(folder)
+            fsync_folder(folder.parent)
+        return count
+
+    def _path(self, tenant: str, key_id: bytes) -> Path:
+        return self._tenant_folder(tenant) / str(day_of(key_id)) / f"{key_id.hex()}.json"
+
+    def _tenant_folder(self, tenant: str) -> Path:
+        if not is_label(tenant):
+            msg = "tenant must be a lower-case DNS label"
+            raise ValueError(msg)
+        return self._folder / tenant
+
+
+def _parse(raw: bytes, tenant: str, key_id: bytes) -> WrappedKey | None:
+    try:
+        content = json.loads(raw)
+        return WrappedKey(key_id, tenant, str(content["purpose"]), str(content["wrapped"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _make_folder(folder: Path, *, below: Path) -> None:
+    """Make a folder and those above it, each durable in the one above."""
+    if folder.is_dir():
+        return
+    if folder != below:
+        _make_folder(folder.parent, below=below)
+    folder.mkdir(mode=0o700, parents=folder == below, exist_ok=True)
+    fsync_folder(folder.parent)
