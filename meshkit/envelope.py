@@ -25,6 +25,7 @@ import asyncio
 import time
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from hmac import compare_digest
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -235,7 +236,8 @@ class Keyring:
 
     async def _refresh(self, held: Held) -> Held:
         try:
-            await self._unwrap(await self._stored(held.place))
+            plaintext = await self._unwrap(await self._stored(held.place))
+            _must_be_equal(plaintext, held.plaintext)
         except SealBroken:
             self._held.forget(lambda key: key is held.wrapped)
             raise
@@ -292,6 +294,11 @@ class Keyring:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
         self._held.forget(lambda _: True)
+
+
+def _must_be_equal(plaintext: bytes, held: bytes) -> None:
+    if not compare_digest(plaintext, held):
+        raise SealBroken
 
 
 def _label(name: str) -> str:
