@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -18,6 +18,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from meshkit.interceptors import MeshInterceptor
 from meshkit.server import Serving, serving
 from meshkit.tls import Certificate, CertificateHolder
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TRUST_DOMAIN = "sealgate.test"
 
@@ -61,15 +64,15 @@ class TestCa:
         self.pem = self.cert.public_bytes(serialization.Encoding.PEM)
 
     def _sign(self, public, name, extensions) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
             .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test ca")]))
             .public_key(public)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(minutes=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
+            .not_valid_before(now - dt.timedelta(minutes=1))
+            .not_valid_after(now + dt.timedelta(hours=1))
         )
         for extension, critical in extensions:
             builder = builder.add_extension(extension, critical=critical)

