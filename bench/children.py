@@ -4,6 +4,8 @@
       spawn, pinned ------------------------> builds itself
       told(), one JSON line <---- FD -------- its port, or what it measured by itself
       …load…
+      ask("steps") ---- standard input -----> its step times so far; then starts anew
+            one JSON line <------ FD --------
       closes stdin -------------------------> end of file: drains and exits
 
 A child that outlives its parent would read end-of-file as well, so none can be left behind.
@@ -40,9 +42,15 @@ class Child:
     pid: int
     log: Path
     _lines: asyncio.StreamReader
+    _input: asyncio.StreamWriter
+
+    async def ask(self, word: str) -> dict[str, Any]:
+        """Send a word of `bench.servers.ASKS` and wait for the answer. Raises as `told`."""
+        self._input.write(f"{word}\n".encode())
+        return await self.told()
 
     async def told(self) -> dict[str, Any]:
-        """Wait for what the child tells once it is up; to be asked once.
+        """Wait for the child's next line: the first comes once it is up.
 
         Raises:
             ChildFailedError: it ended first, or TOLD_TIMEOUT_S passed.
@@ -90,8 +98,9 @@ async def child(
     pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(lines), os.fdopen(read_end, "rb")
     )
+    assert process.stdin is not None
     try:
-        yield Child(process.pid, log, lines)
+        yield Child(process.pid, log, lines, process.stdin)
     finally:
         pipe.close()
         await _stop(process)

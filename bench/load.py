@@ -77,10 +77,12 @@ async def drive(
 
 
 @asynccontextmanager
-async def channel(port: int, ca: Path, chain: Path, key: Path) -> AsyncIterator[grpc.aio.Channel]:
+async def channel(
+    port: int, ca: Path, chain: Path, key: Path, *, options: tuple[tuple[str, int], ...] = ()
+) -> AsyncIterator[grpc.aio.Channel]:
     """Open a warm mTLS connection to 127.0.0.1."""
     credentials = _credentials(ca, chain, key)
-    async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials) as opened:
+    async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options) as opened:
         await asyncio.wait_for(opened.channel_ready(), CALL_TIMEOUT_S)
         yield opened
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from bench.children import pin_as_told
+from meshkit import counters
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -63,12 +64,24 @@ KINDS: dict[str, Callable[[dict[str, Any]], AbstractAsyncContextManager[dict[str
 }
 
 
+def _steps() -> dict[str, float]:
+    """Return the mean wall microseconds of each step since the last time, and start anew."""
+    taken = counters.step_times()
+    counters.forget_step_times()
+    return {name: time.total_ns / time.runs / 1_000 for name, time in taken.items()}
+
+
+ASKS: dict[str, Callable[[], dict[str, Any]]] = {"steps": _steps}
+"""What the parent may ask a running server."""
+
+
 async def serve(kind: str, ready_fd: int, options: dict[str, Any]) -> None:
-    """Run one server until standard input ends."""
-    async with KINDS[kind](options) as told:
-        with os.fdopen(ready_fd, "w") as ready:
-            ready.write(json.dumps(told) + "\n")
-        await asyncio.to_thread(sys.stdin.buffer.read)
+    """Run one server until standard input ends; answer what is asked meanwhile."""
+    with os.fdopen(ready_fd, "w", buffering=1) as parent:
+        async with KINDS[kind](options) as told:
+            parent.write(json.dumps(told) + "\n")
+            while word := await asyncio.to_thread(sys.stdin.readline):
+                parent.write(json.dumps(ASKS[word.strip()]()) + "\n")
 
 
 if __name__ == "__main__":
