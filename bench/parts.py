@@ -6,9 +6,13 @@ Governed figures never use this: they run the true appliance.
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
-from meshkit.contract import Message, Role, Scope, TraceContext
+from gateway.arrival import Arrival, Certified, now_us
+from meshkit.contract import Actor, Connection, Message, Role, Scope, TraceContext
+from meshkit.deadline import Deadline
+from meshkit.identity import TenantIdentity
 from meshkit.vault import DataKey
 
 if TYPE_CHECKING:
@@ -49,3 +53,26 @@ def scope(number: int) -> Scope:
 def asked(text: str) -> Sequence[Message]:
     """Return a prompt of one turn."""
     return (Message(Role.USER, text),)
+
+
+def actor() -> Actor:
+    """Return the caller."""
+    roles = frozenset({"application"})
+    return Actor(spiffe_id=PRINCIPAL, tenant=TENANT, workload="client", roles=roles)
+
+
+def arrival(number: int) -> Arrival:
+    """Return call `number` at the door."""
+    of = scope(number)
+    return Arrival(
+        call_id=of.call_id,
+        action="chat",
+        received_at_us=now_us(),
+        trace=of.trace,
+        peer=TenantIdentity("bench.test", TENANT, "client"),
+        certified=Certified(ends_s=time.time() + 3_600, thumbprint=DIGEST),
+        connection=Connection(
+            tls_version="TLSv1.3", key_exchange_group="X25519MLKEM768", peer_ip="127.0.0.1"
+        ),
+        deadline=Deadline.after(60),
+    )

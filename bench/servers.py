@@ -7,6 +7,7 @@ must know; it lives until its standard input ends.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import sys
@@ -51,6 +52,12 @@ async def echo(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         await server.stop(1)
 
 
+@asynccontextmanager
+async def small(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """Measure the small steps. Options: those of `bench.small.measure_small`."""
+    yield await importlib.import_module("bench.small").measure_small(**options)
+
+
 def _credentials(ca: Path, chain: Path, key: Path) -> grpc.ServerCredentials:
     return grpc.ssl_server_credentials(
         [(key.read_bytes(), chain.read_bytes())],
@@ -61,6 +68,7 @@ def _credentials(ca: Path, chain: Path, key: Path) -> grpc.ServerCredentials:
 
 KINDS: dict[str, Callable[[dict[str, Any]], AbstractAsyncContextManager[dict[str, Any]]]] = {
     "echo": echo,
+    "small": small,
 }
 
 
