@@ -1,0 +1,391 @@
+"""`AuditLog`: the Audit protocol of meshkit.contract over write-ahead log, tiles and index.
+
+    async with open_audit(settings, signer=..., lock=..., sealer=..., pseudonym_key=...) as audit:
+        appended = await audit.append(event)
+
+Exactly once: an event's key is (call_id, phase). Keys of events under way and of recent ones are in
+memory, all others in the index; a key larger than every key that ever left memory is known to be
+new without asking (call ids are UUIDv7, so nearly all are).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from audit.events import check_event, event_bytes, parse_leaf, same_event
+from audit.intake import Intent, Waiting
+from audit.payloads import PURPOSE, Opened, payload_aad, payload_bytes, read_payload
+from meshkit.contract import (
+    Appended,
+    Checkpoint,
+    Commitment,
+    Event,
+    Phase,
+    Reason,
+    Record,
+    Refusal,
+)
+from meshkit.tlog import (
+    ENTRY_BYTES_MAX,
+    TileHashes,
+    consistency_proof,
+    inclusion_proof,
+    leaf_hash,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from audit.events import Pseudonyms
+    from audit.index import Index, IndexRow
+    from audit.intake import Committer
+    from audit.payloads import PayloadStore, Sealer
+    from audit.publisher import Publisher
+    from audit.receipts import ReceiptMaker
+    from audit.settings import AuditSettings
+    from audit.storage import LogStore
+    from audit.wal import Wal
+
+__all__ = ["AuditLog", "AuditStats", "Parts"]
+
+_LOG_PART_BYTES_MAX = 2_048
+_TRACE_RECORDS_MAX = 1_000
+
+_Key = tuple[bytes, Phase]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What an `AuditLog` is made of; `open_audit` puts them together."""
+
+    settings: AuditSettings
+    vkey: str
+    pseudonyms: Pseudonyms
+    sealer: Sealer
+    wal: Wal
+    store: LogStore
+    payloads: PayloadStore
+    index: Index
+    receipts: ReceiptMaker
+    publisher: Publisher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditStats:
+    """How far the log is, in events."""
+
+    durable: int
+    indexed: int
+    published: int
+    waiting: int
+
+
+class AuditLog:
+    """One log's only writer. All methods belong to one event loop."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._settings = parts.settings
+        self._committer: Committer | None = None
+        self._in_flight: dict[_Key, Waiting] = {}
+        self._recent: dict[_Key, int] = {}
+        self._evicted = parts.index.newest_call()
+        self._closed: Reason | None = None
+
+    @property
+    def vkey(self) -> str:
+        """The log's C2SP verifier key."""
+        return self._parts.vkey
+
+    @property
+    def stats(self) -> AuditStats:
+        """Counts for metrics; cheap."""
+        parts = self._parts
+        published = parts.store.published
+        return AuditStats(
+            durable=parts.wal.end,
+            indexed=parts.index.size,
+            published=0 if published is None else published.size,
+            waiting=len(self._in_flight),
+        )
+
+    def attach(self, committer: Committer) -> None:
+        """Give the log its committer; once, before the first append."""
+        self._committer = committer
+
+    def close(self, reason: Reason) -> None:
+        """Refuse every append from now on."""
+        self._closed = reason
+
+    async def idle(self) -> None:
+        """Wait until no event is under way; after `close`."""
+        while self._in_flight:
+            futures = [waiting.done for waiting in self._in_flight.values()]
+            await asyncio.wait(futures)
+
+    # --- append -----------------------------------------------------------------------------
+
+    async def append(self, event: Event, *, producer: str | None = None) -> Appended:
+        """Record an event: see `meshkit.contract.Audit.append`.
+
+        When this returns the event MUST be on stable storage, and its index MUST never name
+        another event; a repeat MUST get the first index. No signature of OpenBao is waited for.
+
+        Args:
+            event: What happened.
+            producer: SPIFFE id of the service that says so, from its certificate.
+
+        Raises:
+            Refusal: INVALID_FIELD, CONFLICT, OVERLOADED, AUDIT_DOWN, KEYS_DOWN, EVIDENCE_LOST.
+        """
+        entered = await self._enter(event, producer)
+        return entered if isinstance(entered, Appended) else await entered
+
+    async def append_many(
+        self, events: Sequence[Event], *, producer: str | None = None
+    ) -> list[Appended | Refusal]:
+        """Record a batch, in order; each event has its own answer. Cheaper than a task for each."""
+        entered: list[Appended | Refusal | asyncio.Future[Appended]] = []
+        for event in events:
+            try:
+                entered.append(await self._enter(event, producer))
+            except Refusal as refusal:
+                entered.append(refusal)
+        answers: list[Appended | Refusal] = []
+        for one in entered:
+            if isinstance(one, (Appended, Refusal)):
+                answers.append(one)
+                continue
+            try:
+                answers.append(await one)
+            except Refusal as refusal:
+                answers.append(refusal)
+        return answers
+
+    async def _enter(
+        self, event: Event, producer: str | None
+    ) -> Appended | asyncio.Future[Appended]:
+        """Check an event and queue it, or find the place that it already has."""
+        check_event(event)
+        body = event_bytes(event, self._parts.pseudonyms)
+        if len(body) > ENTRY_BYTES_MAX - _LOG_PART_BYTES_MAX:
+            raise Refusal(Reason.INVALID_FIELD, field="event")
+        key = (event.call_id, event.phase)
+        under_way = self._in_flight.get(key)
+        if under_way is not None:
+            return self._follow(under_way, body)
+        known = self._known(key)
+        if known is not None:
+            return await self._again(event, body, known)
+        self._admit()
+        waiting = Waiting(
+            event,
+            body,
+            self._tenant(event.tenant),
+            producer or self._settings.producer,
+            asyncio.get_running_loop().create_future(),
+        )
+        self._in_flight[key] = waiting
+        try:
+            await self._prepare(waiting)
+        except BaseException as failure:
+            self.settled(waiting)
+            waiting.refuse(failure.reason if isinstance(failure, Refusal) else Reason.AUDIT_DOWN)
+            raise
+        assert self._committer is not None  # attached before the first append
+        self._committer.put(waiting)
+        return waiting.done
+
+    def _admit(self) -> None:
+        if self._closed is not None:
+            raise Refusal(self._closed)
+        if len(self._in_flight) >= self._settings.intake_events_max:
+            raise Refusal(Reason.OVERLOADED, retry_after_ms=self._settings.overloaded_retry_ms)
+        if self._parts.publisher.backlog >= self._settings.backlog_events_max:
+            raise Refusal(Reason.AUDIT_DOWN)
+
+    async def _prepare(self, waiting: Waiting) -> None:
+        """Seal the payload; for an OUTCOME whose INTENT is not in memory, look that up."""
+        event = waiting.event
+        plain = payload_bytes(event)
+        if len(plain) > self._settings.payload_bytes_max:
+            raise Refusal(Reason.INVALID_FIELD, field="payload")
+        if plain:
+            waiting.sealed = await self._seal(event, plain)
+            waiting.sealed_sha256 = sha256(waiting.sealed).hexdigest()
+        if event.phase is Phase.OUTCOME:
+            waiting.intent = await self._intent(event)
+
+    async def _seal(self, event: Event, plain: bytes) -> bytes:
+        try:
+            return await self._parts.sealer.seal(
+                tenant=event.tenant,
+                purpose=PURPOSE,
+                plaintext=plain,
+                aad=payload_aad(event.call_id, event.phase),
+            )
+        except OSError:  # a new data key could not be kept
+            raise Refusal(Reason.KEYS_DOWN) from None
+
+    def _follow(self, under_way: Waiting, body: bytes) -> asyncio.Future[Appended]:
+        if under_way.body != body:
+            raise Refusal(Reason.CONFLICT)
+        future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        under_way.followers.append(future)
+        return future
+
+    async def _again(self, event: Event, body: bytes, index: int) -> Appended:
+        """Give an event that was appended before its first place again."""
+        leaf = await asyncio.to_thread(self._leaf, index)
+        if not same_event(leaf, body):
+            raise Refusal(Reason.CONFLICT)
+        hashed = leaf_hash(leaf)
+        if event.phase is not Phase.OUTCOME:
+            return Appended(index=index, leaf_hash=hashed)
+        intent = await self._intent(event)
+        prompt = None if intent is None else intent.prompt
+        receipt = self._parts.receipts.make(event, index, hashed, prompt)
+        return Appended(index=index, leaf_hash=hashed, receipt=receipt)
+
+    # --- exactly once -----------------------------------------------------------------------
+
+    def _known(self, key: _Key) -> int | None:
+        """Return the index of an event that is durable already."""
+        index = self._recent.get(key)
+        if index is not None or key[0] > self._evicted:
+            return index
+        place = self._parts.index.find(*key)
+        return None if place is None else place.number
+
+    def remember(self, rows: Sequence[IndexRow]) -> None:
+        """Take over durable events; old ones are let go once the index has them."""
+        pending = self._parts.publisher.rows
+        for row in rows:
+            self._recent[(row.call_id, row.phase)] = row.number
+            pending[row.number] = row
+        self._parts.publisher.wake()
+        indexed = self._parts.index.size
+        while len(self._recent) > self._settings.recent_events_max:
+            key = next(iter(self._recent))
+            if self._recent[key] >= indexed:
+                break
+            del self._recent[key]
+            self._evicted = max(self._evicted, key[0])
+
+    def settled(self, waiting: Waiting) -> None:
+        """Forget that an event is under way."""
+        self._in_flight.pop((waiting.event.call_id, waiting.event.phase), None)
+
+    async def _intent(self, event: Event) -> Intent | None:
+        """Find an OUTCOME's INTENT where memory may have lost it: restart, or a very long call."""
+        assert self._committer is not None
+        key = (event.call_id, Phase.INTENT)
+        if event.call_id in self._committer.open_calls or key in self._in_flight:
+            return None  # the committer knows, or will when its turn comes
+        index = self._known(key)
+        if index is None:
+            return None
+        leaf = await asyncio.to_thread(self._leaf, index)
+        value = parse_leaf(leaf).event.get("commitments", {}).get("prompt_received")
+        if value is None:
+            return Intent(index, None)
+        salts: dict[str, bytes] = {}
+        with suppress(Refusal):  # erased, or its key is: the commitment then cannot be opened
+            salts = (await self.payload(event.tenant, index)).salts
+        return Intent(index, Commitment(salts.get("prompt_received", b""), bytes.fromhex(value)))
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def _tenant(self, tenant: str) -> str:
+        return self._parts.pseudonyms.tenant(tenant) if tenant else ""
+
+    def _published(self) -> Checkpoint:
+        published = self._parts.store.published
+        assert published is not None  # recovery publishes before anything else
+        return published
+
+    def _leaf(self, index: int) -> bytes:
+        """Return a durable entry's leaf, out of the tree or the write-ahead log. Blocks."""
+        if index < self._published().size:
+            return self._parts.store.entries(index, index + 1)[0]
+        return self._parts.wal.entry(index).leaf
+
+    async def records(
+        self, tenant: str, *, call_id: bytes | None = None, trace_id: bytes | None = None
+    ) -> tuple[Record, ...]:
+        """Find a tenant's records: see `meshkit.contract.Audit.records`; at most 1,000."""
+        return await asyncio.to_thread(self._records, self._tenant(tenant), call_id, trace_id)
+
+    def _records(
+        self, tenant: str, call_id: bytes | None, trace_id: bytes | None
+    ) -> tuple[Record, ...]:
+        index = self._parts.index
+        # Rows first: what is indexed between the two looks is then found twice, not never.
+        rows = [row for row in list(self._parts.publisher.rows.values()) if row.tenant == tenant]
+        if call_id is not None:
+            numbers = {row.number for row in rows if row.call_id == call_id}
+            numbers |= {place.number for place in index.by_call(tenant, call_id)}
+        elif trace_id is not None:
+            numbers = {row.number for row in rows if row.trace_id == trace_id}
+            numbers |= set(index.by_trace(tenant, trace_id, _TRACE_RECORDS_MAX))
+        else:
+            raise Refusal(Reason.INVALID_FIELD, field="call_id")
+        found = []
+        for number in sorted(numbers)[:_TRACE_RECORDS_MAX]:
+            leaf = self._leaf(number)
+            found.append(Record(index=number, phase=parse_leaf(leaf).phase, leaf=leaf))
+        return tuple(found)
+
+    async def payload(self, tenant: str, index: int) -> Opened:
+        """Open an entry's sealed payload; for the tenant's own people, and audited by the caller.
+
+        Raises:
+            Refusal: NOT_FOUND (none, erased, or another tenant's), KEYS_DOWN, EVIDENCE_LOST.
+        """
+        if not 0 <= index < self._parts.wal.end:
+            raise Refusal(Reason.NOT_FOUND)
+        leaf = parse_leaf(await asyncio.to_thread(self._leaf, index))
+        if leaf.tenant != self._tenant(tenant) or "payload_sha256" not in leaf.log:
+            raise Refusal(Reason.NOT_FOUND)
+        sealed = await asyncio.to_thread(
+            self._sealed, index, leaf.call_id, leaf.phase, leaf.log["payload_sha256"]
+        )
+        plain = await self._parts.sealer.open(
+            tenant=tenant,
+            purpose=PURPOSE,
+            sealed=sealed,
+            aad=payload_aad(leaf.call_id, leaf.phase),
+        )
+        return read_payload(plain)
+
+    def _sealed(self, index: int, call_id: bytes, phase: Phase, digest: str) -> bytes:
+        if index >= self._parts.index.size:
+            return self._parts.wal.entry(index).sealed
+        place = self._parts.index.find(call_id, phase)
+        if place is None or not place.payload:
+            raise Refusal(Reason.NOT_FOUND)
+        return self._parts.payloads.read(index, place.payload, digest)
+
+    async def checkpoint(self) -> Checkpoint:
+        """Return the newest published checkpoint."""
+        return self._published()
+
+    async def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
+        """Prove inclusion: see `meshkit.contract.Audit.inclusion`."""
+        published = self._published().size
+        if not 0 <= index < size <= published:
+            raise Refusal(Reason.NOT_FOUND)
+        reader = TileHashes(self._parts.store, published)
+        return await asyncio.to_thread(inclusion_proof, reader, index, size)
+
+    async def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
+        """Prove consistency: see `meshkit.contract.Audit.consistency`."""
+        published = self._published().size
+        if not 0 <= old <= new <= published:
+            raise Refusal(Reason.NOT_FOUND)
+        reader = TileHashes(self._parts.store, published)
+        return await asyncio.to_thread(consistency_proof, reader, old, new)

@@ -1,0 +1,175 @@
+"""Opens an audit log for as long as a block runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+import structlog
+
+from audit.appender import AuditLog, Parts
+from audit.disk import Disk, make_folders, replace
+from audit.events import Pseudonyms
+from audit.index import Index
+from audit.intake import Committer
+from audit.payloads import PayloadStore, Sealer
+from audit.publisher import Publisher
+from audit.receipts import ReceiptMaker
+from audit.recovery import recover
+from audit.storage import LogStore
+from audit.wal import Wal
+from meshkit.contract import Event, Phase, Reason, Refusal, TraceContext
+from meshkit.tlog import VerifierKey
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from audit.locks import CheckpointLock
+    from audit.settings import AuditSettings
+    from audit.signer import CheckpointSigner
+
+__all__ = ["call_id_now", "open_audit"]
+
+log = structlog.get_logger()
+
+
+def call_id_now() -> bytes:
+    """Make a UUIDv7 (RFC 9562, 5.7): 16 bytes that sort by time."""
+    random = bytearray(os.urandom(10))
+    random[0] = 0x70 | random[0] & 0x0F
+    random[2] = 0x80 | random[2] & 0x3F
+    return (time.time_ns() // 1_000_000).to_bytes(6) + bytes(random)
+
+
+@asynccontextmanager
+async def open_audit(
+    settings: AuditSettings,
+    *,
+    signer: CheckpointSigner,
+    lock: CheckpointLock,
+    sealer: Sealer,
+    pseudonym_key: bytes,
+    disk: Disk | None = None,
+) -> AsyncIterator[AuditLog]:
+    """Open the log under `settings.data_dir`, recovering from whatever ended the last run.
+
+    Leaving the block: new events are refused, those under way become durable, and what is durable
+    is published if that can be done at once.
+
+    Args:
+        settings: Folders and limits.
+        signer: Its key's name is the log's origin.
+        lock: Where the newest checkpoint is held, away from this disk.
+        sealer: Seals payloads.
+        pseudonym_key: 32 bytes; the same as long as records are to be found by tenant.
+        disk: Another disk, for tests.
+
+    Raises:
+        Refusal: EVIDENCE_LOST, if disk and lock contradict each other; KEYS_DOWN, if signer or
+            lock cannot be asked; CONFLICT, if another process has the log open.
+        OSError: the disk fails.
+    """
+    disk = disk or Disk()
+    async with AsyncExitStack() as owned:
+        make_folders(disk, settings.data_dir)
+        owned.callback(disk.close, _only_writer(disk, settings))
+        audit = await _assemble(owned, settings, signer, lock, sealer, pseudonym_key, disk)
+        yield audit
+
+
+def _only_writer(disk: Disk, settings: AuditSettings) -> int:
+    try:
+        return disk.lock(settings.data_dir / "writer.lock")
+    except BlockingIOError:
+        raise Refusal(Reason.CONFLICT) from None
+
+
+async def _assemble(  # noqa: PLR0917 -- private, all of open_audit's
+    owned: AsyncExitStack,
+    settings: AuditSettings,
+    signer: CheckpointSigner,
+    lock: CheckpointLock,
+    sealer: Sealer,
+    pseudonym_key: bytes,
+    disk: Disk,
+) -> AuditLog:
+    key = VerifierKey.parse(signer.vkey)
+    folder = settings.data_dir
+    wal = Wal(disk, folder / "wal", segment_bytes_max=settings.segment_bytes_max)
+    owned.callback(wal.close)
+    store = LogStore(disk, folder / "log", key)
+    held = await recover(signer, lock, store, wal)
+    replace(disk, folder / "vkey", f"{key}\n".encode())
+    payloads = PayloadStore(disk, folder / "payloads")
+    owned.callback(payloads.close)
+    index = Index(folder / "index.sqlite", key.name)
+    owned.callback(index.close)
+    if index.size > wal.end:
+        index.clear()
+    slow = owned.enter_context(ThreadPoolExecutor(1, "audit-publish"))
+    publisher = Publisher(
+        settings, signer=signer, lock=lock, held=held, wal=wal, store=store,
+        payloads=payloads, index=index, executor=slow,
+    )  # fmt: skip
+    await publisher.catch_up_disk()
+    receipts = await ReceiptMaker.start(signer)
+    audit = AuditLog(
+        Parts(
+            settings=settings, vkey=signer.vkey, pseudonyms=Pseudonyms(pseudonym_key),
+            sealer=sealer, wal=wal, store=store, payloads=payloads, index=index,
+            receipts=receipts, publisher=publisher,
+        )
+    )  # fmt: skip
+    fast = owned.enter_context(ThreadPoolExecutor(1, "audit-commit"))
+    committer = Committer(
+        settings, wal, receipts, fast, on_durable=audit.remember, on_settled=audit.settled
+    )
+    audit.attach(committer)
+    await owned.enter_async_context(_running(audit, committer, publisher))
+    await audit.append(_key_note(receipts))
+    return audit
+
+
+@asynccontextmanager
+async def _running(
+    audit: AuditLog, committer: Committer, publisher: Publisher
+) -> AsyncIterator[None]:
+    """Run both tasks; on leaving, finish what is under way and publish once more."""
+    commits = asyncio.create_task(committer.run(), name="audit-commit")
+    publishes = asyncio.create_task(publisher.run(), name="audit-publish")
+
+    def lost(task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            audit.close(Reason.EVIDENCE_LOST)
+
+    for task in (commits, publishes):
+        task.add_done_callback(lost)
+    publisher.wake()
+    try:
+        yield
+    finally:
+        audit.close(Reason.AUDIT_DOWN)
+        await audit.idle()
+        healthy = not publishes.done()
+        for task in (commits, publishes):
+            task.cancel()
+        await asyncio.gather(commits, publishes, return_exceptions=True)
+        if healthy:
+            with suppress(Refusal, OSError):
+                await publisher.catch_up()
+
+
+def _key_note(receipts: ReceiptMaker) -> Event:
+    return Event(
+        call_id=call_id_now(),
+        phase=Phase.NOTE,
+        tenant="",
+        occurred_at_us=time.time_ns() // 1_000,
+        trace=TraceContext(trace_id=bytes(16), span_id=bytes(8)),
+        action="receipt.key",
+        detail=receipts.detail,
+    )

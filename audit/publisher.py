@@ -1,0 +1,284 @@
+"""Brings durable events into the tree and publishes checkpoints, in a crash-safe order.
+
+The order is Sunlight's, with the write-ahead log as the staging area:
+
+    1  stage     the events are in the write-ahead log (that is why they were acknowledged)
+    2  sign      the larger tree's checkpoint, tree computed in memory
+    3  lock      compare-and-swap the checkpoint in the lock, on another host
+    4  apply     tiles and bundles, each written beside, fsynced, linked; then their folders
+    5  publish   the checkpoint file
+    6  clean     drop write-ahead segments and partial tiles that nothing needs any more
+
+A crash between any two steps is mended at the next start (audit/recovery.py). What fails for now
+(OpenBao away, disk full) is tried again with the same round: once a checkpoint may have been signed
+and sent to the lock, no other one of that log is made until its fate is known. A lock that holds
+anything but ours or its predecessor means a second writer or a restored disk, and is final.
+
+Acknowledgements never wait for any of this. Payloads and the search index come first, since they
+need nothing but the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from audit.events import parse_leaf
+from audit.index import IndexRow
+from meshkit.contract import Reason, Refusal
+from meshkit.tlog import VerifierKey, checkpoint_text, format_note, signature_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+
+    from audit.index import Index
+    from audit.locks import CheckpointLock, Locked
+    from audit.payloads import PayloadStore
+    from audit.settings import AuditSettings
+    from audit.signer import CheckpointSigner
+    from audit.storage import LogStore, Round
+    from audit.wal import Entry, Group, Wal
+
+__all__ = ["Publisher", "row_of", "signed_note"]
+
+log = structlog.get_logger()
+
+
+def row_of(number: int, leaf: bytes) -> IndexRow:
+    """Make an entry's index row from its leaf; about 10 µs."""
+    parsed = parse_leaf(leaf)
+    return IndexRow(
+        number, parsed.call_id, parsed.phase, parsed.tenant, parsed.trace_id,
+        parsed.log["received_us"],
+    )  # fmt: skip
+
+
+async def signed_note(signer: CheckpointSigner, text: str) -> str:
+    """Sign a text as a note, and check the signature before anyone else sees it.
+
+    Raises:
+        Refusal: KEYS_DOWN, also if the signature does not verify.
+    """
+    key = VerifierKey.parse(signer.vkey)
+    signature = await signer.sign(text.encode())
+    if not key.verifies(signature, text.encode()):
+        raise Refusal(Reason.KEYS_DOWN)
+    return format_note(text, signature_line(key, signature))
+
+
+@dataclass(slots=True)
+class _Under:
+    """A round under way, and how far it is."""
+
+    tree: Round
+    note: str
+    asked: bool = False
+    """The lock may have taken the note."""
+    locked: bool = False
+
+
+class Publisher:
+    """Runs behind the appender. `published_at` is a monotonic time, for the interval."""
+
+    def __init__(
+        self,
+        settings: AuditSettings,
+        *,
+        signer: CheckpointSigner,
+        lock: CheckpointLock,
+        held: Locked,
+        wal: Wal,
+        store: LogStore,
+        payloads: PayloadStore,
+        index: Index,
+        executor: Executor,
+    ) -> None:
+        self._settings = settings
+        self._signer = signer
+        self._origin = VerifierKey.parse(signer.vkey).name
+        self._lock = lock
+        self._held = held
+        self._wal = wal
+        self._store = store
+        self._payloads = payloads
+        self._index = index
+        self._executor = executor
+        self._under: _Under | None = None
+        self._published_at = 0.0
+        self._segment_begun = time.monotonic()
+        self._wake = asyncio.Event()
+        self.rows: dict[int, IndexRow] = {}
+        """Entries not yet in the search index, by number."""
+
+    def wake(self) -> None:
+        """Say that there are new durable events."""
+        self._wake.set()
+
+    @property
+    def backlog(self) -> int:
+        """Durable events that are not yet both indexed and in a published checkpoint."""
+        assert self._store.published is not None
+        return self._wal.end - min(self._index.size, self._store.published.size)
+
+    async def _blocking(self, work: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def run(self) -> None:
+        """Publish whenever there is something to publish; returns only when evidence is lost.
+
+        Raises:
+            Refusal: EVIDENCE_LOST. The service must not append any more.
+        """
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            pause_ms = self._settings.publish_interval_ms
+            try:
+                await self.catch_up()
+            except (Refusal, OSError, sqlite3.OperationalError) as failure:
+                if isinstance(failure, Refusal) and failure.reason is Reason.EVIDENCE_LOST:
+                    log.critical("audit.evidence_lost", durable=self._wal.end)
+                    raise
+                log.warning(
+                    "audit.publish_failed", kind=type(failure).__name__, backlog=self.backlog
+                )
+                pause_ms = self._settings.publish_retry_ms
+                self._wake.set()
+            await asyncio.sleep(pause_ms / 1_000)
+
+    async def catch_up(self) -> None:
+        """Move payloads, index, and publish rounds until nothing durable is left out.
+
+        Raises:
+            Refusal: EVIDENCE_LOST (final) or KEYS_DOWN (call again).
+            OSError, sqlite3.OperationalError: call again.
+        """
+        end = self._wal.end
+        await self.catch_up_disk()
+        while self._under is not None or self._store.planned < end:
+            await self._publish()
+        await self._blocking(self._clean)
+
+    async def catch_up_disk(self) -> None:
+        """Move payloads and index all that is durable; needs nothing but the disk.
+
+        Raises:
+            OSError, sqlite3.OperationalError: call again.
+        """
+        end = self._wal.end
+        while self._index.size < end:
+            await self._blocking(self._move)
+
+    # --- payloads and index -----------------------------------------------------------------
+
+    def _entries(self, start: int) -> list[Entry]:
+        """Read durable entries from `start` on, out of the write-ahead log; a round of them."""
+        entries: list[Entry] = []
+        for group in self._groups_from(start):
+            if len(entries) >= self._settings.round_events_max:
+                break
+            entries += self._wal.read(group)[max(0, start - group.first) :]
+        return entries
+
+    def _groups_from(self, start: int) -> list[Group]:
+        return [group for group in self._wal.groups if group.end > start]
+
+    def _move(self) -> None:
+        """Put sealed payloads into their partitions, then the entries into the index."""
+        start = self._index.size
+        groups = self._wal.groups
+        if start < (groups[0].first if groups else self._wal.end):
+            self._rebuild(start)
+            return
+        entries = self._entries(start)
+        rows = [
+            self.rows.get(number) or row_of(number, entry.leaf)
+            for number, entry in enumerate(entries, start)
+        ]
+        places = self._payloads.add(
+            (row.number, row.tenant, row.received_us, entry.sealed)
+            for row, entry in zip(rows, entries, strict=True)
+            if entry.sealed
+        )
+        self._add_rows(rows, places)
+
+    def _rebuild(self, start: int) -> None:
+        """Index entries that are in the log alone: the index was lost, or lost its end."""
+        groups = self._wal.groups
+        first = groups[0].first if groups else self._wal.end
+        end = min(first, start + self._settings.round_events_max)
+        rows = [
+            row_of(number, leaf)
+            for number, leaf in enumerate(self._store.entries(start, end), start)
+        ]
+        places = self._payloads.locate((row.number, row.tenant, row.received_us) for row in rows)
+        self._add_rows(rows, places)
+
+    def _add_rows(self, rows: list[IndexRow], places: dict[int, str]) -> None:
+        try:
+            self._index.add(
+                [
+                    replace(row, payload=places[row.number]) if row.number in places else row
+                    for row in rows
+                ]
+            )
+        except sqlite3.IntegrityError:
+            # The same call and phase twice: the one thing that must not be.
+            raise Refusal(Reason.EVIDENCE_LOST) from None
+        for row in rows:
+            self.rows.pop(row.number, None)
+
+    # --- tree and checkpoint ----------------------------------------------------------------
+
+    async def _publish(self) -> None:
+        """Take one round through the steps; a failed one goes on from where it was."""
+        if self._under is None:
+            self._under = await self._begin()
+        under = self._under
+        if not under.locked:
+            await self._take_lock(under)
+        await self._blocking(lambda: self._finish(under))
+        self._under = None
+        self._published_at = time.monotonic()
+
+    async def _begin(self) -> _Under:
+        loop = asyncio.get_running_loop()
+        tree = await loop.run_in_executor(self._executor, self._plan)
+        text = checkpoint_text(self._origin, tree.size, tree.root)
+        return _Under(tree, await signed_note(self._signer, text))  # step 2
+
+    def _plan(self) -> Round:
+        return self._store.plan([entry.leaf for entry in self._entries(self._store.planned)])
+
+    async def _take_lock(self, under: _Under) -> None:
+        """Step 3. An answer that was lost is made up for by asking what the lock holds."""
+        if under.asked:
+            held = await self._lock.load()
+            if held is not None and held.note == under.note:
+                self._held, under.locked = held, True
+                return
+            if held != self._held:
+                raise Refusal(Reason.EVIDENCE_LOST)
+        under.asked = True
+        self._held = await self._lock.replace(self._held, under.note)
+        under.locked = True
+
+    def _finish(self, under: _Under) -> None:
+        self._store.apply(under.tree)  # step 4
+        self._store.publish(under.tree, under.note)  # step 5
+        self._store.prune(under.tree)
+
+    def _clean(self) -> None:
+        """Step 6: drop what is published, moved and indexed."""
+        assert self._store.published is not None
+        safe = min(self._store.published.size, self._index.size)
+        if time.monotonic() - self._segment_begun > self._settings.segment_age_max_s:
+            self._wal.rotate()
+            self._segment_begun = time.monotonic()
+        self._wal.drop_before(safe)

@@ -1,0 +1,100 @@
+"""What the start makes of lock, log and write-ahead log, whatever a crash left of them.
+
+    lock L    log P    write-ahead log W..E             then
+    none      none     none                             a new log: lock and publish size 0
+    none      any of the others                         refuse: the lock was lost, or is another's
+    size L    P > L, or P = L with another root         refuse: the lock was put back, or a fork
+    size L    P < L, W <= P and L <= E, root fits       crashed while applying: apply L again
+    size L    P < L otherwise                           refuse: the disk is older than the lock
+    size L    P = L    W <= P <= E                      go on; P..E follow in the next round
+    size L    P = L    otherwise                        refuse: acknowledged events are missing
+
+All refusals are EVIDENCE_LOST. Besides, every entry that both the log and the write-ahead log have
+must be the same, and the tree's right edge must fit its checkpoint (audit/storage.py).
+
+What this cannot notice: a disk put back to a state of less than a publish interval ago, in which
+the lost events had not been published. Their receipts can: they name an index and a leaf that are
+not there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from audit.publisher import signed_note
+from meshkit.contract import Checkpoint, Reason, Refusal
+from meshkit.tlog import EMPTY_ROOT, NoteInvalid, VerifierKey, checkpoint_text, open_checkpoint
+
+if TYPE_CHECKING:
+    from audit.locks import CheckpointLock, Locked
+    from audit.signer import CheckpointSigner
+    from audit.storage import LogStore
+    from audit.wal import Wal
+
+__all__ = ["recover"]
+
+
+def _need(holds: object) -> None:
+    if not holds:
+        raise Refusal(Reason.EVIDENCE_LOST)
+
+
+async def recover(
+    signer: CheckpointSigner, lock: CheckpointLock, store: LogStore, wal: Wal
+) -> Locked:
+    """Bring lock, log and write-ahead log together; afterwards the published size is the lock's.
+
+    Raises:
+        Refusal: EVIDENCE_LOST as the table says; KEYS_DOWN if lock or signer cannot be asked.
+        OSError: the disk fails.
+    """
+    held = await lock.load()
+    published = await asyncio.to_thread(store.load)
+    logged = await asyncio.to_thread(wal.recover)
+    if held is None:
+        _need(published is None and not logged)
+        held = await _create(signer, lock)
+    locked = _open_locked(held, signer)
+    if published is None:
+        # Created but not yet published: the lock can only be at size 0, or the log is gone.
+        _need(locked.size == 0 and wal.end == 0)
+        if not logged:
+            await asyncio.to_thread(wal.begin, 0)
+            logged = True
+        published = await asyncio.to_thread(store.publish, store.plan(()), held.note)
+    _need(logged and published.size <= locked.size)
+    await asyncio.to_thread(_join, store, wal, published, locked)
+    return held
+
+
+async def _create(signer: CheckpointSigner, lock: CheckpointLock) -> Locked:
+    origin = VerifierKey.parse(signer.vkey).name
+    empty = checkpoint_text(origin, 0, EMPTY_ROOT)
+    return await lock.replace(None, await signed_note(signer, empty))
+
+
+def _join(store: LogStore, wal: Wal, published: Checkpoint, locked: Checkpoint) -> None:
+    """Check that the write-ahead log goes on from the log, and apply what the lock knows of."""
+    first = wal.groups[0].first if wal.groups else wal.end
+    _need(first <= published.size and locked.size <= wal.end)
+    leaves: list[bytes] = []
+    for group in wal.groups:
+        for number, entry in enumerate(wal.read(group), group.first):
+            if number < published.size:
+                _need(store.has_leaf(number, entry.leaf))
+            elif number < locked.size:
+                leaves.append(entry.leaf)
+    tree = store.plan(leaves)
+    _need((tree.size, tree.root) == (locked.size, locked.root))
+    if leaves:
+        store.apply(tree)
+        store.publish(tree, locked.note)
+        store.prune(tree)
+
+
+def _open_locked(held: Locked, signer: CheckpointSigner) -> Checkpoint:
+    try:
+        return open_checkpoint(held.note, VerifierKey.parse(signer.vkey))
+    except NoteInvalid:
+        raise Refusal(Reason.EVIDENCE_LOST) from None

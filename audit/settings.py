@@ -1,0 +1,77 @@
+"""What an operator may turn on the audit service. Units end the names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from meshkit.settings import MeshSettings
+
+__all__ = ["AuditSettings"]
+
+_MIB = 1024 * 1024
+
+
+class AuditSettings(MeshSettings):
+    """Environment `AUDIT_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="AUDIT_")
+
+    data_dir: Path = Field(
+        Path("audit"),
+        description="Holds log/ (tlog-tiles), wal/, payloads/, index.sqlite and vkey. Local disk.",
+    )
+    publish_interval_ms: int = Field(
+        1_000, ge=10, description="At most so often a checkpoint is signed and published."
+    )
+    publish_retry_ms: int = Field(
+        1_000, ge=10, description="Pause after signing, locking or writing tiles failed."
+    )
+    round_events_max: int = Field(
+        16_384, gt=0, description="Events put into the tree by one checkpoint; about 1 kB each."
+    )
+    group_events_max: int = Field(
+        1_024, gt=0, description="Events one fsync makes durable, at most."
+    )
+    intake_events_max: int = Field(
+        4_096, gt=0, description="Events waiting for their fsync; beyond: OVERLOADED."
+    )
+    overloaded_retry_ms: int = Field(50, gt=0, description="What an OVERLOADED caller is told.")
+    backlog_events_max: int = Field(
+        2_000_000,
+        gt=0,
+        description="Durable events not yet in a published checkpoint; beyond: AUDIT_DOWN. The "
+        "space they need under wal/ is about 1.5 kB each plus payloads.",
+    )
+    segment_bytes_max: int = Field(8 * _MIB, gt=0, description="Size of a file under wal/.")
+    segment_age_max_s: float = Field(
+        60.0,
+        gt=0,
+        description="A wal/ file is dropped so long after its start, if all of it is published: "
+        "sealed payloads outlive their erasure there by as much.",
+    )
+    recent_events_max: int = Field(
+        200_000,
+        gt=0,
+        description="Event keys kept in memory to find repeats without asking index.sqlite; "
+        "about 150 bytes each.",
+    )
+    open_calls_max: int = Field(
+        100_000,
+        gt=0,
+        description="Calls between INTENT and OUTCOME whose prompt commitment is kept in memory; "
+        "for more, the sealed payload is opened.",
+    )
+    payload_bytes_max: int = Field(
+        4 * _MIB, gt=0, description="Screened prompt, released answer and salts of one event."
+    )
+    skew_max_ms: int = Field(
+        1_000, gt=0, description="A record whose producer's clock differs by more is flagged."
+    )
+    retention_class: str = Field("standard", pattern=r"^[a-z0-9-]{1,32}$")
+    producer: str = Field(
+        "spiffe://sealgate.local/service/gateway",
+        description="SPIFFE id recorded for events appended in process, without a connection.",
+    )
