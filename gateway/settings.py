@@ -10,7 +10,9 @@ from pydantic_settings import SettingsConfigDict
 
 from gateway.admission import Rate, Rates
 from meshkit.policies import FOLDER
+from meshkit.server import Serving
 from meshkit.settings import MeshSettings
+from meshkit.telemetry import Telemetry
 
 __all__ = ["GatewaySettings", "LimitSettings", "UserSettings"]
 
@@ -95,9 +97,6 @@ class GatewaySettings(MeshSettings):
         default=50_051, ge=0, le=65_535, description="0 asks the kernel for a free one."
     )
     trust_domain: str = Field(default="sealgate.local", min_length=1, max_length=255)
-    request_bytes_max: int = Field(
-        default=2_097_152, gt=0, description="A longer message is not read."
-    )
 
     in_flight_max: int = Field(default=512, gt=0, description="Beyond it: OVERLOADED, at once.")
     overload_retry_ms: int = Field(
@@ -107,7 +106,7 @@ class GatewaySettings(MeshSettings):
         default=120_000, gt=0, description="The longest that a call may take."
     )
     stream_life_ms: int = Field(
-        default=600_000, gt=0, description="The longest that a stream may take."
+        default=300_000, gt=0, description="The longest that a stream may take."
     )
     reply_reserve_ms: int = Field(
         default=50, ge=0, description="Held back to record and tell a timeout."
@@ -156,16 +155,14 @@ class GatewaySettings(MeshSettings):
 
     users: UserSettings = UserSettings()
 
-    lame_duck_ms: int = Field(
-        default=2_000, ge=0, description="NOT_SERVING before the port closes."
-    )
-    drain_ms: int = Field(default=130_000, gt=0, description="For calls under way at shutdown.")
-    reflection: bool = Field(default=False, description="Tells strangers our schema.")
+    serving: Serving = Serving.model_validate({"drain_ms": 130_000})
+    telemetry: Telemetry = Telemetry.model_validate({})
 
     @model_validator(mode="after")
     def drain_outlasts_a_call(self) -> Self:
         """Else a deploy would cut off calls that were still within their budget."""
-        if self.drain_ms < self.call_budget_ms:
-            msg = f"drain_ms={self.drain_ms} is shorter than call_budget_ms={self.call_budget_ms}"
+        drain_ms = self.serving.drain_ms
+        if drain_ms < self.call_budget_ms:
+            msg = f"{drain_ms=} of serving is shorter than call_budget_ms={self.call_budget_ms}"
             raise ValueError(msg)
         return self

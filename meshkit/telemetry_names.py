@@ -32,6 +32,8 @@ GEN_AI_USAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 CALL_ID: Final = "sealgate.call_id"
 TENANT: Final = "sealgate.tenant"
 AUDIT_INDEX: Final = "sealgate.audit.index"
+AUDIT_ORIGIN: Final = "sealgate.audit.origin"
+AUDIT_LEAF_HASH: Final = "sealgate.audit.leaf_hash"
 REASON: Final = "sealgate.reason"
 FINISH_REASON: Final = "sealgate.finish_reason"
 CACHE_TIER: Final = "sealgate.cache.tier"
@@ -60,6 +62,8 @@ KEYS: Final = frozenset(
         CALL_ID,
         TENANT,
         AUDIT_INDEX,
+        AUDIT_ORIGIN,
+        AUDIT_LEAF_HASH,
         REASON,
         FINISH_REASON,
         CACHE_TIER,

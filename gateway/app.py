@@ -1,0 +1,125 @@
+"""The gateway as one block: built, serving, drained. Tests enter where production does.
+
+    neighbours = Neighbours(compliance=…, cache=…, inference=…, audit=…)
+    async with pipeline_of(settings, neighbours) as pipeline, gateway(
+        settings, pipeline, holder.server_credentials()
+    ) as port:
+        await stop.wait()
+
+Leaving the block: the server drains, then what cancelled calls left behind is recorded.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from gateway.admission import MemoryLimits, rates_for
+from gateway.door import Door
+from gateway.ledger import Ledger
+from gateway.models import ModelList
+from gateway.pipeline import Pipeline
+from gateway.refusals import RefusalFlood
+from gateway.servicer import GatewayServicer, admits
+from gateway.users import users
+from meshkit.authorization import Authorizer
+from meshkit.interceptors import MeshInterceptor
+from meshkit.server import serving
+from sealgate.v1.gateway_pb2_grpc import add_GatewayServiceServicer_to_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import grpc
+
+    from gateway.admission import Limits
+    from gateway.settings import GatewaySettings
+    from meshkit.contract import Audit, Cache, Compliance, Inference
+
+__all__ = ["SERVICE", "Neighbours", "gateway", "pipeline_of"]
+
+SERVICE = "sealgate.v1.GatewayService"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbours:
+    """The four services that a call meets: objects in process, or clients of the wire."""
+
+    compliance: Compliance
+    cache: Cache
+    inference: Inference
+    audit: Audit
+
+
+@asynccontextmanager
+async def pipeline_of(
+    settings: GatewaySettings,
+    neighbours: Neighbours,
+    *,
+    limits: Limits | None = None,
+    authorizer: Authorizer | None = None,
+) -> AsyncIterator[Pipeline]:
+    """Build the pipeline; keep its policies and key sets fresh for as long as the block runs.
+
+    Args:
+        settings: The gateway's.
+        neighbours: The other four.
+        limits: Shared ones; in memory if not given.
+        authorizer: One that is shared with other services; its owner watches its files then.
+
+    Raises:
+        PoliciesInvalid, JwksInvalid, OSError: there is no good set to start with.
+    """
+    own = authorizer or Authorizer(settings.policies_dir, settings.policies_archive)
+    rates = rates_for(
+        settings.limits.rates(),
+        {tenant: each.rates() for tenant, each in settings.tenant_limits.items()},
+    )
+    memory = MemoryLimits(rates, clock=time.monotonic, buckets_max=settings.buckets_max)
+    async with users(settings.users) as believed, own.watching(settings.policies_every_s):
+        yield Pipeline(
+            door=Door(
+                authorizer=own,
+                limits=limits or memory,
+                models=ModelList(neighbours.inference, settings.models_memo_ms / 1_000),
+                users=believed,
+                expected_tokens=settings.expected_tokens,
+            ),
+            ledger=Ledger(
+                neighbours.audit,
+                RefusalFlood(settings.refusals_singly_max),
+                settings.audit_budget_ms / 1_000,
+            ),
+            compliance=neighbours.compliance,
+            cache=neighbours.cache,
+            inference=neighbours.inference,
+            settings=settings,
+        )
+
+
+@asynccontextmanager
+async def gateway(
+    settings: GatewaySettings, pipeline: Pipeline, credentials: grpc.ServerCredentials
+) -> AsyncIterator[int]:
+    """Serve `pipeline`; yield the port. Tests enter here, with a pipeline over fakes."""
+    guard = MeshInterceptor(
+        trust_domain=settings.trust_domain,
+        call_budget_ms=max(settings.call_budget_ms, settings.stream_life_ms),
+        admits=admits,
+        on_refused=pipeline.stranger,
+    )
+    try:
+        async with serving(
+            partial(add_GatewayServiceServicer_to_server, GatewayServicer(pipeline)),
+            address=f"{settings.host}:{settings.port}",
+            credentials=credentials,
+            guard=guard,
+            settings=settings.serving,
+            names=(SERVICE,),
+        ) as port:
+            yield port
+    finally:
+        await pipeline.settled()

@@ -1,0 +1,168 @@
+"""Requests read once, at the edge, and answers written: between sealgate.v1 and our own types.
+
+Past here a `Call` is sound: every field is within the range that gateway.proto and common.proto
+state. A refusal names the field, never its value.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING
+
+from meshkit.contract import Call, Message, Parameters, Reason, Refusal, Role, Scope
+from meshkit.wire import (
+    counts_to_wire,
+    finish_to_wire,
+    messages_from_wire,
+    model_to_wire,
+    parameters_from_wire,
+    receipt_to_wire,
+    usage_to_wire,
+)
+from sealgate.v1 import gateway_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gateway.arrival import Arrival
+    from gateway.run import Answer
+    from meshkit.contract import Actor, ModelInfo
+
+__all__ = [
+    "delta_frame",
+    "final_frame",
+    "models_reply",
+    "read_chat",
+    "read_purpose",
+    "whole_answer",
+]
+
+MODEL_BYTES_MAX = 128
+MESSAGES_MAX = 256
+CONTENT_BYTES_MAX = 262_144
+CONTENTS_BYTES_MAX = 1_048_576
+TOKENS_MAX = 4_096
+TEMPERATURE_MAX = 2.0
+STOPS_MAX = 4
+STOP_BYTES_MAX = 64
+
+_SESSION = re.compile(r"[A-Za-z0-9._-]{0,64}")
+_PURPOSE = re.compile(r"[a-z0-9-]{0,64}")
+_TIERS = {
+    "miss": pb.CACHE_TIER_MISS,
+    "l1": pb.CACHE_TIER_L1,
+    "l2": pb.CACHE_TIER_L2,
+    "l3": pb.CACHE_TIER_L3,
+    "off": pb.CACHE_TIER_OFF,
+    "down": pb.CACHE_TIER_DOWN,
+}
+
+
+def read_chat(request: pb.ChatRequest, arrival: Arrival, actor: Actor, purpose: str) -> Call:
+    """Check a request.
+
+    Raises:
+        Refusal: INVALID_FIELD, with the name of the first field that is out of its range.
+    """
+    _demand(1 <= len(request.model.encode()) <= MODEL_BYTES_MAX, "model")
+    _demand("\0" not in request.model, "model")
+    _demand(_SESSION.fullmatch(request.session) is not None, "session")
+    principal = actor.spiffe_id if actor.user is None else f"{actor.spiffe_id}#{actor.user}"
+    return Call(
+        scope=Scope(
+            call_id=arrival.call_id,
+            tenant=actor.tenant,
+            principal=principal,
+            session=request.session,
+            trace=arrival.trace,
+        ),
+        actor=actor,
+        connection=arrival.connection,
+        model=request.model,
+        messages=_messages(request),
+        parameters=_parameters(request),
+        purpose=purpose,
+        cache_ok=not request.no_cache,
+        received_at_us=arrival.received_at_us,
+    )
+
+
+def read_purpose(header: str | None) -> str:
+    """Check `sealgate-purpose`. Raises Refusal: INVALID_FIELD."""
+    purpose = header or ""
+    _demand(_PURPOSE.fullmatch(purpose) is not None, "sealgate-purpose")
+    return purpose
+
+
+def _messages(request: pb.ChatRequest) -> tuple[Message, ...]:
+    _demand(1 <= len(request.messages) <= MESSAGES_MAX, "messages")
+    messages = messages_from_wire(request.messages)
+    _demand(messages[-1].role is Role.USER, "messages.role")
+    total = 0
+    for message in messages:
+        size = len(message.content.encode())
+        _demand(1 <= size <= CONTENT_BYTES_MAX, "messages.content")
+        _demand("\0" not in message.content, "messages.content")
+        total += size
+    _demand(total <= CONTENTS_BYTES_MAX, "messages")
+    return messages
+
+
+def _parameters(request: pb.ChatRequest) -> Parameters:
+    given = request.parameters
+    _demand(given.max_tokens <= TOKENS_MAX, "parameters.max_tokens")
+    _demand(0 <= given.temperature <= TEMPERATURE_MAX, "parameters.temperature")
+    _demand(0 <= given.top_p <= 1, "parameters.top_p")
+    _demand(not math.isnan(given.top_p + given.temperature), "parameters")
+    _demand(len(given.stop) <= STOPS_MAX, "parameters.stop")
+    for stop in given.stop:
+        _demand(1 <= len(stop.encode()) <= STOP_BYTES_MAX and "\0" not in stop, "parameters.stop")
+    return parameters_from_wire(given)
+
+
+def _demand(holds: bool, field: str) -> None:  # noqa: FBT001 -- reads as a sentence
+    if not holds:
+        raise Refusal(Reason.INVALID_FIELD, field=field)
+
+
+# --- answers --------------------------------------------------------------------------------
+
+
+def whole_answer(answer: Answer) -> pb.ChatResponse:
+    """Write a unary answer."""
+    return pb.ChatResponse(
+        text=answer.text,
+        finish_reason=finish_to_wire(answer.finish_reason),
+        usage=usage_to_wire(answer.usage),
+        screening=_screening(answer),
+        cache_tier=_TIERS[answer.cache_tier],
+        receipt=receipt_to_wire(answer.receipt) if answer.receipt else None,
+    )
+
+
+def delta_frame(text: str) -> pb.ChatStreamResponse:
+    """Write released text."""
+    return pb.ChatStreamResponse(delta=text)
+
+
+def final_frame(answer: Answer) -> pb.ChatStreamResponse:
+    """Write how a stream ended."""
+    return pb.ChatStreamResponse(
+        final=pb.ChatStreamResponse.Final(
+            finish_reason=finish_to_wire(answer.finish_reason),
+            usage=usage_to_wire(answer.usage),
+            screening=_screening(answer),
+            cache_tier=_TIERS[answer.cache_tier],
+            receipt=receipt_to_wire(answer.receipt) if answer.receipt else None,
+        )
+    )
+
+
+def models_reply(models: Iterable[ModelInfo]) -> pb.ListModelsResponse:
+    """Write a list of models."""
+    return pb.ListModelsResponse(models=[model_to_wire(model) for model in models])
+
+
+def _screening(answer: Answer) -> pb.Screening:
+    return pb.Screening(counts=counts_to_wire(answer.counts), policy_digest=answer.policy_digest)
