@@ -1,0 +1,168 @@
+"""Finds personal data and secrets in one window of text by pattern, checksum and context. PURE.
+
+    window  = context (at most a few dozen characters before) + core
+    fold    -> one spelling                                     compliance.normalise
+    prefilter -> the few patterns that may match                 compliance.prefilter
+    re      -> candidates; digit runs are found once and then classified
+    check, context words, veto words -> score
+    clip    -> findings within the core, as offsets into the original window
+
+What is found is a function of the window alone; that is what makes streams and whole texts agree
+(`compliance.stream`). Time is linear in the window.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from compliance.findings import Finding
+from compliance.normalise import fold
+from compliance.recognizers.base import (
+    CONTEXT_AFTER,
+    CONTEXT_BEFORE,
+    VETO,
+    VETO_BEFORE,
+    VETO_WORDS,
+    Recognizer,
+)
+from meshkit.contract import Reason, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from compliance.normalise import Folded
+
+__all__ = ["RUN_DIGITS_MIN", "Engine", "expressions"]
+
+SPAN_MAX = 512
+"""No finding is longer, but for blocks with an opening mark, which `compliance.stream` handles."""
+
+RUN_DIGITS_MIN = 8
+"""Digits that make a run worth classifying: a short phone number has eight."""
+
+_RUN = re.compile(r"[0-9](?:[ \-./()]{0,2}[0-9]){7,}", re.ASCII)
+_RUN_PREFILTER = r"[0-9](?:[ \-./()]{0,2}[0-9]){7}"
+_RUN_MARGIN_BEFORE = 3
+"""What may stand before the first digit and belong to it: `+`, `(`."""
+_RUN_MARGIN_AFTER = 16
+"""What may stand behind the last digit and belong to it: an X, an extension."""
+_SHORT_RUN_DIGITS = 20
+_PLACEHOLDER = re.compile(r"\[[A-Z_]{2,24}\]")
+
+
+def expressions(recognizers: Sequence[Recognizer]) -> list[tuple[str, bool]]:
+    """Give the prefilter what it needs: the digit-run pattern first, then each text pattern."""
+    texts = [r for r in recognizers if r.digits is None]
+    return [(_RUN_PREFILTER, True), *((r.pattern, r.case) for r in texts)]
+
+
+class Engine:
+    """All recognizers, ready.
+
+    recognizers: those in force. prefilter: maps a window's UTF-8 bytes to indexes into
+        `expressions(recognizers)` that may match; None tries them all (same findings, slower).
+    """
+
+    def __init__(
+        self,
+        recognizers: Sequence[Recognizer],
+        prefilter: Callable[[bytes], list[int]] | None = None,
+    ) -> None:
+        self._texts = [r for r in recognizers if r.digits is None]
+        self._numbers = [r for r in recognizers if r.digits is not None]
+        self._all = list(range(len(self._texts) + 1))
+        self._prefilter = prefilter or (lambda _text: self._all)
+        self._solid = {n: [r for r in self._numbers if _fits(r, n)] for n in range(32)}
+        for recognizer in recognizers:
+            # Compile now rather than within the first call.
+            _ = (recognizer.compiled, recognizer.group, recognizer.context_words)
+
+    def find(self, window: str, core: int) -> list[Finding]:
+        """Return what may be found in `window[core:]`, unresolved: findings may overlap.
+
+        Offsets are code points of `window`. A finding that began before `core` is cut there: that
+        part is gone already.
+
+        Raises:
+            Refusal: COMPLIANCE_DOWN, if a recognizer fails; nothing of the text is in it.
+        """
+        folded = fold(window)
+        hits = self._prefilter(folded.text.encode())
+        if not hits:
+            return []
+        found: list[Finding] = []
+        try:
+            for hit in sorted(hits):
+                if hit:
+                    recognizer = self._texts[hit - 1]
+                    matches = recognizer.compiled.finditer(folded.text)
+                    found += _findings(recognizer, matches, folded, core)
+                else:
+                    found += self._classify_runs(folded, core)
+        except (ValueError, LookupError, ArithmeticError, TypeError, AttributeError):
+            # `from None`: a recognizer's message might quote the text.
+            raise Refusal(Reason.COMPLIANCE_DOWN) from None
+        return found
+
+    def _classify_runs(self, folded: Folded, core: int) -> list[Finding]:
+        """Find the runs of digits once, then try on each the recognizers its length allows."""
+        found: list[Finding] = []
+        text = folded.text
+        for run in _RUN.finditer(text):
+            value = run[0]
+            count = sum(map(value.count, "0123456789"))
+            start = max(0, run.start() - _RUN_MARGIN_BEFORE)
+            end = min(len(text), run.end() + _RUN_MARGIN_AFTER)
+            if count == len(value) and count < len(self._solid):
+                candidates = self._solid[count]
+            else:
+                candidates = [r for r in self._numbers if r.digits and r.digits[0] <= count]
+            for recognizer in candidates:
+                matches = recognizer.compiled.finditer(text, start, end)
+                found += _findings(recognizer, matches, folded, core)
+        return found
+
+
+def _fits(recognizer: Recognizer, count: int) -> bool:
+    assert recognizer.digits is not None
+    least, most = recognizer.digits
+    return least <= count <= most
+
+
+def _findings(
+    recognizer: Recognizer, matches: Iterable[re.Match[str]], folded: Folded, core: int
+) -> list[Finding]:
+    found = []
+    for match in matches:
+        group = recognizer.group
+        if group and match[group] is None:
+            group = "q"
+        first, last = match.span(group)
+        if first == last or last - first > SPAN_MAX:
+            continue
+        start, end = folded.span(first, last)
+        if end <= core or not (score := _score(recognizer, match[group], folded.text, first, last)):
+            continue
+        kind, subtype, name = recognizer.type, recognizer.subtype, recognizer.name
+        found.append(Finding(kind, subtype, max(start, core), end, score, name))
+    return found
+
+
+def _score(recognizer: Recognizer, value: str, text: str, start: int, end: int) -> float:
+    """Weigh checksum, context and veto words; 0 drops the candidate."""
+    if _PLACEHOLDER.fullmatch(value):
+        return 0.0
+    accepted = recognizer.check is None or recognizer.check(value)
+    alone, near = recognizer.score if accepted else recognizer.rejected
+    if near == 0.0:
+        return 0.0
+    words = recognizer.context_words
+    if words is not None and (
+        words.search(text, max(0, start - CONTEXT_BEFORE), start)
+        or words.search(text, end, end + CONTEXT_AFTER)
+    ):
+        return near
+    if recognizer.veto and VETO_WORDS.search(text, max(0, start - VETO_BEFORE), start):
+        return max(0.0, alone - VETO)
+    return alone

@@ -1,0 +1,112 @@
+r"""What a recognizer is: data, and perhaps a function that checks what the pattern caught. PURE.
+
+A recognizer is one `Recognizer(...)` in one of the lists beside this module; nothing else has to
+change to add one. Patterns see folded text (`compliance.normalise`) in windows of bounded size:
+
+- no `\b`, which fails beside Chinese characters: boundaries are ASCII classes, `NOT_BEFORE` and
+  `NOT_AFTER` below;
+- a group named `v` marks the value; without one the whole match is the value;
+- bounded repeats only, no nested ones: time must be linear in the window.
+
+Scores: `score` is (alone, with a context word near by). `rejected` is the same for a value that
+the `check` turns down; (0, 0) drops it. A checksum raises confidence; where context suffices, a
+failed one does not veto. A word such as "order" or "version" before a value without context takes
+`VETO` off, unless `veto=False` says that the format is unmistakable.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "CONTEXT_AFTER",
+    "CONTEXT_BEFORE",
+    "NOT_AFTER",
+    "NOT_BEFORE",
+    "VETO",
+    "VETO_BEFORE",
+    "VETO_WORDS",
+    "Recognizer",
+    "word_pattern",
+]
+
+CONTEXT_BEFORE = 48
+"""Characters before a value in which a context word counts."""
+CONTEXT_AFTER = 24
+"""Characters behind a value in which a context word counts."""
+VETO_BEFORE = 28
+VETO = 0.5
+
+NOT_BEFORE = r"(?<![A-Za-z0-9])"
+NOT_AFTER = r"(?![A-Za-z0-9])"
+
+FLAGS = re.ASCII | re.IGNORECASE
+
+
+def word_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
+    """Compile words to one pattern: Latin ones stand alone, Chinese ones anywhere."""
+    latin = "|".join(re.escape(word) for word in words if word.isascii())
+    other = "|".join(re.escape(word) for word in words if not word.isascii())
+    parts = [rf"(?<![a-z])(?:{latin})(?![a-z])"] if latin else []
+    return re.compile("|".join([*parts, *([other] if other else [])]), FLAGS)
+
+
+VETO_WORDS = word_pattern(
+    (
+        *("order", "order no", "tracking", "shipment", "parcel", "invoice", "isbn", "issn", "doi"),
+        *("version", "build", "commit", "ticket", "sku", "part no", "serial", "model", "uuid"),
+        *("checksum", "hash", "timestamp", "epoch", "row", "bytes", "revision", "release", "asin"),
+        *("issue", "job id", "request id", "trace id", "batch", "lot", "port", "pid", "error code"),
+        *("订单", "单号", "快递", "运单", "物流", "版本", "型号", "编译", "发票", "流水号", "货号"),
+        *("时间戳", "批号", "序列号", "工单", "合同编号", "条形码", "书号"),
+    )
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognizer:
+    """One kind of thing to find.
+
+    name: unique; appears in findings. source: standard or issuer's rule the pattern rests on.
+    digits: (least, most) digits of a value that is a run of digits with single separators. Such
+        patterns are tried only inside digit runs, which are found once for all of them.
+    case: whether upper and lower case differ in the pattern.
+    """
+
+    name: str
+    type: str
+    subtype: str
+    pattern: str
+    source: str
+    score: tuple[float, float]
+    rejected: tuple[float, float] = (0.0, 0.0)
+    check: Callable[[str], bool] | None = None
+    context: tuple[str, ...] = ()
+    veto: bool = True
+    digits: tuple[int, int] | None = None
+    case: bool = True
+    flags: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "flags", re.ASCII if self.case else FLAGS)
+
+    @cached_property
+    def compiled(self) -> re.Pattern[str]:
+        """The pattern, ready to search."""
+        return re.compile(self.pattern, self.flags)
+
+    @cached_property
+    def group(self) -> str | int:
+        """Which group of a match is the value."""
+        return "v" if "v" in self.compiled.groupindex else 0
+
+    @cached_property
+    def context_words(self) -> re.Pattern[str] | None:
+        """The context words as one pattern."""
+        return word_pattern(self.context) if self.context else None

@@ -1,0 +1,137 @@
+"""Scans whole texts and streams with patterns and names; the names run off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from compliance.stream import Kind, Segmenter, Window, windows
+from compliance.transform import block_finding, decide
+from meshkit.contract import Reason, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from compliance.engine import Engine
+    from compliance.findings import Finding
+    from compliance.names import NameModel
+    from compliance.policy import Policy
+    from meshkit.contract import Direction
+
+__all__ = ["NameRunner", "Scanner", "findings_of"]
+
+WINDOWS_A_TURN = 32
+"""Windows scanned before other tasks get their turn: about 3 ms."""
+
+
+class NameRunner:
+    """Runs a name model in its own threads, with a bound on how much may wait.
+
+    workers: threads, so model runs at a time. queue_max: jobs running or waiting.
+    """
+
+    def __init__(self, model: NameModel, *, workers: int, queue_max: int) -> None:
+        self._model = model
+        self._queue_max = queue_max
+        self._waiting = 0
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="names")
+
+    def close(self) -> None:
+        """Stop the threads; jobs that wait are dropped."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def wants(self, window: Window) -> bool:
+        """Whether the model would be asked about this window."""
+        return window.kind is Kind.TEXT and self._model.wants(window.text, window.core)
+
+    def find(self, window: Window) -> list[Finding]:
+        """Ask the model here and now; milliseconds."""
+        return self._model.find(window.text, window.core)
+
+    async def find_all(self, jobs: Sequence[Window]) -> list[list[Finding]]:
+        """Ask the model about each window, off the event loop.
+
+        Raises:
+            Refusal: OVERLOADED, if too many wait; COMPLIANCE_DOWN, if the model fails.
+        """
+        if self._waiting >= self._queue_max:
+            raise Refusal(Reason.OVERLOADED, retry_after_ms=100)
+        self._waiting += 1
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._executor, self._find_each, list(jobs))
+        except Refusal:
+            raise
+        except Exception:  # noqa: BLE001 -- any failure of a model must refuse the text
+            raise Refusal(Reason.COMPLIANCE_DOWN) from None
+        finally:
+            self._waiting -= 1
+
+    def _find_each(self, jobs: list[Window]) -> list[list[Finding]]:
+        return [self.find(window) for window in jobs]
+
+
+@dataclass(frozen=True, slots=True)
+class Scanner:
+    """Engine, names and policy together; findings come decided, in their window's offsets."""
+
+    engine: Engine
+    policy: Policy
+    names: NameRunner | None = None
+
+    def segmenter(self) -> Segmenter:
+        """A segmenter for one stream."""
+        return Segmenter(self.crossing)
+
+    def windows(self, text: str) -> list[Window]:
+        """The windows of a whole text."""
+        return windows(text, self.crossing)
+
+    def crossing(self, text: str) -> Iterator[tuple[int, int]]:
+        """Spans that patterns match in `text`: no forced cut may go through one."""
+        return ((finding.start, finding.end) for finding in self.engine.find(text, 0))
+
+    async def scan(self, found: Sequence[Window], direction: Direction) -> list[list[Finding]]:
+        """Findings of each window that reach the policy's thresholds, disjoint, in order.
+
+        Raises:
+            Refusal: COMPLIANCE_DOWN or OVERLOADED.
+        """
+        raw: list[list[Finding]] = []
+        for count, window in enumerate(found, 1):
+            raw.append(self._patterns(window))
+            if count % WINDOWS_A_TURN == 0:
+                await asyncio.sleep(0)
+        if self.names is not None:
+            wanted = [i for i, window in enumerate(found) if self.names.wants(window)]
+            for first in range(0, len(wanted), WINDOWS_A_TURN):
+                batch = wanted[first : first + WINDOWS_A_TURN]
+                named = await self.names.find_all([found[i] for i in batch])
+                for i, more in zip(batch, named, strict=True):
+                    raw[i] += more
+        return [decide(each, self.policy, direction) if each else [] for each in raw]
+
+    def _patterns(self, window: Window) -> list[Finding]:
+        if window.kind is Kind.REST:
+            return []
+        found = self.engine.find(window.text, window.core)
+        if (block := block_finding(window)) is not None:
+            found.append(block)
+        return found
+
+
+def findings_of(found: Sequence[Window], decided: Sequence[Sequence[Finding]]) -> list[Finding]:
+    """Findings of a whole text, in its offsets; a block's finding reaches to the block's end."""
+    out: list[Finding] = []
+    block: int | None = None
+    for window, findings in zip(found, decided, strict=True):
+        if window.kind is Kind.REST:
+            if block is not None:
+                out[block] = replace(out[block], end=window.end)
+            continue
+        shift = window.start - window.core
+        out += (replace(f, start=f.start + shift, end=f.end + shift) for f in findings)
+        block = len(out) - 1 if window.kind is not Kind.TEXT and findings else None
+    return out

@@ -1,0 +1,300 @@
+"""Compliance as its neighbours see it: `screen` a prompt, `release` an answer.
+
+    async with open_compliance(settings, mac_keys=keys) as compliance:
+        screened = await compliance.screen(scope, messages)
+        async for item in compliance.release(scope, deltas): ...
+
+Both are a pure function of text and policy, but for the MAC. Verdicts are memoised per tenant,
+policy and direction by a keyed digest of the text; an entry holds offsets and counts, no text.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from compliance.engine import Engine, expressions
+from compliance.memo import Memo
+from compliance.names import load_names
+from compliance.policy import Action, Policy, default_policy, parse_policy
+from compliance.prefilter import HyperscanPrefilter
+from compliance.recognizers import ALL
+from compliance.scanner import NameRunner, Scanner, findings_of
+from compliance.stream import Kind
+from compliance.transform import Tally, counts, tally, treat
+from meshkit.contract import (
+    BlockedText,
+    Direction,
+    Message,
+    Reason,
+    Refusal,
+    Released,
+    Screened,
+    Stage,
+    Verdict,
+)
+from meshkit.screening_mac import digest_of_answer, digest_of_prompt
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
+
+    from compliance.findings import Finding
+    from compliance.settings import ComplianceSettings
+    from compliance.stream import Window
+    from meshkit.contract import Scope
+    from meshkit.screening_mac import MacKeys
+
+__all__ = ["ComplianceService", "open_compliance", "open_scanner"]
+
+log = structlog.get_logger()
+
+MEMO_FINDINGS_MAX = 256
+"""A text with more findings is not remembered: entries stay small."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is remembered of a text: where what was found, and what that came to."""
+
+    findings: tuple[Finding, ...]
+    verdict: Verdict
+    blocked: bool
+
+
+class ComplianceService:
+    """Implements `meshkit.contract.Compliance`.
+
+    mac_keys: asked for at each call, so that a rotation needs no restart.
+    """
+
+    def __init__(
+        self,
+        scanner: Scanner,
+        mac_keys: Callable[[], MacKeys],
+        *,
+        memo_entries_max: int,
+        text_chars_max: int,
+    ) -> None:
+        self._scanner = scanner
+        self._mac_keys = mac_keys
+        self._memo: Memo[_Known] = Memo(memo_entries_max)
+        self._text_chars_max = text_chars_max
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+        return self._scanner.policy
+
+    async def screen(self, scope: Scope, messages: Sequence[Message]) -> Screened:
+        """Let a prompt in, masked where policy says so; a message at a time.
+
+        Raises:
+            Refusal: INVALID_FIELD `messages` (not valid Unicode, or too long);
+                BLOCKED (`BlockedText`, with the verdict); COMPLIANCE_DOWN; OVERLOADED.
+        """
+        out: list[Message] = []
+        known: list[_Known] = []
+        for message in messages:
+            entry = await self._known(scope, message.content)
+            known.append(entry)
+            if not entry.findings or entry.blocked:
+                out.append(message)
+            else:
+                treated = treat(message.content, entry.findings, self.policy, Direction.PROMPT)
+                out.append(Message(message.role, treated.text))
+        verdict = self._sum(known)
+        if any(entry.blocked for entry in known):
+            raise BlockedText(verdict)
+        version, mac = self._mac_keys().tag(
+            stage=Stage.SCREENED,
+            text_digest=digest_of_prompt(out),
+            policy_digest=self.policy.digest,
+            tenant=scope.tenant,
+            call_id=scope.call_id,
+        )
+        return Screened(messages=tuple(out), verdict=verdict, mac=mac, mac_key_version=version)
+
+    async def _known(self, scope: Scope, text: str) -> _Known:
+        """Look a text up, or scan it."""
+        if len(text) > self._text_chars_max:
+            raise Refusal(Reason.INVALID_FIELD, field="messages")
+        try:
+            key = self._memo.key(scope.tenant.encode() + b"\0" + self.policy.digest, text)
+        except UnicodeEncodeError:
+            raise Refusal(Reason.INVALID_FIELD, field="messages") from None
+        if (entry := self._memo.get(key)) is not None:
+            return entry
+        found = self._scanner.windows(text)
+        findings = findings_of(found, await self._scanner.scan(found, Direction.PROMPT))
+        total = tally(findings, self.policy, Direction.PROMPT)
+        entry = _Known(
+            tuple(findings),
+            Verdict(counts=counts(total), policy_digest=self.policy.digest),
+            blocked=any(action == Action.BLOCK for _, _, _, action in total),
+        )
+        if len(findings) <= MEMO_FINDINGS_MAX:
+            self._memo.put(key, entry)
+        return entry
+
+    def _sum(self, known: Sequence[_Known]) -> Verdict:
+        """Add the verdicts of several messages."""
+        if len(known) == 1:
+            return known[0].verdict
+        total = Tally()
+        for entry in known:
+            for count in entry.verdict.counts:
+                total[count.direction, count.type, count.subtype, count.action] += count.count
+        return Verdict(counts=counts(total), policy_digest=self.policy.digest)
+
+    async def release(
+        self, scope: Scope, deltas: AsyncIterable[str]
+    ) -> AsyncGenerator[str | Released, None]:
+        """Let an answer out as it comes, a segment at a time; the last item is `Released`.
+
+        Raises:
+            Refusal: COMPLIANCE_DOWN (a recognizer failed, or the text is not valid Unicode or too
+                long); OVERLOADED. What was yielded before stands.
+        """
+        answer = _Answer(self._scanner, self._text_chars_max)
+        source = aiter(deltas)
+        try:
+            async for delta in source:
+                if ready := answer.take(delta):
+                    async for piece in answer.treat(ready):
+                        yield piece
+                    if answer.blocked:
+                        break
+            else:
+                async for piece in answer.treat(answer.close()):
+                    yield piece
+        finally:
+            close = getattr(source, "aclose", None)
+            if close is not None:
+                await close()
+        yield self._released(scope, answer)
+
+    def _released(self, scope: Scope, answer: _Answer) -> Released:
+        text = "".join(answer.pieces)
+        version, mac = self._mac_keys().tag(
+            stage=Stage.RELEASED,
+            text_digest=digest_of_answer(text),
+            policy_digest=self.policy.digest,
+            tenant=scope.tenant,
+            call_id=scope.call_id,
+        )
+        return Released(
+            text=text,
+            verdict=Verdict(counts=counts(answer.total), policy_digest=self.policy.digest),
+            mac=mac,
+            mac_key_version=version,
+            blocked=answer.blocked,
+        )
+
+
+class _Answer:
+    """One answer on its way out."""
+
+    def __init__(self, scanner: Scanner, chars_max: int) -> None:
+        self._scanner = scanner
+        self._segmenter = scanner.segmenter()
+        self._chars_left = chars_max
+        self.pieces: list[str] = []
+        self.total = Tally()
+        self.blocked = False
+
+    def take(self, delta: str) -> list[Window]:
+        """Take a delta; return the segments that are now complete."""
+        self._chars_left -= len(delta)
+        if self._chars_left < 0:
+            raise Refusal(Reason.COMPLIANCE_DOWN)
+        return self._segmenter.feed(delta)
+
+    def close(self) -> list[Window]:
+        """Return the rest: the answer is complete."""
+        return self._segmenter.close()
+
+    async def treat(self, ready: Sequence[Window]) -> AsyncIterator[str]:
+        """Scan segments and yield what may leave of them; stop at a blocked one."""
+        for window in ready:
+            if window.kind is Kind.REST:
+                continue
+            (findings,) = await self._scanner.scan([window], Direction.ANSWER)
+            policy = self._scanner.policy
+            self.total += tally(findings, policy, Direction.ANSWER)
+            core = window.core
+            inner = [replace(f, start=f.start - core, end=f.end - core) for f in findings]
+            treated = treat(window.text[core:], inner, policy, Direction.ANSWER)
+            if treated.blocked:
+                self.blocked = True
+                return
+            if treated.text:
+                if not _encodes(treated.text):
+                    raise Refusal(Reason.COMPLIANCE_DOWN)
+                self.pieces.append(treated.text)
+                yield treated.text
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@asynccontextmanager
+async def open_scanner(settings: ComplianceSettings) -> AsyncIterator[Scanner]:
+    """Load policy, patterns and name models; stop the models' threads at the end.
+
+    Raises:
+        compliance.policy.PolicyError: the policy file cannot be used.
+        compliance.names.WeightsError: a model's file is missing or not the pinned one.
+        OSError: the policy file cannot be read.
+    """
+    policy = (
+        parse_policy(settings.policy_file.read_bytes())
+        if settings.policy_file is not None
+        else default_policy()
+    )
+    engine = Engine(ALL, HyperscanPrefilter(expressions(ALL), settings.cache_folder))
+    names = None
+    if settings.names:
+        names = NameRunner(
+            load_names(settings.models_folder, threads=settings.name_threads),
+            workers=settings.name_workers,
+            queue_max=settings.name_queue_max,
+        )
+    log.info(
+        "compliance.ready",
+        policy=policy.name,
+        policy_digest=policy.digest.hex(),
+        recognizers=len(ALL),
+        names=settings.names,
+    )
+    try:
+        yield Scanner(engine, policy, names)
+    finally:
+        if names is not None:
+            names.close()
+
+
+@asynccontextmanager
+async def open_compliance(
+    settings: ComplianceSettings, *, mac_keys: Callable[[], MacKeys] | MacKeys
+) -> AsyncIterator[ComplianceService]:
+    """Own a compliance service for as long as the block runs.
+
+    mac_keys: the keys to tag with, or a function that returns those of now. Raises as
+    `open_scanner` does.
+    """
+    keys = mac_keys if callable(mac_keys) else (lambda: mac_keys)
+    async with open_scanner(settings) as scanner:
+        yield ComplianceService(
+            scanner,
+            keys,
+            memo_entries_max=settings.memo_entries_max,
+            text_chars_max=settings.text_chars_max,
+        )

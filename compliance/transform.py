@@ -1,0 +1,93 @@
+"""Turn findings and a policy into text that may travel, and a count of what was done. PURE."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compliance.findings import Finding, resolve
+from compliance.policy import Action
+from compliance.stream import Kind
+from meshkit.contract import Direction, FindingCount
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from compliance.policy import Policy
+    from compliance.stream import Window
+
+__all__ = ["Tally", "Treated", "block_finding", "counts", "decide", "mask", "tally", "treat"]
+
+Tally = Counter[tuple[Direction, str, str, str]]
+"""(direction, type, subtype, action) -> how often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Treated:
+    """A segment after policy: what may leave of it, and whether it stops everything."""
+
+    text: str
+    findings: tuple[Finding, ...]
+    blocked: bool
+
+
+def block_finding(window: Window) -> Finding | None:
+    """The finding that a block mark is in itself, in the window's offsets; None for text."""
+    end = len(window.text)
+    if window.kind is Kind.PEM:
+        return Finding("SECRET", "PRIVATE_KEY", window.core, end, 0.99, "pem_block")
+    if window.kind is Kind.BASE64:
+        return Finding("SECRET", "ENCODED_BLOCK", window.core, end, 0.9, "base64_block")
+    return None
+
+
+def decide(found: Iterable[Finding], policy: Policy, direction: Direction) -> list[Finding]:
+    """Keep what reaches its threshold, resolve overlaps; in order, disjoint."""
+    return resolve(finding for finding in found if policy.admits(finding, direction))
+
+
+def mask(finding: Finding, value: str, keep_last: int) -> str:
+    """Return what stands in the place of `value`: `[CREDIT_CARD]`, or `[CREDIT_CARD:1111]`.
+
+    At most `keep_last` letters or digits are kept, and never more than a quarter of the value.
+    """
+    kept = "".join(character for character in value if character.isalnum())
+    keep = min(keep_last, len(kept) // 4)
+    return f"[{finding.type}:{kept[-keep:]}]" if keep else f"[{finding.type}]"
+
+
+def treat(text: str, findings: Sequence[Finding], policy: Policy, direction: Direction) -> Treated:
+    """Apply the policy's actions to `text`; `findings` lie in it, disjoint and in order."""
+    parts: list[str] = []
+    done = 0
+    for finding in findings:
+        decision = policy.decide(finding.type, finding.subtype, direction)
+        if decision.action is Action.BLOCK:
+            return Treated("", tuple(findings), blocked=True)
+        if decision.action is Action.MASK:
+            value = text[finding.start : finding.end]
+            parts += (text[done : finding.start], mask(finding, value, decision.keep_last))
+            done = finding.end
+    return Treated("".join((*parts, text[done:])), tuple(findings), blocked=False)
+
+
+def tally(findings: Iterable[Finding], policy: Policy, direction: Direction) -> Tally:
+    """Count findings by kind and action."""
+    return Counter(
+        (
+            direction,
+            finding.type,
+            finding.subtype,
+            policy.decide(finding.type, finding.subtype, direction).action.value,
+        )
+        for finding in findings
+    )
+
+
+def counts(tally_: Tally) -> tuple[FindingCount, ...]:
+    """Turn a tally into the contract's form, in a fixed order."""
+    return tuple(
+        FindingCount(direction=direction, type=kind, subtype=subtype, action=action, count=n)
+        for (direction, kind, subtype, action), n in sorted(tally_.items())
+    )
