@@ -164,7 +164,6 @@ class Run:
             counts=self.counts,
             usage=self.usage,
             cache_tier=self.tier if self.question else "",
-            prompt_received=self.received if sealed else None,
             prompt_screened=committed(prompt_bytes(screened)) if sealed and screened else None,
             answer_released=committed(raw) if raw and answered else None,
             answer_delivered=committed(raw) if raw and gone else None,
@@ -253,13 +252,15 @@ _ACTIONS = {"Chat": "chat", "ChatStream": "chat.stream", "ListModels": "models.l
 def stranger_event(method: str, outcome: str) -> Event:
     """Tell of a peer that the interceptor turned away, before anybody knew who it is.
 
+    A NOTE: there is no tenant whose call it could be the OUTCOME of, and so no receipt.
+
     Args:
         method: `/sealgate.v1.GatewayService/Chat`; one that is not ours is not named.
         outcome: The reason.
     """
     return Event(
         call_id=new_call_id(),
-        phase=Phase.OUTCOME,
+        phase=Phase.NOTE,
         tenant="",
         occurred_at_us=now_us(),
         trace=fresh_trace(),

@@ -10,7 +10,10 @@ None of them knows another, as the real ones do not.
 
 from __future__ import annotations
 
+# ruff: noqa: ARG002 -- fakes have the signatures of the Protocols they stand for
 import asyncio
+import itertools
+import re
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -60,7 +63,7 @@ def masked(text, direction):
         else (),
         policy_digest=POLICY,
     )
-    return text.replace("secret", "[SECRET]").replace("SECRET", "[SECRET]"), verdict
+    return re.sub("secret", "[MASKED]", text, flags=re.IGNORECASE), verdict
 
 
 @dataclass
@@ -91,15 +94,15 @@ class WaryCompliance:
         async for delta in deltas:
             if self.down_mid_answer and out:
                 raise Refusal(Reason.COMPLIANCE_DOWN)
-            held += delta
-            ready, space, held = held.rpartition(" ")
-            if "FORBIDDEN" in ready:
-                yield self._released(out, blocked=True)
-                return
-            if space:
-                piece = masked(ready + space, Direction.ANSWER)[0]
+            *words, held = (held + delta).split(" ")
+            clean = list(itertools.takewhile(lambda word: "FORBIDDEN" not in word, words))
+            if clean:
+                piece = masked("".join(f"{word} " for word in clean), Direction.ANSWER)[0]
                 out += piece
                 yield piece
+            if len(clean) < len(words):
+                yield self._released(out, blocked=True)
+                return
         if "FORBIDDEN" in held:
             yield self._released(out, blocked=True)
             return
@@ -222,9 +225,11 @@ class MemoryAudit:
     """Phases for which it is down."""
     hold: asyncio.Event | None = None
     """Acks wait for it."""
+    producers: set = field(default_factory=set)
     _key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
 
-    async def append(self, event):
+    async def append(self, event, *, producer=None):
+        self.producers.add(producer)
         self.journal.append(f"sent {event.phase}")
         if self.hold is not None:
             await self.hold.wait()
@@ -251,7 +256,7 @@ class MemoryAudit:
             leaf_hash=leaf,
             call_id=event.call_id,
             trace_id=event.trace.trace_id,
-            **self._opened("prompt", event.prompt_received),
+            **self._opened("prompt", self._prompt_of(event)),
             **self._opened("answer", event.answer_delivered),
             key=self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw),
         )
@@ -260,6 +265,11 @@ class MemoryAudit:
         return Appended(
             index=index, leaf_hash=leaf, receipt=Receipt(**fields | {"signature": signature})
         )
+
+    def _prompt_of(self, event):
+        """The INTENT's; of a call that ended at the door, the OUTCOME's own."""
+        intents = [each for each in self.of(Phase.INTENT) if each.call_id == event.call_id]
+        return (intents or [event])[0].prompt_received
 
     @staticmethod
     def _opened(text, commitment):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -61,15 +61,15 @@ class Authority:
         return Certificate.from_pem(chain=chain, key=private, peer_ca=self.pem)
 
     def _signed(self, name, key, extensions, life_s):
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         builder = (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(self.name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(minutes=1))
-            .not_valid_after(now + datetime.timedelta(seconds=life_s))
+            .not_valid_before(now - dt.timedelta(minutes=1))
+            .not_valid_after(now + dt.timedelta(seconds=life_s))
         )
         for extension in extensions:
             builder = builder.add_extension(extension, critical=True)

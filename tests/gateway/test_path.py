@@ -126,9 +126,9 @@ async def test_only_screened_text_reaches_the_model(start) -> None:
     async with start() as house, house.caller() as stub:
         reply = await stub.Chat(chat("my secret word"))
 
-        assert house.inference.prompts[0][0].content == "my [SECRET] word"
+        assert house.inference.prompts[0][0].content == "my [MASKED] word"
         assert reply.screening.counts[0].type == "SECRET"
-        assert house.audit.events[-1].payload.screened[0].content == "my [SECRET] word"
+        assert house.audit.events[-1].payload.screened[0].content == "my [MASKED] word"
 
 
 @pytest.mark.parametrize("given", [{"no_cache": True}, {"parameters": {"temperature": 1.0}}])
