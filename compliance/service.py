@@ -267,13 +267,6 @@ async def open_scanner(settings: ComplianceSettings) -> AsyncIterator[Scanner]:
             workers=settings.name_workers,
             queue_max=settings.name_queue_max,
         )
-    log.info(
-        "compliance.ready",
-        policy=policy.name,
-        policy_digest=policy.digest.hex(),
-        recognizers=len(ALL),
-        names=settings.names,
-    )
     try:
         yield Scanner(engine, policy, names)
     finally:
@@ -292,6 +285,13 @@ async def open_compliance(
     """
     keys = mac_keys if callable(mac_keys) else (lambda: mac_keys)
     async with open_scanner(settings) as scanner:
+        log.info(
+            "compliance.ready",
+            policy=scanner.policy.name,
+            policy_digest=scanner.policy.digest.hex(),
+            recognizers=len(ALL),
+            names=settings.names,
+        )
         yield ComplianceService(
             scanner,
             keys,

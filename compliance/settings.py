@@ -17,22 +17,27 @@ class ComplianceSettings(MeshSettings):
 
     model_config = SettingsConfigDict(env_prefix="COMPLIANCE_")
 
-    policy_file: Path | None = Field(None, description="YAML; without it the default policy.")
+    policy_file: Path | None = Field(
+        default=None, description="YAML; without it the default policy."
+    )
     names: bool = Field(default=True, description="Ask the name models; off: patterns only.")
     models_folder: Path = Field(
         Path("var/models"), description="As deploy/fetch_models.py left it."
     )
     cache_folder: Path | None = Field(
-        Path("var/cache/compliance"), description="Keeps the compiled patterns; none: compile anew."
+        default=Path("var/cache/compliance"),
+        description="Keeps the compiled patterns; none: compile anew.",
     )
     text_chars_max: int = Field(
-        2_000_000, gt=0, description="Of one message or answer; beyond it the call is refused."
+        default=2_000_000,
+        gt=0,
+        description="Of one message or answer; beyond it the call is refused.",
     )
-    name_workers: int = Field(1, ge=1, le=64, description="Model runs at the same time.")
-    name_threads: int = Field(1, ge=1, le=64, description="Threads within one model run.")
+    name_workers: int = Field(default=1, ge=1, le=64, description="Model runs at the same time.")
+    name_threads: int = Field(default=1, ge=1, le=64, description="Threads within one model run.")
     name_queue_max: int = Field(
-        256, ge=1, description="Texts waiting for the models; beyond it OVERLOADED."
+        default=256, ge=1, description="Texts waiting for the models; beyond it OVERLOADED."
     )
     memo_entries_max: int = Field(
-        20_000, ge=0, description="Verdicts remembered, about 1 KB each; 0 remembers none."
+        default=20_000, ge=0, description="Verdicts remembered, about 1 KB each; 0 remembers none."
     )

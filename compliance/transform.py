@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from compliance.policy import Policy
     from compliance.stream import Window
 
-__all__ = ["Tally", "Treated", "block_finding", "counts", "decide", "mask", "tally", "treat"]
+__all__ = [
+    "Tally",
+    "Treated",
+    "block_finding",
+    "counts",
+    "decide",
+    "mask",
+    "masked",
+    "tally",
+    "treat",
+]
 
 Tally = Counter[tuple[Direction, str, str, str]]
 """(direction, type, subtype, action) -> how often."""
@@ -28,7 +38,6 @@ class Treated:
     """A segment after policy: what may leave of it, and whether it stops everything."""
 
     text: str
-    findings: tuple[Finding, ...]
     blocked: bool
 
 
@@ -59,17 +68,23 @@ def mask(finding: Finding, value: str, keep_last: int) -> str:
 
 def treat(text: str, findings: Sequence[Finding], policy: Policy, direction: Direction) -> Treated:
     """Apply the policy's actions to `text`; `findings` lie in it, disjoint and in order."""
+    actions = (policy.decide(f.type, f.subtype, direction).action for f in findings)
+    if Action.BLOCK in actions:
+        return Treated("", blocked=True)
+    return Treated(masked(text, findings, policy, direction), blocked=False)
+
+
+def masked(text: str, findings: Sequence[Finding], policy: Policy, direction: Direction) -> str:
+    """Mask what the policy does not allow; what it blocks is masked too."""
     parts: list[str] = []
     done = 0
     for finding in findings:
         decision = policy.decide(finding.type, finding.subtype, direction)
-        if decision.action is Action.BLOCK:
-            return Treated("", tuple(findings), blocked=True)
-        if decision.action is Action.MASK:
+        if decision.action is not Action.ALLOW:
             value = text[finding.start : finding.end]
             parts += (text[done : finding.start], mask(finding, value, decision.keep_last))
             done = finding.end
-    return Treated("".join((*parts, text[done:])), tuple(findings), blocked=False)
+    return "".join((*parts, text[done:]))
 
 
 def tally(findings: Iterable[Finding], policy: Policy, direction: Direction) -> Tally:
