@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, assert_never
 
-from google.protobuf.any_pb2 import Any
+from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
@@ -74,7 +74,7 @@ class RpcFailure(Protocol):
     """What `grpc.aio.AioRpcError` and the synchronous `grpc.RpcError` of a call have in common."""
 
     def code(self) -> StatusCode: ...  # noqa: D102
-    def trailing_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...  # noqa: D102
+    def trailing_metadata(self) -> Iterable[Any] | None: ...  # noqa: D102
 
 
 def code_of(reason: Reason) -> StatusCode:  # noqa: C901 -- one list, one match
@@ -163,8 +163,8 @@ def _details(reason: Reason, field: str | None, retry_after_ms: int | None) -> b
     return raw
 
 
-def _packed(message: Message) -> Any:
-    packed = Any()
+def _packed(message: Message) -> any_pb2.Any:
+    packed = any_pb2.Any()
     packed.Pack(message)
     return packed
 

@@ -1,0 +1,184 @@
+"""An auditor's reads from the audit service: records, checkpoints, proofs.
+
+    async with AsyncAuditReader.from_folder("localhost:50055", "tls/") as audit:
+        records = await audit.records("", call_id=call_id)
+
+What comes back is a claim: `meshkit.tlog` checks it (`sealgate audit prove` writes the proof files
+that `sealgate audit check` then checks offline). The methods are those of
+`meshkit.contract.Audit` but for `append`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import grpc
+
+from meshkit.contract import Checkpoint, Phase, Record
+from meshkit.tlog import NoteInvalid, VerifierKey, open_checkpoint, parse_checkpoint
+from sealgate._connect import Connection, Pem, folder_files
+from sealgate.errors import InternalError, ReceiptError, error_of_rpc
+from sealgate.v1 import audit_pb2 as pb
+from sealgate.v1.audit_pb2_grpc import AuditServiceStub
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable
+    from pathlib import Path
+    from types import TracebackType
+    from typing import TypeVar
+
+    from sealgate.v1.audit_pb2_grpc import AuditServiceAsyncStub
+
+    _T = TypeVar("_T")
+
+__all__ = ["AsyncAuditReader"]
+
+_PHASES = {
+    pb.PHASE_INTENT: Phase.INTENT,
+    pb.PHASE_OUTCOME: Phase.OUTCOME,
+    pb.PHASE_NOTE: Phase.NOTE,
+}
+
+
+class AsyncAuditReader:
+    """Reads from one audit service, as an async context manager. Every method may be repeated."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        ca: Pem,
+        cert: Pem,
+        key: Pem,
+        vkey: str | None = None,
+        timeout_s: float = 30.0,
+        server_name: str | None = None,
+    ) -> None:
+        """Prepare; nothing is opened or read yet.
+
+        Args:
+            target: host:port of the audit service.
+            ca: Of its certificate: PEM as bytes, or the path of a file.
+            cert: The auditor's own: the same.
+            key: Of `cert`: the same.
+            vkey: The log's verifier key. With it, a checkpoint's signature is checked.
+            timeout_s: For each call.
+            server_name: The name in the service's certificate, if `target` has another.
+        """
+        self._connection = Connection(
+            target=target, ca=ca, cert=cert, key=key, server_name=server_name
+        )
+        self._vkey = None if vkey is None else VerifierKey.parse(vkey)
+        self._timeout_s = timeout_s
+        self._channel: grpc.aio.Channel | None = None
+
+    @classmethod
+    def from_folder(
+        cls,
+        target: str,
+        folder: str | Path,
+        *,
+        vkey: str | None = None,
+        server_name: str | None = None,
+    ) -> Self:
+        """Use `ca.pem`, `client.pem` and `client.key` of a folder."""
+        ca, cert, key = folder_files(folder)
+        return cls(target, ca=ca, cert=cert, key=key, vkey=vkey, server_name=server_name)
+
+    async def records(
+        self, tenant: str = "", *, call_id: bytes | None = None, trace_id: bytes | None = None
+    ) -> tuple[Record, ...]:
+        """Find records by call or by trace, in log order.
+
+        Args:
+            tenant: Empty: the caller's own.
+            call_id: 16 bytes; or
+            trace_id: 16 bytes.
+
+        Raises:
+            ValueError: not exactly one of the two was given.
+            NotFoundError: there is no such call in that tenant.
+            SealgateError: see `sealgate.errors`.
+        """
+        reply: pb.GetRecordResponse | pb.GetByTraceResponse
+        if call_id is not None and trace_id is None:
+            by_call = pb.GetRecordRequest(tenant=tenant, call_id=call_id)
+            reply = await _told(self._stub().GetRecord(by_call, timeout=self._timeout_s))
+        elif trace_id is not None and call_id is None:
+            by_trace = pb.GetByTraceRequest(tenant=tenant, trace_id=trace_id)
+            reply = await _told(self._stub().GetByTrace(by_trace, timeout=self._timeout_s))
+        else:
+            msg = "give a call id or a trace id"
+            raise ValueError(msg)
+        return tuple(_records(reply.records))
+
+    async def checkpoint(self) -> Checkpoint:
+        """Return the newest published checkpoint, its signature checked if there is a `vkey`.
+
+        Raises:
+            ReceiptError: it is malformed or not signed by the log; step 3.
+            SealgateError: see `sealgate.errors`.
+        """
+        request = pb.GetCheckpointRequest()
+        reply = await _told(self._stub().GetCheckpoint(request, timeout=self._timeout_s))
+        try:
+            if self._vkey is None:
+                return parse_checkpoint(reply.note)
+            return open_checkpoint(reply.note, self._vkey)
+        except NoteInvalid:
+            raise ReceiptError(3) from None
+
+    async def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
+        """Return the audit path of leaf `index` in the tree of `size`. Raises NotFoundError."""
+        request = pb.GetInclusionProofRequest(index=index, tree_size=size)
+        reply = await _told(self._stub().GetInclusionProof(request, timeout=self._timeout_s))
+        return tuple(reply.hashes)
+
+    async def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
+        """Return the proof that the tree of `new` extends that of `old`. Raises NotFoundError."""
+        request = pb.GetConsistencyProofRequest(old_size=old, new_size=new)
+        reply = await _told(self._stub().GetConsistencyProof(request, timeout=self._timeout_s))
+        return tuple(reply.hashes)
+
+    async def aclose(self) -> None:
+        """Close the connection. Harmless when done again."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close(None)
+
+    def _stub(self) -> AuditServiceAsyncStub:
+        if self._channel is None:
+            self._channel = grpc.aio.secure_channel(
+                self._connection.target,
+                self._connection.credentials(),
+                options=self._connection.options(),
+            )
+        return AuditServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+async def _told(call: Awaitable[_T]) -> _T:
+    """Wait for a reply; a failure becomes ours."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as failure:
+        raise error_of_rpc(failure) from failure
+
+
+def _records(records: Iterable[pb.Record]) -> Iterable[Record]:
+    for each in records:
+        phase = _PHASES.get(each.phase)
+        if phase is None:
+            msg = "the audit service speaks a later version of the contract"
+            raise InternalError(msg)
+        yield Record(index=each.index, phase=phase, leaf=each.leaf)
