@@ -1,0 +1,232 @@
+"""gRPC at the log: services append, auditors read, each within what its certificate says.
+
+Append            service identities of `APPENDERS`; the producer recorded is the certificate's
+reads             tenants' workloads that the policies let do `audit.read` on the tenant asked
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+
+from audit.wire import ack_of, event_from_wire, record_to_wire
+from meshkit.authorization import Request
+from meshkit.contract import Actor, Audit, Reason, Refusal
+from meshkit.identity import ServiceIdentity, TenantIdentity
+from meshkit.interceptors import current
+from meshkit.logs import frames_of
+from sealgate.v1 import audit_pb2 as pb
+from sealgate.v1.audit_pb2_grpc import AuditServiceServicer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import grpc
+
+    from meshkit.authorization import Authorizer
+    from meshkit.contract import Appended, Event, Record
+    from meshkit.identity import Identity
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+__all__ = ["APPENDERS", "SERVICE", "AuditServicer", "Log", "admits"]
+
+log = structlog.get_logger()
+
+SERVICE = "sealgate.v1.AuditService"
+APPENDERS = frozenset({"gateway", "compliance", "cache", "inference", "audit"})
+"""Services whose events are taken."""
+
+BATCH_EVENTS_MAX = 1_024
+IN_FLIGHT_MAX = 4_096
+"""Events of one stream that may wait for their ack; then it is not read further."""
+
+_APPEND = f"/{SERVICE}/Append"
+_CALL_ID_BYTES = 16
+_TRACE_ID_BYTES = 16
+
+
+class Log(Audit, Protocol):
+    """`Audit`, told who says so."""
+
+    async def append(self, event: Event, *, producer: str | None = None) -> Appended:
+        """See `Audit.append`; `producer` is the SPIFFE id of the service that sent it."""
+        ...
+
+
+def admits(identity: Identity, method: str) -> bool:
+    """Whether a peer may call a method at all: services append, tenants' workloads read."""
+    if method == _APPEND:
+        return isinstance(identity, ServiceIdentity) and identity.name in APPENDERS
+    return isinstance(identity, TenantIdentity)
+
+
+class AuditServicer(AuditServiceServicer):
+    """The methods of audit.proto over one log."""
+
+    def __init__(self, log: Log, authorizer: Authorizer) -> None:
+        self._log = log
+        self._authorizer = authorizer
+
+    async def Append(  # type: ignore[override] # the stubs know no handler that writes
+        self, request_iterator: AsyncIterator[pb.AppendRequest], context: Context
+    ) -> None:
+        """See audit.proto. Acks go out as events become durable, several in a frame."""
+        producer = current().identity
+        assert producer is not None
+        stream = _AppendStream(self._log, producer.spiffe_id, context)
+        reading = asyncio.create_task(stream.read(request_iterator))
+        try:
+            await stream.write()
+            await reading
+        finally:
+            reading.cancel()
+            stream.cancel()
+
+    async def GetRecord(
+        self,
+        request: pb.GetRecordRequest,
+        context: Context,  # noqa: ARG002 -- gRPC's signature
+    ) -> pb.GetRecordResponse:
+        """See audit.proto."""
+        tenant = self._tenant(request.tenant)
+        _demand(len(request.call_id) == _CALL_ID_BYTES, "call_id")
+        records = await self._log.records(tenant, call_id=request.call_id)
+        return pb.GetRecordResponse(records=_found(records))
+
+    async def GetByTrace(
+        self,
+        request: pb.GetByTraceRequest,
+        context: Context,  # noqa: ARG002 -- gRPC's signature
+    ) -> pb.GetByTraceResponse:
+        """See audit.proto."""
+        tenant = self._tenant(request.tenant)
+        _demand(len(request.trace_id) == _TRACE_ID_BYTES and any(request.trace_id), "trace_id")
+        records = await self._log.records(tenant, trace_id=request.trace_id)
+        return pb.GetByTraceResponse(records=_found(records))
+
+    async def GetCheckpoint(
+        self,
+        request: pb.GetCheckpointRequest,  # noqa: ARG002 -- empty
+        context: Context,  # noqa: ARG002 -- gRPC's signature
+    ) -> pb.GetCheckpointResponse:
+        """See audit.proto."""
+        self._tenant("")
+        return pb.GetCheckpointResponse(note=(await self._log.checkpoint()).note)
+
+    async def GetInclusionProof(
+        self,
+        request: pb.GetInclusionProofRequest,
+        context: Context,  # noqa: ARG002 -- gRPC's signature
+    ) -> pb.GetInclusionProofResponse:
+        """See audit.proto."""
+        self._tenant("")
+        hashes = await self._log.inclusion(request.index, request.tree_size)
+        return pb.GetInclusionProofResponse(hashes=hashes)
+
+    async def GetConsistencyProof(
+        self,
+        request: pb.GetConsistencyProofRequest,
+        context: Context,  # noqa: ARG002 -- gRPC's signature
+    ) -> pb.GetConsistencyProofResponse:
+        """See audit.proto."""
+        self._tenant("")
+        hashes = await self._log.consistency(request.old_size, request.new_size)
+        return pb.GetConsistencyProofResponse(hashes=hashes)
+
+    def _tenant(self, asked: str) -> str:
+        """Return the tenant whose records are read; its own, if the caller names none.
+
+        Raises:
+            Refusal: DENIED, by policy.
+        """
+        rpc = current()
+        peer = rpc.identity
+        if not isinstance(peer, TenantIdentity):
+            raise Refusal(Reason.DENIED)
+        tenant = asked or peer.tenant
+        actor = Actor(
+            spiffe_id=peer.spiffe_id,
+            tenant=peer.tenant,
+            workload=peer.workload,
+            roles=self._authorizer.roles_of(peer.spiffe_id),
+        )
+        request = Request(
+            actor=actor, action="audit.read", tenant=tenant, peer_ip=rpc.connection.peer_ip
+        )
+        if not self._authorizer.decide(request).allowed:
+            raise Refusal(Reason.DENIED)
+        return tenant
+
+
+class _AppendStream:
+    """One producer's stream: read, append side by side, ack in whatever order."""
+
+    def __init__(self, log: Log, producer: str, context: Context) -> None:
+        self._log = log
+        self._producer = producer
+        self._context = context
+        self._room = asyncio.Semaphore(IN_FLIGHT_MAX)
+        self._acks: list[pb.AppendAck] = []
+        self._ready = asyncio.Event()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._read_all = False
+
+    async def read(self, requests: AsyncIterator[pb.AppendRequest]) -> None:
+        """Take events in until the producer has no more, then wait for the last ack."""
+        try:
+            async for request in requests:
+                _demand(1 <= len(request.events) <= BATCH_EVENTS_MAX, "events")
+                for event in request.events:
+                    await self._room.acquire()
+                    task = asyncio.create_task(self._append(event))
+                    self._under_way.add(task)
+                    task.add_done_callback(self._under_way.discard)
+            if self._under_way:
+                await asyncio.wait(self._under_way)
+        finally:
+            self._read_all = True
+            self._ready.set()
+
+    async def write(self) -> None:
+        """Send acks, all that are there at a time; each makes room for another event."""
+        while True:
+            await self._ready.wait()
+            self._ready.clear()
+            while self._acks:
+                acks, self._acks = self._acks[:BATCH_EVENTS_MAX], self._acks[BATCH_EVENTS_MAX:]
+                await self._context.write(pb.AppendResponse(acks=acks))
+                for _ in acks:
+                    self._room.release()
+            if self._read_all:
+                return
+
+    def cancel(self) -> None:
+        """Stop waiting for events of a stream that broke: its producer sends them again."""
+        for task in self._under_way:
+            task.cancel()
+
+    async def _append(self, event: pb.AuditEvent) -> None:
+        result: Appended | Refusal
+        try:
+            result = await self._log.append(event_from_wire(event), producer=self._producer)
+        except Refusal as refusal:
+            result = refusal
+        except Exception as bug:  # noqa: BLE001 -- an event without an ack would hang its producer
+            log.error("audit.append_bug", kind=type(bug).__name__, frames=frames_of(bug))  # noqa: TRY400 -- its text may be a user's
+            result = Refusal(Reason.INTERNAL)
+        self._acks.append(ack_of(event, result))
+        self._ready.set()
+
+
+def _found(records: tuple[Record, ...]) -> list[pb.Record]:
+    if not records:
+        raise Refusal(Reason.NOT_FOUND)
+    return [record_to_wire(record) for record in records]
+
+
+def _demand(holds: bool, field: str) -> None:  # noqa: FBT001 -- reads as a sentence
+    if not holds:
+        raise Refusal(Reason.INVALID_FIELD, field=field)

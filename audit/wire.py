@@ -1,0 +1,139 @@
+"""Events as they come over the wire, and what goes back: between sealgate.v1 and our own types.
+
+Lengths and ranges of an event are `audit.events.check_event`'s business; here an enum that nobody
+knows, or a part that is missing, is refused by its name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshkit.contract import (
+    Actor,
+    Appended,
+    Commitment,
+    Connection,
+    Event,
+    Payload,
+    Phase,
+    Reason,
+    Refusal,
+    TraceContext,
+)
+from meshkit.wire import (
+    counts_from_wire,
+    finish_from_wire,
+    messages_from_wire,
+    receipt_to_wire,
+    usage_from_wire,
+)
+from sealgate.v1 import audit_pb2 as pb
+
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    from meshkit.contract import Record
+
+__all__ = ["ack_of", "event_from_wire", "record_to_wire"]
+
+_PHASES = {
+    Phase.INTENT: pb.PHASE_INTENT,
+    Phase.OUTCOME: pb.PHASE_OUTCOME,
+    Phase.NOTE: pb.PHASE_NOTE,
+}
+_PHASES_BACK = {number: phase for phase, number in _PHASES.items()}
+
+
+def event_from_wire(event: pb.AuditEvent) -> Event:
+    """Read an event.
+
+    Raises:
+        Refusal: INVALID_FIELD, for an unknown enum value or a missing time.
+    """
+    phase = _PHASES_BACK.get(event.phase)
+    if phase is None:
+        raise Refusal(Reason.INVALID_FIELD, field="phase")
+    if not event.HasField("occurred_at"):
+        raise Refusal(Reason.INVALID_FIELD, field="occurred_at")
+    return Event(
+        call_id=event.call_id,
+        phase=phase,
+        tenant=event.tenant,
+        occurred_at_us=_microseconds(event.occurred_at),
+        trace=TraceContext(trace_id=event.trace_id, span_id=event.span_id),
+        actor=_actor(event),
+        connection=Connection(
+            tls_version=event.connection.tls_version,
+            key_exchange_group=event.connection.key_exchange_group,
+            peer_ip=event.connection.peer_ip,
+        ),
+        action=event.action,
+        outcome=event.outcome,
+        finish_reason=finish_from_wire(event.finish_reason) if event.finish_reason else None,
+        model=event.model,
+        model_digest=event.model_digest,
+        compliance_policy_digest=event.compliance_policy_digest,
+        authorization_policy_digest=event.authorization_policy_digest,
+        purpose=event.purpose,
+        counts=counts_from_wire(event.counts),
+        usage=usage_from_wire(event.usage),
+        cache_tier=event.cache_tier,
+        prompt_received=_commitment(event, "prompt_received"),
+        prompt_screened=_commitment(event, "prompt_screened"),
+        answer_released=_commitment(event, "answer_released"),
+        answer_delivered=_commitment(event, "answer_delivered"),
+        payload=_payload(event),
+        detail=tuple(sorted(event.detail.items())),
+    )
+
+
+def ack_of(event: pb.AuditEvent, result: Appended | Refusal) -> pb.AppendAck:
+    """Write what became of an event."""
+    ack = pb.AppendAck(call_id=event.call_id, phase=event.phase)
+    if isinstance(result, Appended):
+        ack.appended.index = result.index
+        ack.appended.leaf_hash = result.leaf_hash
+        if result.receipt is not None:
+            ack.appended.receipt.CopyFrom(receipt_to_wire(result.receipt))
+        return ack
+    ack.refusal.reason = result.reason.name
+    ack.refusal.field = result.field or ""
+    ack.refusal.retry_after_ms = result.retry_after_ms or 0
+    return ack
+
+
+def record_to_wire(record: Record) -> pb.Record:
+    """Write a record: its leaf byte for byte."""
+    return pb.Record(index=record.index, phase=_PHASES[record.phase], leaf=record.leaf)
+
+
+def _microseconds(stamp: Timestamp) -> int:
+    return stamp.seconds * 1_000_000 + stamp.nanos // 1_000
+
+
+def _actor(event: pb.AuditEvent) -> Actor | None:
+    if not event.HasField("actor"):
+        return None
+    actor = event.actor
+    return Actor(
+        spiffe_id=actor.spiffe_id,
+        tenant=event.tenant,
+        workload=actor.workload,
+        user=actor.user or None,
+        roles=frozenset(actor.roles),
+    )
+
+
+def _commitment(event: pb.AuditEvent, name: str) -> Commitment | None:
+    if not event.HasField(name):  # type: ignore[arg-type] # one of the four, by name
+        return None
+    given = getattr(event, name)
+    return Commitment(salt=given.salt, value=given.value)
+
+
+def _payload(event: pb.AuditEvent) -> Payload | None:
+    if not event.HasField("payload"):
+        return None
+    return Payload(
+        screened=messages_from_wire(event.payload.screened), released=event.payload.released
+    )
