@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from audit.opening import call_id_now
 from bench.catalogue import Figure, repeated
 from bench.children import WORK, child
 from bench.governed import watched
@@ -76,7 +77,7 @@ def _outcome(shared: audit_pb2.AuditEvent, number: int) -> audit_pb2.AuditEvent:
         outcome="released",
         finish_reason=common_pb2.FINISH_REASON_STOP,
         compliance_policy_digest=os.urandom(32),
-        counts=[_count("EMAIL"), _count("CREDIT_CARD")],
+        counts=[_count("PERSON"), _count("CREDIT_CARD")],
         usage=common_pb2.Usage(prompt_tokens=50, completion_tokens=50),
         cache_tier="l1",
         prompt_received=_commitment(),
@@ -110,7 +111,7 @@ def batch(number: int) -> bytes:
     """
     parts: list[bytes] = []
     for place in range(BATCH_EVENTS // 2):
-        call_id = b"\x0a\x10" + os.urandom(16)
+        call_id = b"\x0a\x10" + call_id_now()
         for event in TEMPLATES[(number + place) % len(TEMPLATES)]:
             whole = call_id + event
             parts += (b"\x0a", _varint(len(whole)), whole)

@@ -51,12 +51,15 @@ def _boil_down(raw: Path, into: Path) -> None:
 def summary(stacks: Iterable[str]) -> str:
     """Boil folded stacks (`frame;frame;frame count`) down to the top lines, own and inclusive.
 
-    A frame that recurs in one stack counts once in the inclusive column.
+    A frame that recurs in one stack counts once in the inclusive column. Stacks of imports are left
+    out: they are the start, not the work.
     """
     own: Counter[str] = Counter()
     inclusive: Counter[str] = Counter()
     for line in stacks:
         stack, _, count = line.rpartition(" ")
+        if "<frozen importlib" in stack:
+            continue
         frames = stack.split(";")
         own[frames[-1]] += int(count)
         for frame in set(frames):

@@ -53,6 +53,14 @@ async def echo(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
 
 
 @asynccontextmanager
+async def audit(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """Serve the audit service by itself. Options: `folder`, for its log and certificates."""
+    part = importlib.import_module("bench.audit_server")
+    async with part.audit_server(Path(options["folder"])) as port:
+        yield {"port": port}
+
+
+@asynccontextmanager
 async def small(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
     """Measure the small steps. Options: those of `bench.small.measure_small`."""
     yield await importlib.import_module("bench.small").measure_small(**options)
@@ -67,6 +75,7 @@ def _credentials(ca: Path, chain: Path, key: Path) -> grpc.ServerCredentials:
 
 
 KINDS: dict[str, Callable[[dict[str, Any]], AbstractAsyncContextManager[dict[str, Any]]]] = {
+    "audit": audit,
     "echo": echo,
     "small": small,
 }

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 FOUND = tuple(
     FindingCount(direction=Direction.PROMPT, type=kind, subtype="", action="mask", count=1)
-    for kind in ("EMAIL", "CREDIT_CARD")
+    for kind in ("PERSON", "CREDIT_CARD")
 )
 
 

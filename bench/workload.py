@@ -1,9 +1,9 @@
 """What is asked and answered in the benchmarks: English of exactly 200 characters. PURE.
 
-`prompt(n)` and `answer(n)` are functions of `n` alone, differ from one another in every sentence
-(so that no memo of sentences can answer for them), and a prompt holds two findings: an e-mail
-address and a card number with a valid check digit. Card prefixes and domains are those set aside
-for tests and examples.
+`prompt(n)` and `answer(n)` are functions of `n` alone and differ from one another in every sentence,
+so that no memo of sentences can answer for them. A prompt holds two findings: a person's name, so
+that the name model has to be asked, and a card number of a test range with a valid check digit. An
+answer names a person too: the model is asked both ways.
 """
 
 from __future__ import annotations
@@ -28,24 +28,36 @@ _WHYS = (
     "so that the ledger balances", "because the tax line is missing", "since the rate has changed",
 )  # fmt: skip
 
+_FIRST = (
+    "Maria", "Thomas", "Anna", "Peter", "Julia", "David", "Laura", "Michael", "Sarah", "Robert",
+    "Emma", "James", "Olivia", "Daniel", "Helen", "George",
+)  # fmt: skip
+_LAST = (
+    "Keller", "Johnson", "Schneider", "Williams", "Miller", "Andersson", "Rossi", "Dupont",
+    "Novak", "Garcia", "Murphy", "Fischer", "Thompson", "Larsen", "Martinez", "Hughes",
+)  # fmt: skip
+
 
 def prompt(number: int) -> str:
-    """Return prompt `number`: 200 characters, ASCII, one e-mail address and one card number."""
+    """Return prompt `number`: 200 characters, ASCII, one person and one card number."""
     dice = random.Random(f"prompt {number}")
-    mail = f"desk{dice.randrange(10**6):06d}@example.org"
-    head = f"Please {_phrase(dice)}. Reply to {mail}, the card is {_card(dice)}. "
+    head = f"Please {_phrase(dice)} for {_person(dice)}. The card number is {_card(dice)}. "
     return _filled(head, dice)
 
 
 def answer(number: int) -> str:
-    """Return answer `number`: 200 characters, ASCII, nothing personal in it."""
+    """Return answer `number`: 200 characters, ASCII, one person in it."""
     dice = random.Random(f"answer {number}")
-    return _filled(f"We will {_phrase(dice)}. ", dice)
+    return _filled(f"We told {_person(dice)} that we {_phrase(dice)}. ", dice)
 
 
 def tokens(text: str, size: int = 4) -> list[str]:
     """Cut a text into pieces of `size` characters: about what a model's tokens are in English."""
     return [text[start : start + size] for start in range(0, len(text), size)]
+
+
+def _person(dice: random.Random) -> str:
+    return f"{dice.choice(_FIRST)} {dice.choice(_LAST)}"
 
 
 def _phrase(dice: random.Random) -> str:

@@ -5,7 +5,7 @@ import pytest
 from bench.workload import DISTINCT, TEXT_CHARS, answer, prompt, tokens
 
 CARD = re.compile(r"\d{4} \d{4} \d{4} \d{4}")
-MAIL = re.compile(r"\S+@example\.org")
+PERSON = re.compile(r"\b[A-Z][a-z]+ [A-Z][a-z]+\b")
 
 
 def luhn_holds(digits: str) -> bool:
@@ -18,16 +18,16 @@ def test_a_prompt_has_its_length_and_its_two_findings(number):
     text = prompt(number)
     assert len(text) == TEXT_CHARS
     assert text.isascii()
-    assert len(MAIL.findall(text)) == 1
+    assert len(PERSON.findall(text)) == 1
     (card,) = CARD.findall(text)
     assert luhn_holds(card.replace(" ", ""))
 
 
-def test_an_answer_has_its_length_and_nothing_personal():
+def test_an_answer_has_its_length_and_names_somebody():
     for number in range(DISTINCT):
         text = answer(number)
         assert len(text) == TEXT_CHARS
-        assert not MAIL.search(text)
+        assert len(PERSON.findall(text)) == 1
         assert not CARD.search(text)
 
 
