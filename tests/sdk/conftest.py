@@ -94,8 +94,8 @@ class Gateway(GatewayServiceServicer):
         return pb.ChatResponse(text=text + self.tamper, **self._end(request, text))
 
     async def ChatStream(self, request, _context):
-        text = await self._answer(request.chat)
         try:
+            text = await self._answer(request.chat)
             for piece in [*text.split(), self.tamper]:
                 if piece:
                     yield pb.ChatStreamResponse(delta=piece)
