@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Ask", "Buckets", "Limits", "MemoryLimits", "Rate", "Rates", "Reservation", "rates_for"]
 
+_ROUNDING_S = 1e-6
+"""A shorter wait is none: clocks are doubles, and a full bucket must be full despite rounding."""
+
 _IDLE_SCAN = 8
 """How many of the least recently used buckets are looked at for an idle one to drop."""
 
@@ -111,7 +114,8 @@ class Buckets:
         More than a full bucket is asked as a full bucket: otherwise it could never pass.
         """
         tat = max(self._tat.get(self._known(name, now), now), now)
-        return max(0.0, tat + min(units, rate.burst) / rate.per_s - now - rate.burst / rate.per_s)
+        wait = (tat - now) + (min(units, rate.burst) - rate.burst) / rate.per_s
+        return wait if wait > _ROUNDING_S else 0.0
 
     def take(self, name: str, rate: Rate, units: float, now: float) -> None:
         """Take `units`, whether or not they are there: what is missing is a debt."""
