@@ -1,0 +1,1 @@
+"""What runs models: the protocol (`base`), PyTorch on a CPU (`torch`), a load source (`null`)."""

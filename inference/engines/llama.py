@@ -1,0 +1,163 @@
+"""The forward pass of a Llama-architecture model on a CPU, several requests at once.
+
+Keys and values of all requests lie in two fixed tensors, (layers, slots, kv heads, context, head)
+in fp32; a request owns a slot. The residual stream, rope and attention are fp32, matrix products
+bf16 in and out (see `linear`). Not safe for threads: the engine's thread alone calls it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812 -- everybody's name for it
+
+from inference.engines.linear import Head, Linear
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inference.scheduler import Move
+    from inference.weights import Layer, Weights
+
+__all__ = ["Llama"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    attention_norm: torch.Tensor
+    qkv: Linear
+    attention_out: Linear
+    feed_norm: torch.Tensor
+    gate_up: Linear
+    down: Linear
+
+
+def _block(layer: Layer) -> _Block:
+    return _Block(
+        layer.attention_norm,
+        Linear(layer.qkv),
+        Linear(layer.attention_out),
+        layer.feed_norm,
+        Linear(layer.gate_up),
+        Linear(layer.down),
+    )
+
+
+class Llama:
+    """A model and the keys and values of the requests that are in it.
+
+    Args:
+        weights: see `inference.weights`.
+        slots: requests at once.
+        context_tokens: room in each slot.
+    """
+
+    def __init__(self, weights: Weights, *, slots: int, context_tokens: int) -> None:
+        self._arch = arch = weights.architecture
+        self._embedding = weights.embedding
+        self._blocks = [_block(layer) for layer in weights.layers]
+        self._final_norm = weights.final_norm
+        self._head = Head(weights.embedding.dequantised())
+        shape = (arch.layers, slots, arch.kv_heads, context_tokens, arch.head)
+        self._keys, self._values = torch.zeros(shape), torch.zeros(shape)
+        self._filled = [0] * slots
+        rates = arch.rope_base ** (-torch.arange(0, arch.head, 2).float() / arch.head)
+        angles = torch.arange(context_tokens).float()[:, None] * rates
+        self._turns = torch.polar(torch.ones_like(angles), angles)[:, None, :]
+
+    def prefill(self, tokens: Sequence[int], *, slot: int, start: int) -> torch.Tensor:
+        """Run a stretch of one prompt; return the logits after its last token, (vocabulary,).
+
+        Args:
+            tokens: the stretch.
+            slot: the request's.
+            start: how many tokens of this request went before.
+        """
+        count = len(tokens)
+        arch, stop = self._arch, start + count
+        x = self._embedding.rows(torch.tensor(tokens))
+        turns = self._turns[start:stop]
+        # The stretch sees all before it and itself up to each token.
+        mask = torch.ones(count, stop, dtype=torch.bool).tril_(start) if start else None
+        for i, block in enumerate(self._blocks):
+            q, k, v = self._qkv(block, x, turns)
+            self._keys[i, slot, :, start:stop] = k.transpose(0, 1)
+            self._values[i, slot, :, start:stop] = v.transpose(0, 1)
+            seen = F.scaled_dot_product_attention(
+                q.transpose(0, 1)[None],
+                self._keys[i, slot, :, :stop][None],
+                self._values[i, slot, :, :stop][None],
+                attn_mask=mask,
+                is_causal=mask is None,
+                enable_gqa=True,
+            )
+            x = self._rest(block, x, seen[0].transpose(0, 1).reshape(count, arch.width))
+        self._filled[slot] = stop
+        return self._logits(x[-1:])[0]
+
+    def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
+        """Run one token for each of the first slots; return logits, (rows, vocabulary).
+
+        Args:
+            tokens: the i-th belongs to slot i.
+            positions: how many tokens stand before each; at most the slot's room less one.
+        """
+        arch, rows = self._arch, len(tokens)
+        ends = [position + 1 for position in positions]
+        at = torch.tensor(positions)
+        slots = torch.arange(rows)
+        x = self._embedding.rows(torch.tensor(tokens))
+        turns = self._turns[at]
+        # The query heads of one kv head stand as rows, so that no key is copied.
+        groups = (rows, 1, arch.kv_heads, arch.heads // arch.kv_heads, arch.head)
+        seen = torch.empty(groups)
+        for i, block in enumerate(self._blocks):
+            q, k, v = self._qkv(block, x, turns)
+            keys, values = self._keys[i], self._values[i]
+            keys.transpose(1, 2).index_put_((slots, at), k)
+            values.transpose(1, 2).index_put_((slots, at), v)
+            queries = q.view(groups)
+            # Request by request: a shared call would pad to the longest, and the kernel's sums
+            # would then depend on who else is there.
+            for row, end in enumerate(ends):
+                seen[row] = F.scaled_dot_product_attention(
+                    queries[row],
+                    keys[row : row + 1, :, :end],
+                    values[row : row + 1, :, :end],
+                )
+            x = self._rest(block, x, seen.reshape(rows, arch.width))
+        self._filled[:rows] = ends
+        return self._logits(x)
+
+    def move(self, move: Move) -> None:
+        """Copy the keys and values of a slot to another."""
+        tokens = self._filled[move.source]
+        for cache in (self._keys, self._values):
+            cache[:, move.target, :, :tokens] = cache[:, move.source, :, :tokens]
+        self._filled[move.target] = tokens
+
+    def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x, (self._arch.width,), weight, self._arch.norm_epsilon)
+
+    def _qkv(
+        self, block: _Block, x: torch.Tensor, turns: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys (both turned by their position) and values: (rows, heads, head)."""
+        arch = self._arch
+        normed = self._norm(x, block.attention_norm).bfloat16()
+        rows = block.qkv(normed).float().view(x.shape[0], -1, arch.head)
+        turned = arch.heads + arch.kv_heads
+        pairs = rows[:, :turned].reshape(x.shape[0], turned, arch.head // 2, 2)
+        qk = torch.view_as_real(torch.view_as_complex(pairs) * turns).flatten(2)
+        return qk[:, : arch.heads], qk[:, arch.heads :], rows[:, turned:]
+
+    def _rest(self, block: _Block, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """What follows attention in a block, both residual sums included."""
+        x = x + block.attention_out(seen.bfloat16())
+        gate, up = block.gate_up(self._norm(x, block.feed_norm).bfloat16()).chunk(2, -1)
+        return x + block.down(F.silu(gate) * up)
+
+    def _logits(self, x: torch.Tensor) -> torch.Tensor:
+        return self._head(self._norm(x, self._final_norm))

@@ -1,0 +1,298 @@
+"""The torch engine: one thread, fixed slots, every running request in one forward pass a step.
+
+    event loop                                engine thread
+    generate -> admit -> inbox ------------>  take inbox (joins, cancels)
+                                              scheduler.plan -> prefill a chunk, decode all rows
+    mailbox <-- call_soon_threadsafe -------  sample, turn into text   (one hop a step for everyone)
+
+A request that fails (NaN logits) fails alone. If a step itself fails, all requests in the engine
+end with INFERENCE_DOWN and the thread goes on with empty slots, `restarts_max` times; then the
+engine is down, and says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import traceback
+from collections import defaultdict
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+import torch
+
+from inference.engines.request import Answer, Item, Mailbox, Request
+from inference.sampling import BadLogitsError
+from inference.scheduler import Scheduler
+from meshkit.contract import Ended, Generated, Reason, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from inference.scheduler import Move, Prefill
+    from inference.settings import InferenceSettings
+    from inference.tokenizer import ChatTokenizer
+    from meshkit.contract import Message, ModelInfo, Parameters
+
+__all__ = ["Model", "TorchEngine"]
+
+log = structlog.get_logger()
+
+_LONG_PROMPT_CHARACTERS = 8_192
+"""Above it, tokenising takes milliseconds that the event loop should not spend."""
+
+
+class Model(Protocol):
+    """A forward pass over slots; see `inference.engines.llama.Llama`."""
+
+    def prefill(self, tokens: Sequence[int], *, slot: int, start: int) -> torch.Tensor:
+        """Logits after a stretch of one prompt: (vocabulary,)."""
+        ...
+
+    def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
+        """Logits after one token for each of the first slots: (rows, vocabulary)."""
+        ...
+
+    def move(self, move: Move) -> None:
+        """Copy a slot to another."""
+        ...
+
+
+class TorchEngine:
+    """Implements `inference.engines.base.Engine`. Build it, `start` it, `close` it.
+
+    Args:
+        model: only the engine's thread calls it.
+        tokenizer: the model's.
+        info: the model's; `context_tokens` is the room of a slot.
+        default_system: what the chat template says where the caller brings no system message.
+        settings: slots, queue, threads.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: ChatTokenizer,
+        *,
+        info: ModelInfo,
+        default_system: str,
+        settings: InferenceSettings,
+    ) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._info = info
+        self._default_system = default_system
+        self._settings = settings
+        self._ids = itertools.count()
+        self._wake = threading.Condition()
+        # Under `_wake`: what the event loop has for the engine's thread.
+        self._joining: list[Request] = []
+        self._leaving: list[int] = []
+        self._closing = False
+        self._open: set[int] = set()
+        # The engine thread's own.
+        self._requests: dict[int, Request] = {}
+        self._scheduler = self._empty_scheduler()
+        self._outgoing: list[tuple[Request, tuple[Item, ...]]] = []
+        self._generated = 0
+        self._thread = threading.Thread(target=self._run, name="torch-engine", daemon=True)
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model."""
+        return self._info
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the engine's thread is at work."""
+        return self._thread.is_alive() and not self._closing
+
+    @property
+    def generated_tokens(self) -> int:
+        """Tokens sampled since the start."""
+        return self._generated
+
+    def start(self) -> None:
+        """Start the thread; once."""
+        self._thread.start()
+
+    async def close(self) -> None:
+        """End every request with INFERENCE_DOWN; wait for the thread, a bounded time."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        await asyncio.to_thread(self._thread.join, self._settings.stop_timeout_ms / 1_000)
+
+    async def generate(
+        self, messages: Sequence[Message], parameters: Parameters
+    ) -> AsyncGenerator[Generated | Ended, None]:
+        """See `Engine.generate`."""
+        request = await self._admit(messages, parameters)
+        try:
+            while True:
+                for item in await request.mailbox.take():
+                    if isinstance(item, Refusal):
+                        raise item
+                    yield item
+                    if isinstance(item, Ended):
+                        return
+        finally:
+            with self._wake:
+                self._leaving.append(request.id)
+                self._wake.notify()
+
+    # --- in the event loop ------------------------------------------------------------------
+
+    async def _admit(self, messages: Sequence[Message], parameters: Parameters) -> Request:
+        prompt = await self._encode(messages)
+        room = self._info.context_tokens - len(prompt)
+        if room < 1:
+            raise Refusal(Reason.INVALID_FIELD, field="messages")
+        answer = Answer(prompt, parameters, self._tokenizer, room=room)
+        request = Request(next(self._ids), answer, Mailbox(), asyncio.get_running_loop())
+        with self._wake:
+            if not self.healthy:
+                raise Refusal(Reason.INFERENCE_DOWN)
+            if len(self._open) >= self._settings.slots + self._settings.waiting_max:
+                raise Refusal(Reason.OVERLOADED, retry_after_ms=self._settings.retry_after_ms)
+            self._open.add(request.id)
+            self._joining.append(request)
+            self._wake.notify()
+        return request
+
+    async def _encode(self, messages: Sequence[Message]) -> list[int]:
+        if sum(len(message.content) for message in messages) > _LONG_PROMPT_CHARACTERS:
+            return await asyncio.to_thread(self._encode_now, messages)
+        return self._encode_now(messages)
+
+    def _encode_now(self, messages: Sequence[Message]) -> list[int]:
+        return self._tokenizer.encode_chat(messages, default_system=self._default_system)
+
+    # --- in the engine's thread -------------------------------------------------------------
+
+    def _run(self) -> None:
+        torch.set_num_threads(self._settings.threads)
+        for _ in range(self._settings.restarts_max + 1):
+            try:
+                with torch.inference_mode():
+                    self._serve()
+            except Exception as bug:  # noqa: BLE001 -- whatever it is, callers must hear of it
+                _log_fault(bug)
+            with self._wake:
+                if self._closing:
+                    break
+                self._end_all()
+        with self._wake:
+            self._closing = True
+            self._end_all()
+
+    def _serve(self) -> None:
+        while self._take_inbox():
+            step = self._scheduler.plan()
+            if step.prefill is not None:
+                self._prefill(step.prefill)
+            if step.decode:
+                self._decode([self._requests[job] for job in step.decode])
+            self._post()
+
+    def _take_inbox(self) -> bool:
+        """Let requests in and out; wait if there is none. False: the engine closes."""
+        with self._wake:
+            while not (self._joining or self._leaving or self._requests or self._closing):
+                self._wake.wait()
+            joining, self._joining = self._joining, []
+            leaving, self._leaving = self._leaving, []
+            self._open.difference_update(leaving)
+            closing = self._closing
+        for request in joining:
+            self._requests[request.id] = request
+            if not self._scheduler.submit(request.id, len(request.answer.prompt)):
+                self._finish(request, Refusal(Reason.OVERLOADED))
+        for job in leaving:
+            self._drop(job)
+        return not closing
+
+    def _prefill(self, prefill: Prefill) -> None:
+        request = self._requests[prefill.job]
+        stretch = request.answer.prompt[prefill.start : prefill.stop]
+        logits = self._model.prefill(stretch, slot=prefill.slot, start=prefill.start)
+        if prefill.last:
+            self._sample(request, logits)
+
+    def _decode(self, requests: Sequence[Request]) -> None:
+        answers = [request.answer for request in requests]
+        logits = self._model.decode(
+            [answer.last_token for answer in answers], [answer.position for answer in answers]
+        )
+        for request, row in zip(requests, logits, strict=True):
+            self._sample(request, row)
+
+    def _sample(self, request: Request, logits: torch.Tensor) -> None:
+        items: tuple[Item, ...]
+        try:
+            items = request.answer.add(logits.numpy())
+        except BadLogitsError:
+            log.error("inference.bad_logits", model=self._info.name)  # noqa: TRY400 -- no text
+            items = (Refusal(Reason.INFERENCE_DOWN),)
+        else:
+            self._generated += 1
+        self._outgoing.append((request, items))
+
+    def _post(self) -> None:
+        """Hand the step's results over, then let those go that are done."""
+        outgoing, self._outgoing = self._outgoing, []
+        by_loop = defaultdict(list)
+        for request, items in outgoing:
+            by_loop[request.loop].append((request.mailbox, items))
+        for loop, deliveries in by_loop.items():
+            _hand_over(loop, deliveries)
+        for request, items in outgoing:
+            if not isinstance(items[-1], Generated):
+                self._drop(request.id)
+
+    def _finish(self, request: Request, item: Item) -> None:
+        _hand_over(request.loop, [(request.mailbox, (item,))])
+        self._drop(request.id)
+
+    def _drop(self, job: int) -> None:
+        if self._requests.pop(job, None) is not None:
+            for move in self._scheduler.remove(job):
+                self._model.move(move)
+
+    def _end_all(self) -> None:
+        """Under `_wake`: nobody who is in the engine, or on the way, will be answered."""
+        self._outgoing = []
+        for request in (*self._requests.values(), *self._joining):
+            _hand_over(request.loop, [(request.mailbox, (Refusal(Reason.INFERENCE_DOWN),))])
+        self._requests, self._joining = {}, []
+        self._scheduler = self._empty_scheduler()
+
+    def _empty_scheduler(self) -> Scheduler:
+        return Scheduler(
+            slots=self._settings.slots,
+            waiting_max=self._settings.waiting_max,
+            chunk_tokens=self._settings.prefill_chunk_tokens,
+        )
+
+
+def _hand_over(
+    loop: asyncio.AbstractEventLoop, deliveries: Sequence[tuple[Mailbox, tuple[Item, ...]]]
+) -> None:
+    def deliver() -> None:
+        for mailbox, items in deliveries:
+            mailbox.deliver(items)
+
+    try:
+        loop.call_soon_threadsafe(deliver)
+    except RuntimeError:
+        # The loop is closed: its callers are gone.
+        log.info("inference.caller_gone")
+
+
+def _log_fault(bug: BaseException) -> None:
+    """Type and frames only: a message might quote a prompt."""
+    frames = [
+        f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(bug.__traceback__)
+    ]
+    log.error("inference.engine_fault", kind=type(bug).__name__, frames=frames)

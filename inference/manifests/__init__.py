@@ -1,0 +1,1 @@
+"""Models that Sealgate knows: one JSON file each, read by `inference.registry`."""

@@ -1,0 +1,101 @@
+"""The inference service: `meshkit.contract.Inference` over engines.
+
+    async with open_inference(settings, verify=mac_verifier(lambda: keys)) as inference:
+        async for item in inference.generate(scope, "smollm2-135m-instruct", screened, parameters):
+            ...
+
+Nothing reaches a model whose screening MAC does not hold for this tenant and call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from inference.engines.load import load_engine
+from meshkit.contract import Reason, Refusal, Scope, Screened, Stage
+from meshkit.screening_mac import digest_of_prompt
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+
+    from inference.engines.base import Engine
+    from inference.settings import InferenceSettings
+    from meshkit.contract import Ended, Generated, ModelInfo, Parameters
+    from meshkit.screening_mac import MacKeys
+
+__all__ = ["InferenceService", "Verify", "mac_verifier", "open_inference"]
+
+Verify = Callable[[Scope, Screened], bool]
+"""Whether compliance vouches for this prompt in this call."""
+
+
+def mac_verifier(keys: Callable[[], MacKeys]) -> Verify:
+    """Verify against whatever keys are valid at the time: they rotate daily."""
+
+    def verify(scope: Scope, screened: Screened) -> bool:
+        return keys().verify(
+            screened.mac_key_version,
+            screened.mac,
+            stage=Stage.SCREENED,
+            text_digest=digest_of_prompt(screened.messages),
+            policy_digest=screened.verdict.policy_digest,
+            tenant=scope.tenant,
+            call_id=scope.call_id,
+        )
+
+    return verify
+
+
+class InferenceService:
+    """Implements `meshkit.contract.Inference`."""
+
+    def __init__(self, engines: Sequence[Engine], *, verify: Verify) -> None:
+        self._engines = {engine.info.name: engine for engine in engines}
+        self._verify = verify
+
+    @property
+    def healthy(self) -> bool:
+        """Whether every model can be asked."""
+        return all(engine.healthy for engine in self._engines.values())
+
+    @property
+    def generated_tokens(self) -> int:
+        """Tokens generated since the start, by all engines."""
+        return sum(engine.generated_tokens for engine in self._engines.values())
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        """List what is loaded and ready."""
+        return tuple(engine.info for engine in self._engines.values() if engine.healthy)
+
+    async def generate(
+        self, scope: Scope, model: str, screened: Screened, parameters: Parameters
+    ) -> AsyncGenerator[Generated | Ended, None]:
+        """See `meshkit.contract.Inference.generate`."""
+        engine = self._engines.get(model)
+        if engine is None:
+            raise Refusal(Reason.NOT_FOUND)
+        if not self._verify(scope, screened):
+            raise Refusal(Reason.INVALID_FIELD, field="messages")
+        async with aclosing(engine.generate(screened.messages, parameters)) as items:
+            async for item in items:
+                yield item
+
+
+@asynccontextmanager
+async def open_inference(
+    settings: InferenceSettings, *, verify: Verify
+) -> AsyncIterator[InferenceService]:
+    """Load the configured model and serve it for as long as the block runs.
+
+    Raises:
+        ModelFileError: weights missing or not the pinned ones.
+    """
+    engine = await asyncio.to_thread(load_engine, settings)
+    engine.start()
+    try:
+        yield InferenceService((engine,), verify=verify)
+    finally:
+        await engine.close()

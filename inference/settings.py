@@ -1,0 +1,37 @@
+"""What an operator may turn on inference. Units end the names."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 -- pydantic reads it at run time
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from meshkit.settings import MeshSettings
+
+
+class InferenceSettings(MeshSettings):
+    """Environment `INFERENCE_*`.
+
+    Key and value cache: slots x context x 46 KiB at most for SmolLM2-135M (fp32), so 740 MiB with
+    the defaults; pages that no request has reached yet take no memory.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="INFERENCE_")
+
+    model: str = Field("smollm2-135m-instruct", description="A manifest in inference/manifests.")
+    models_dir: Path = Field(..., description="Where weights lie, a folder a model.")
+    threads: int = Field(2, ge=1, le=256, description="CPU threads of the forward pass.")
+    slots: int = Field(8, ge=1, le=64, description="Requests that share a forward pass.")
+    waiting_max: int = Field(
+        64, ge=0, description="Requests that wait for a slot; then OVERLOADED."
+    )
+    retry_after_ms: int = Field(1_000, ge=1, description="What an OVERLOADED caller is told.")
+    context_tokens_max: int = Field(
+        2_048, ge=64, description="Prompt and answer together; capped by the model's own context."
+    )
+    prefill_chunk_tokens: int = Field(
+        256, ge=16, description="Prompt tokens between two decode steps: bounds others' pauses."
+    )
+    restarts_max: int = Field(3, ge=0, description="Engine faults survived before it stays down.")
+    stop_timeout_ms: int = Field(5_000, ge=1, description="For the engine's thread at shutdown.")

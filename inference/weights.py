@@ -1,0 +1,209 @@
+"""A Llama-architecture model's weights out of a GGUF file, as the torch engine wants them.
+
+Q4_1 stores 32 weights as d * q + m with q in 0..15; torch's packed int4 computes (q - 8) * scale +
+zero. With scale = d and zero = m + 8 d the very codes of the file are used: nothing is quantised
+again. Q8_0 (the embedding) stays as it is, too: 32 weights as d * q with q in -128..127.
+
+The rows of q and k are left in the order of the file (llama.cpp interleaves each head's two rope
+halves), since in that order rope is one complex multiplication; scores do not change when q and k
+are permuted alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType, dequantize
+
+from inference.registry import ModelFileError
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
+    from numpy.typing import NDArray
+
+__all__ = ["GROUP", "Architecture", "Codes4", "Codes8", "Layer", "Weights", "load_weights"]
+
+GROUP = 32
+_Q4_1_BYTES = 20  # fp16 d, fp16 m, 16 bytes of nibbles
+_Q8_0_BYTES = 34  # fp16 d, 32 bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """Sizes of a Llama-architecture model. `head` is the width of one attention head."""
+
+    layers: int
+    width: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head: int
+    vocabulary: int
+    context_tokens: int
+    rope_base: float
+    norm_epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
+class Codes4:
+    """A matrix as 4-bit codes: weight = d * code + m for each group of 32 along the input.
+
+    codes: int8, (outputs, inputs), 0..15. d, m: fp32, (outputs, inputs / 32).
+    """
+
+    codes: torch.Tensor
+    d: torch.Tensor
+    m: torch.Tensor
+
+    def dequantised(self) -> torch.Tensor:
+        """The matrix in fp32."""
+        grouped = self.codes.view(*self.d.shape, GROUP).float()
+        return (grouped * self.d[..., None] + self.m[..., None]).view(self.codes.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Codes8:
+    """A matrix as 8-bit codes: weight = d * code.
+
+    codes: int8, (rows, columns). d: fp32, (rows, columns / 32).
+    """
+
+    codes: torch.Tensor
+    d: torch.Tensor
+
+    def rows(self, ids: torch.Tensor) -> torch.Tensor:
+        """Some rows in fp32: (len(ids), columns)."""
+        d = self.d[ids]
+        return (self.codes[ids].view(*d.shape, GROUP) * d[..., None]).flatten(1)
+
+    def dequantised(self) -> torch.Tensor:
+        """The matrix in fp32."""
+        return (self.codes.view(*self.d.shape, GROUP) * self.d[..., None]).flatten(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One block. Matrices that read the same input are stacked: q, k, v and gate, up."""
+
+    attention_norm: torch.Tensor
+    qkv: Codes4
+    attention_out: Codes4
+    feed_norm: torch.Tensor
+    gate_up: Codes4
+    down: Codes4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """All of a model. The embedding is the output head too."""
+
+    architecture: Architecture
+    embedding: Codes8
+    layers: tuple[Layer, ...]
+    final_norm: torch.Tensor
+
+
+def load_weights(reader: GGUFReader) -> Weights:
+    """Read the weights of an opened file.
+
+    Raises:
+        ModelFileError: the file's architecture or formats are not those described here.
+    """
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    try:
+        architecture = _architecture(reader)
+        return Weights(
+            architecture=architecture,
+            embedding=_codes8(tensors["token_embd.weight"]),
+            layers=tuple(_layer(tensors, f"blk.{i}.") for i in range(architecture.layers)),
+            final_norm=_vector(tensors["output_norm.weight"]),
+        )
+    except KeyError as error:
+        msg = "the file lacks a tensor or a field of the llama architecture"
+        raise ModelFileError(msg) from error
+
+
+def _architecture(reader: GGUFReader) -> Architecture:
+    def field(name: str) -> Any:  # noqa: ANN401 -- gguf is untyped
+        return reader.fields[name].contents()
+
+    if field("general.architecture") != "llama" or "output.weight" in {
+        tensor.name for tensor in reader.tensors
+    }:
+        msg = "the file is not a llama model with a tied head"
+        raise ModelFileError(msg)
+    heads, width = field("llama.attention.head_count"), field("llama.embedding_length")
+    return Architecture(
+        layers=field("llama.block_count"),
+        width=width,
+        hidden=field("llama.feed_forward_length"),
+        heads=heads,
+        kv_heads=field("llama.attention.head_count_kv"),
+        head=width // heads,
+        vocabulary=field("llama.vocab_size"),
+        context_tokens=field("llama.context_length"),
+        rope_base=field("llama.rope.freq_base"),
+        norm_epsilon=field("llama.attention.layer_norm_rms_epsilon"),
+    )
+
+
+def _layer(tensors: dict[str, Any], prefix: str) -> Layer:
+    def codes(*names: str) -> Codes4:
+        parts = [_codes4(tensors[f"{prefix}{name}.weight"]) for name in names]
+        return Codes4(
+            torch.cat([part.codes for part in parts]),
+            torch.cat([part.d for part in parts]),
+            torch.cat([part.m for part in parts]),
+        )
+
+    return Layer(
+        attention_norm=_vector(tensors[f"{prefix}attn_norm.weight"]),
+        qkv=codes("attn_q", "attn_k", "attn_v"),
+        attention_out=codes("attn_output"),
+        feed_norm=_vector(tensors[f"{prefix}ffn_norm.weight"]),
+        gate_up=codes("ffn_gate", "ffn_up"),
+        down=codes("ffn_down"),
+    )
+
+
+def _vector(tensor: Any) -> torch.Tensor:  # noqa: ANN401 -- gguf is untyped
+    return torch.from_numpy(np.array(dequantize(tensor.data, tensor.tensor_type)))
+
+
+def _codes4(tensor: Any) -> Codes4:  # noqa: ANN401 -- gguf is untyped
+    """Take Q4_1 apart; quantise anything else to the same form."""
+    if tensor.tensor_type != GGMLQuantizationType.Q4_1:
+        return _quantised4(np.array(dequantize(tensor.data, tensor.tensor_type)))
+    blocks = tensor.data.reshape(tensor.data.shape[0], -1, _Q4_1_BYTES)
+    nibbles = blocks[..., 4:]
+    codes = np.concatenate([nibbles & 15, nibbles >> 4], axis=-1).astype(np.int8)
+    scales = np.ascontiguousarray(blocks[..., :4]).view(np.float16).astype(np.float32)
+    return Codes4(
+        torch.from_numpy(codes.reshape(codes.shape[0], -1)),
+        torch.from_numpy(scales[..., 0].copy()),
+        torch.from_numpy(scales[..., 1].copy()),
+    )
+
+
+def _quantised4(matrix: NDArray[np.float32]) -> Codes4:
+    groups = matrix.reshape(matrix.shape[0], -1, GROUP)
+    m = groups.min(axis=-1)
+    d = (groups.max(axis=-1) - m) / 15
+    steps = np.where(d > 0, d, 1)
+    codes = np.rint((groups - m[..., None]) / steps[..., None]).astype(np.int8)
+    return Codes4(
+        torch.from_numpy(codes.reshape(matrix.shape)), torch.from_numpy(d), torch.from_numpy(m)
+    )
+
+
+def _codes8(tensor: Any) -> Codes8:  # noqa: ANN401 -- gguf is untyped
+    if tensor.tensor_type != GGMLQuantizationType.Q8_0:
+        msg = "the file's embedding is not Q8_0"
+        raise ModelFileError(msg)
+    blocks = tensor.data.reshape(tensor.data.shape[0], -1, _Q8_0_BYTES)
+    codes = np.ascontiguousarray(blocks[..., 2:]).view(np.int8)
+    d = np.ascontiguousarray(blocks[..., :2]).view(np.float16).astype(np.float32)
+    return Codes8(torch.from_numpy(codes.reshape(codes.shape[0], -1)), torch.from_numpy(d[..., 0]))
