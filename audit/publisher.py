@@ -84,7 +84,7 @@ class _Under:
 
 
 class Publisher:
-    """Runs behind the appender. `published_at` is a monotonic time, for the interval."""
+    """Runs behind the appender; see the top of this file."""
 
     def __init__(
         self,
@@ -110,7 +110,6 @@ class Publisher:
         self._index = index
         self._executor = executor
         self._under: _Under | None = None
-        self._published_at = 0.0
         self._segment_begun = time.monotonic()
         self._wake = asyncio.Event()
         self.rows: dict[int, IndexRow] = {}
@@ -138,9 +137,12 @@ class Publisher:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            before = self._store.published
             pause_ms = self._settings.publish_interval_ms
             try:
                 await self.catch_up()
+                if self._store.published is before:
+                    continue  # nothing was due: the next event shall not wait
             except (Refusal, OSError, sqlite3.OperationalError) as failure:
                 if isinstance(failure, Refusal) and failure.reason is Reason.EVIDENCE_LOST:
                     log.critical("audit.evidence_lost", durable=self._wal.end)
@@ -245,7 +247,6 @@ class Publisher:
             await self._take_lock(under)
         await self._blocking(lambda: self._finish(under))
         self._under = None
-        self._published_at = time.monotonic()
 
     async def _begin(self) -> _Under:
         loop = asyncio.get_running_loop()

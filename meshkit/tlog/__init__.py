@@ -2,7 +2,7 @@
 
     merkle       RFC 9162 hashes and proofs          note        C2SP signed notes, verifier keys
     tiles        C2SP tlog-tiles paths and growth    checkpoint  checkpoints and proof files
-    receipts     what a caller keeps
+    receipts     what a caller keeps                 whole       a log, every byte of it
 
 docs/audit.md tells how the parts make a log.
 """
@@ -60,6 +60,7 @@ from meshkit.tlog.tiles import (
     tile_path,
     tiles_of,
 )
+from meshkit.tlog.whole import LogChecked, LogInvalid, check_log
 
 __all__ = [
     "EMPTY_ROOT",
@@ -70,6 +71,8 @@ __all__ = [
     "Edge",
     "HashReader",
     "ListHashes",
+    "LogChecked",
+    "LogInvalid",
     "NoteInvalid",
     "Proof",
     "ProofInvalid",
@@ -77,6 +80,7 @@ __all__ = [
     "TileHashes",
     "VerifierKey",
     "bundle_path",
+    "check_log",
     "check_proof",
     "check_receipt",
     "checkpoint_text",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 __all__ = [
+    "ENTRIES",
     "ENTRY_BYTES_MAX",
     "TILE_HEIGHT",
     "TILE_WIDTH",
@@ -37,6 +38,7 @@ __all__ = [
     "entry_hashes",
     "parse_tile_path",
     "tile_path",
+    "tile_root",
     "tiles_of",
 ]
 
@@ -128,7 +130,7 @@ def decode_bundle(data: bytes, width: int) -> list[bytes]:
     return entries
 
 
-def _tile_root(hashes: Sequence[bytes]) -> bytes:
+def tile_root(hashes: Sequence[bytes]) -> bytes:
     """Hash a full power of two of sibling nodes into their common ancestor."""
     row = hashes
     while len(row) > 1:
@@ -141,7 +143,7 @@ def _subtrees(hashes: Sequence[bytes]) -> Iterator[bytes]:
     at = 0
     while at < len(hashes):
         span = 1 << ((len(hashes) - at).bit_length() - 1)
-        yield _tile_root(hashes[at : at + span])
+        yield tile_root(hashes[at : at + span])
         at += span
 
 
@@ -174,7 +176,7 @@ class Edge:
             for at in range(0, len(row) - TILE_WIDTH + 1, TILE_WIDTH):
                 full = row[at : at + TILE_WIDTH]
                 files.append((tile_path(level, number), b"".join(full)))
-                above.append(_tile_root(full))
+                above.append(tile_root(full))
                 number += 1
             rest = tuple(row[len(above) * TILE_WIDTH :])
             if rest and below:
@@ -222,7 +224,7 @@ class TileHashes:
         width = min(TILE_WIDTH, nodes - number * TILE_WIDTH)
         data = self._reader.tile(tile_level, number, width)
         count = 1 << inner
-        return _tile_root(
+        return tile_root(
             [data[at * HASH_BYTES : (at + 1) * HASH_BYTES] for at in range(offset, offset + count)]
         )
 
