@@ -1,6 +1,6 @@
 """Client for a Sealgate gateway: async and sync, typed errors, receipts one can check.
 
-    async with AsyncClient.from_folder("localhost:50051", "tls/", vkey=vkey) as client:
+    async with AsyncClient("localhost:50051", tls="tls/", vkey=vkey) as client:
         result = await client.chat("What is a mesh?", model="smollm2-135m-instruct")
         print(result.text, result.receipt.index)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from sealgate._connect import Connection, Pem, folder_files
+from sealgate._connect import Connection, Pem
 from sealgate._shape import ChatOptions, ChatResult, Fold, Prepared, Tries, prepared
 
 if TYPE_CHECKING:
@@ -23,9 +23,10 @@ class BaseClient:
         self,
         target: str,
         *,
-        ca: Pem,
-        cert: Pem,
-        key: Pem,
+        tls: str | Path | None = None,
+        ca: Pem | None = None,
+        cert: Pem | None = None,
+        key: Pem | None = None,
         token: str = "",
         vkey: str | None = None,
         timeout_s: float = 120.0,
@@ -37,9 +38,10 @@ class BaseClient:
 
         Args:
             target: host:port of the gateway.
-            ca: Of the gateway's certificate: PEM as bytes, or the path of a file.
-            cert: The client's own, ECDSA: the same.
-            key: Of `cert`: the same.
+            tls: Folder with `ca.pem`, `client.pem` and `client.key`, as the appliance writes it; or
+            ca: of the gateway's certificate: PEM as bytes, or the path of a file; and
+            cert: the client's own, ECDSA: the same; and
+            key: of `cert`: the same.
             token: JWT of the user on whose behalf calls are made.
             vkey: The audit log's verifier key. With it, every answer's receipt is checked, and an
                 answer without a sound one is a ReceiptError.
@@ -49,30 +51,15 @@ class BaseClient:
                 unless asked for.
             retry_wait_ms_max: The longest pause before one.
             server_name: The name in the gateway's certificate, if `target` has another.
+
+        Raises:
+            TypeError: neither a folder nor all of ca, cert and key were given.
         """
-        self._connection = Connection(
-            target=target, ca=ca, cert=cert, key=key, server_name=server_name
-        )
+        self._connection = Connection.of(target, tls, (ca, cert, key), server_name=server_name)
         self._token = token
         self._vkey = vkey
         self._timeout_s = timeout_s
         self._retries = (retries, retry_wait_ms_max)
-
-    @classmethod
-    def from_folder(
-        cls,
-        target: str,
-        folder: str | Path,
-        *,
-        token: str = "",
-        vkey: str | None = None,
-        server_name: str | None = None,
-    ) -> Self:
-        """Use `ca.pem`, `client.pem` and `client.key` of a folder, as the appliance writes it."""
-        ca, cert, key = folder_files(folder)
-        return cls(
-            target, ca=ca, cert=cert, key=key, token=token, vkey=vkey, server_name=server_name
-        )
 
     def _begun(
         self,

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 
-__all__ = ["Connection", "Pem", "folder_files"]
+__all__ = ["Connection", "Pem"]
 
 Pem = str | Path | bytes
 """PEM itself, as bytes, or the path of a file with it."""
 
 _RECEIVE_BYTES_MAX = 16 * 1_024 * 1_024
-
-
-def folder_files(folder: str | Path) -> tuple[Path, Path, Path]:
-    """Return where CA, certificate and key are in a client's TLS folder."""
-    at = Path(folder)
-    return at / "ca.pem", at / "client.pem", at / "client.key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +25,31 @@ class Connection:
     cert: Pem
     key: Pem
     server_name: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        target: str,
+        tls: str | Path | None,
+        pems: tuple[Pem | None, Pem | None, Pem | None],
+        *,
+        server_name: str | None,
+    ) -> Self:
+        """Take a folder, or CA, certificate and key one by one.
+
+        Raises:
+            TypeError: neither was given, or both.
+        """
+        if tls is not None and not any(pems):
+            at = Path(tls)
+            pems = (at / "ca.pem", at / "client.pem", at / "client.key")
+        elif tls is not None:
+            pems = (None, None, None)
+        ca, cert, key = pems
+        if ca is None or cert is None or key is None:
+            msg = "give tls=FOLDER, or all of ca, cert and key"
+            raise TypeError(msg)
+        return cls(target=target, ca=ca, cert=cert, key=key, server_name=server_name)
 
     def credentials(self) -> grpc.ChannelCredentials:
         """Make mutual TLS credentials. Raises OSError: a file cannot be read."""

@@ -1,6 +1,6 @@
 """An auditor's reads from the audit service: records, checkpoints, proofs.
 
-    async with AsyncAuditReader.from_folder("localhost:50055", "tls/") as audit:
+    async with AsyncAuditReader("localhost:50055", tls="tls/") as audit:
         records = await audit.records("", call_id=call_id)
 
 What comes back is a claim: `meshkit.tlog` checks it (`sealgate audit prove` writes the proof files
@@ -16,7 +16,7 @@ import grpc
 
 from meshkit.contract import Checkpoint, Phase, Record
 from meshkit.tlog import NoteInvalid, VerifierKey, open_checkpoint, parse_checkpoint
-from sealgate._connect import Connection, Pem, folder_files
+from sealgate._connect import Connection, Pem
 from sealgate.errors import InternalError, ReceiptError, error_of_rpc
 from sealgate.v1 import audit_pb2 as pb
 from sealgate.v1.audit_pb2_grpc import AuditServiceStub
@@ -47,9 +47,10 @@ class AsyncAuditReader:
         self,
         target: str,
         *,
-        ca: Pem,
-        cert: Pem,
-        key: Pem,
+        tls: str | Path | None = None,
+        ca: Pem | None = None,
+        cert: Pem | None = None,
+        key: Pem | None = None,
         vkey: str | None = None,
         timeout_s: float = 30.0,
         server_name: str | None = None,
@@ -58,32 +59,22 @@ class AsyncAuditReader:
 
         Args:
             target: host:port of the audit service.
-            ca: Of its certificate: PEM as bytes, or the path of a file.
-            cert: The auditor's own: the same.
-            key: Of `cert`: the same.
+            tls: Folder with `ca.pem`, `client.pem` and `client.key`; or
+            ca: of the service's certificate: PEM as bytes, or the path of a file; and
+            cert: the auditor's own, ECDSA: the same; and
+            key: of `cert`: the same.
             vkey: The log's verifier key. With it, a checkpoint's signature is checked.
             timeout_s: For each call.
             server_name: The name in the service's certificate, if `target` has another.
+
+        Raises:
+            TypeError: neither a folder nor all of ca, cert and key were given.
+            ValueError: `vkey` is malformed.
         """
-        self._connection = Connection(
-            target=target, ca=ca, cert=cert, key=key, server_name=server_name
-        )
+        self._connection = Connection.of(target, tls, (ca, cert, key), server_name=server_name)
         self._vkey = None if vkey is None else VerifierKey.parse(vkey)
         self._timeout_s = timeout_s
         self._channel: grpc.aio.Channel | None = None
-
-    @classmethod
-    def from_folder(
-        cls,
-        target: str,
-        folder: str | Path,
-        *,
-        vkey: str | None = None,
-        server_name: str | None = None,
-    ) -> Self:
-        """Use `ca.pem`, `client.pem` and `client.key` of a folder."""
-        ca, cert, key = folder_files(folder)
-        return cls(target, ca=ca, cert=cert, key=key, vkey=vkey, server_name=server_name)
 
     async def records(
         self, tenant: str = "", *, call_id: bytes | None = None, trace_id: bytes | None = None

@@ -140,11 +140,11 @@ async def test_models_fail_typed_too(connect, gateway):
 
 
 async def test_nobody_there_is_unavailable_without_a_reason(tls):
-    async with AsyncClient.from_folder("localhost:1", tls) as client:
+    async with AsyncClient("localhost:1", tls=tls) as client:
         with pytest.raises(UnavailableError) as caught:
             await client.chat("x", model="echo")
     assert caught.value.reason is None
-    with Client.from_folder("localhost:1", tls) as client, pytest.raises(UnavailableError):
+    with Client("localhost:1", tls=tls) as client, pytest.raises(UnavailableError):
         client.models()
 
 
@@ -211,7 +211,7 @@ async def test_closing_a_stream_cancels_the_call(connect, gateway):
 
 async def test_a_cancelled_task_cancels_its_call(port, tls, gateway):
     gateway.pause_s = 0.05
-    async with AsyncClient.from_folder(f"localhost:{port}", tls) as client:
+    async with AsyncClient(f"localhost:{port}", tls=tls) as client:
         task = asyncio.create_task(drained(client.stream("word " * 500, model="echo")))
         await asyncio.to_thread(gateway.asked.wait, 5)
         task.cancel()
@@ -266,6 +266,12 @@ async def test_what_is_no_conversation_is_refused_before_it_is_sent(connect, gat
         await connect().chat(messages, model="echo")
     assert "canary" not in str(caught.value)
     assert not gateway.seen
+
+
+@pytest.mark.parametrize("given", [{}, {"ca": b"x"}, {"tls": ".", "ca": b"x"}])
+def test_a_client_without_certificates_is_a_type_error(given):
+    with pytest.raises(TypeError, match="tls=FOLDER"):
+        Client("localhost:1", **given)
 
 
 async def test_an_unknown_option_is_a_type_error(connect):
