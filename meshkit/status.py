@@ -27,9 +27,8 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, Re
 from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
-from meshkit.contract import Reason, Receipt, Refusal
-from meshkit.wire import receipt_from_wire, receipt_to_wire
-from sealgate.v1 import common_pb2
+from meshkit.contract import Reason, Refusal
+from meshkit.wire import receipt_from_bytes, receipt_to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,8 +72,13 @@ class Told(NamedTuple):
 class RpcFailure(Protocol):
     """What `grpc.aio.AioRpcError` and the synchronous `grpc.RpcError` of a call have in common."""
 
-    def code(self) -> StatusCode: ...  # noqa: D102
-    def trailing_metadata(self) -> Iterable[Any] | None: ...  # noqa: D102
+    def code(self) -> StatusCode:
+        """Tell the status code."""
+        ...
+
+    def trailing_metadata(self) -> Iterable[Any] | None:
+        """Tell the trailers: pairs of name and value."""
+        ...
 
 
 def code_of(reason: Reason) -> StatusCode:  # noqa: C901 -- one list, one match
@@ -124,8 +128,7 @@ def to_status(refusal: Refusal) -> Told:
         (DETAILS_TRAILER, _details(refusal.reason, refusal.field, refusal.retry_after_ms)),
     )
     if refusal.receipt is not None:
-        receipt = receipt_to_wire(refusal.receipt).SerializeToString()
-        trailers = (*trailers, (RECEIPT_TRAILER, receipt))
+        trailers = (*trailers, (RECEIPT_TRAILER, receipt_to_bytes(refusal.receipt)))
     return Told(code_of(refusal.reason), refusal.reason.value, trailers)
 
 
@@ -140,7 +143,8 @@ def from_rpc_error(error: RpcFailure, *, down: Reason = Reason.INTERNAL) -> Refu
     trailers = dict(error.trailing_metadata() or ())
     code = error.code()
     refusal = _typed(trailers.get(DETAILS_TRAILER), code) or Refusal(_reason_of(code, down))
-    refusal.receipt = _receipt(trailers.get(RECEIPT_TRAILER))
+    receipt = trailers.get(RECEIPT_TRAILER)
+    refusal.receipt = receipt_from_bytes(receipt) if isinstance(receipt, bytes) else None
     return refusal
 
 
@@ -195,15 +199,6 @@ def _delay_ms(retry: RetryInfo) -> int | None:
         return None
     delay_ms: int = retry.retry_delay.ToMilliseconds()
     return min(max(0, delay_ms), RETRY_AFTER_MS_MAX)
-
-
-def _receipt(raw: str | bytes | None) -> Receipt | None:
-    if not isinstance(raw, bytes):
-        return None
-    try:
-        return receipt_from_wire(common_pb2.Receipt.FromString(raw))
-    except DecodeError:
-        return None
 
 
 _REASONS = {

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from google.protobuf.message import DecodeError
+
 from meshkit.contract import (
     Direction,
     FindingCount,
@@ -42,7 +44,9 @@ __all__ = [
     "model_to_wire",
     "parameters_from_wire",
     "parameters_to_wire",
+    "receipt_from_bytes",
     "receipt_from_wire",
+    "receipt_to_bytes",
     "receipt_to_wire",
     "usage_from_wire",
     "usage_to_wire",
@@ -221,3 +225,16 @@ def receipt_to_wire(receipt: Receipt) -> pb.Receipt:
 def receipt_from_wire(receipt: pb.Receipt) -> Receipt:
     """Convert a receipt. Nothing is checked: `meshkit.tlog.check_receipt` does."""
     return Receipt(**{name: getattr(receipt, name) for name in _RECEIPT_FIELDS})
+
+
+def receipt_to_bytes(receipt: Receipt) -> bytes:
+    """Serialise a receipt, as it travels in the trailer `sealgate-receipt-bin`."""
+    return receipt_to_wire(receipt).SerializeToString()
+
+
+def receipt_from_bytes(raw: bytes) -> Receipt | None:
+    """Read a serialised receipt; None if it is none."""
+    try:
+        return receipt_from_wire(pb.Receipt.FromString(raw))
+    except DecodeError:
+        return None
