@@ -64,7 +64,7 @@ class Health:
     async def List(
         self,
         request: HealthListRequest,  # noqa: ARG002 -- gRPC's signature
-        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002
+        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002 -- the same
     ) -> HealthListResponse:
         """Tell how each is now."""
         statuses = {n: HealthCheckResponse(status=self._status(n)) for n in self._names}
