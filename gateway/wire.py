@@ -91,7 +91,7 @@ def read_chat(request: pb.ChatRequest, arrival: Arrival, actor: Actor, purpose: 
 def read_purpose(header: str | None) -> str:
     """Check `sealgate-purpose`. Raises Refusal: INVALID_FIELD."""
     purpose = header or ""
-    _demand(_PURPOSE.fullmatch(purpose) is not None, "sealgate-purpose")
+    _demand(_PURPOSE.fullmatch(purpose) is not None, "purpose")
     return purpose
 
 

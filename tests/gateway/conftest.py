@@ -90,11 +90,16 @@ class House:
     port: int = 0
 
     @asynccontextmanager
-    async def caller(self, uri=ASSISTANT, **issue):
+    async def raw_caller(self, uri=ASSISTANT, **issue):
         holder = CertificateHolder(self.authority.issue(uri, **issue))
         async with grpc.aio.secure_channel(
             f"localhost:{self.port}", holder.channel_credentials()
         ) as channel:
+            yield channel
+
+    @asynccontextmanager
+    async def caller(self, uri=ASSISTANT, **issue):
+        async with self.raw_caller(uri, **issue) as channel:
             yield GatewayServiceStub(channel)
 
 
