@@ -1,0 +1,134 @@
+"""SmolLM2 itself, through the service, as a gateway would ask it."""
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+
+from meshkit.contract import Ended, FinishReason, Generated, Reason, Refusal
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+STORY = "Tell me a long story about a lighthouse keeper."
+
+
+async def test_it_knows_the_capital_of_france(smollm) -> None:
+    text, ended, pieces = await smollm.ask("What is the capital of France?", max_tokens=24)
+
+    assert "Paris" in text
+    assert ended.finish_reason is FinishReason.STOP
+    assert ended.usage.prompt_tokens == 37
+    assert sum(piece.tokens for piece in pieces) == ended.usage.completion_tokens
+
+
+async def test_equal_seeds_give_equal_answers_alone_and_in_company(smollm) -> None:
+    drawn = {"max_tokens": 24, "temperature": 0.9, "top_p": 0.95, "seed": 7}
+    alone, *_ = await smollm.ask(STORY, **drawn)
+    together = await asyncio.gather(
+        smollm.ask(STORY, **drawn),
+        smollm.ask("Count to one hundred.", max_tokens=30, temperature=1.0, seed=1),
+        smollm.ask("List the planets, please, and say how large each is.", max_tokens=9),
+        smollm.ask(STORY, **drawn),
+    )
+
+    assert together[0][0] == together[3][0] == alone
+    assert (await smollm.ask(STORY, **drawn | {"seed": 8}))[0] != alone
+
+
+async def test_two_callers_are_answered_at_the_same_time(smollm) -> None:
+    order = []
+
+    async def caller(name: str) -> None:
+        async for item in smollm.stream(STORY, max_tokens=40, temperature=0.5, seed=3):
+            order.append((name, item))  # noqa: PERF401 -- interleaved with the other caller's
+
+    await asyncio.gather(caller("a"), caller("b"))
+
+    first_of_b = next(at for at, (name, _) in enumerate(order) if name == "b")
+    end_of_a = next(
+        at for at, (name, item) in enumerate(order) if name == "a" and isinstance(item, Ended)
+    )
+    assert first_of_b < end_of_a / 2
+
+
+async def test_closing_the_iterator_stops_the_engine(smollm) -> None:
+    engine = smollm.service
+    async with aclosing(smollm.stream(STORY, max_tokens=1_000)) as items:
+        async for _ in items:
+            break
+    at_close = engine.generated_tokens
+    await asyncio.sleep(0.5)
+    settled = engine.generated_tokens
+    await asyncio.sleep(0.5)
+
+    # One step may have been under way.
+    assert settled - at_close <= 1
+    assert engine.generated_tokens == settled
+
+
+async def test_cancelling_the_task_stops_the_engine(smollm) -> None:
+    task = asyncio.create_task(smollm.ask(STORY, max_tokens=1_000))
+    before = smollm.service.generated_tokens
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    at_cancel = smollm.service.generated_tokens
+    await asyncio.sleep(0.5)
+
+    assert before < at_cancel < before + 500
+    assert smollm.service.generated_tokens - at_cancel <= 1
+
+
+async def test_a_stop_sequence_ends_the_answer_before_it(smollm) -> None:
+    text, ended, _ = await smollm.ask(
+        "What is the capital of France?", max_tokens=24, stop=(" is Par",)
+    )
+
+    assert text == "The capital of France"
+    assert ended.finish_reason is FinishReason.STOP
+
+
+async def test_max_tokens_ends_the_answer(smollm) -> None:
+    _, ended, _ = await smollm.ask(STORY, max_tokens=5)
+
+    assert ended.finish_reason is FinishReason.LENGTH
+    assert ended.usage.completion_tokens == 5
+
+
+async def test_characters_of_many_tokens_come_whole(smollm) -> None:
+    text, _, pieces = await smollm.ask("请用中文回答：你好吗？", max_tokens=20)
+
+    assert "你好" in text
+    assert "👏" in text
+    assert "\ufffd" not in text
+    assert sum(piece.tokens for piece in pieces) > len(text)
+
+
+async def test_a_long_prompt_is_read_in_chunks_and_remembered(smollm) -> None:
+    prompt = f"Remember the word zebra. {'The weather was mild. ' * 150}\n"
+    text, ended, _ = await smollm.ask(f"{prompt}Which word should you remember?", max_tokens=30)
+
+    assert ended.usage.prompt_tokens > 2 * 256
+    assert "zebra" in text
+
+
+async def test_a_prompt_longer_than_the_context_is_refused(smollm) -> None:
+    with pytest.raises(Refusal) as caught:
+        await smollm.ask("word " * 5_000)
+
+    assert (caught.value.reason, caught.value.field) == (Reason.INVALID_FIELD, "messages")
+
+
+async def test_an_answer_ends_where_the_context_does(smollm) -> None:
+    _, ended, _ = await smollm.ask("The weather was mild. " * 395, max_tokens=500)
+
+    assert ended.finish_reason is FinishReason.LENGTH
+    assert ended.usage.prompt_tokens + ended.usage.completion_tokens == 2_048
+
+
+async def test_pieces_are_generated_and_the_end_comes_last(smollm) -> None:
+    items = [item async for item in smollm.stream("Say hi.", max_tokens=6)]
+
+    assert all(isinstance(item, Generated) for item in items[:-1])
+    assert isinstance(items[-1], Ended)
