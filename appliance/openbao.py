@@ -281,7 +281,8 @@ async def _stop(process: asyncio.subprocess.Process, stop_ms: int) -> None:
         return
     process.terminate()
     try:
-        await asyncio.wait_for(process.wait(), stop_ms / 1_000)
+        async with asyncio.timeout(stop_ms / 1_000):
+            await process.wait()
     except TimeoutError:
         log.warning("openbao.killed", stop_ms=stop_ms)
         with suppress(ProcessLookupError):

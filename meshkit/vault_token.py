@@ -155,8 +155,10 @@ class Token:
         """Renew for ever. Run by `live_token`."""
         wait_s = self._lease_s * _RENEW_AT
         while True:
+            # Not wait_for, which in Python 3.11 loses a cancellation that comes with the event.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._doubted.wait(), max(wait_s, _SHORTEST_WAIT_S))
+                async with asyncio.timeout(max(wait_s, _SHORTEST_WAIT_S)):
+                    await self._doubted.wait()
                 # A policy that says no looks like a lost token: never check it in a tight loop.
                 await asyncio.sleep(min(_RETRY_WAIT_S, self._lease_s * _RENEW_AT))
             self._doubted.clear()
