@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from sealgate._connect import Connection, Pem
 from sealgate._shape import ChatOptions, ChatResult, Fold, Prepared, Tries, prepared
@@ -60,6 +60,13 @@ class BaseClient:
         self._vkey = vkey
         self._timeout_s = timeout_s
         self._retries = (retries, retry_wait_ms_max)
+
+    @classmethod
+    def from_folder(
+        cls, target: str, folder: str | Path, *, token: str = "", vkey: str | None = None
+    ) -> Self:
+        """Make a client of `ca.pem`, `client.pem` and `client.key` in a folder."""
+        return cls(target, tls=folder, token=token, vkey=vkey)
 
     def _begun(
         self,

@@ -76,6 +76,11 @@ class AsyncAuditReader:
         self._timeout_s = timeout_s
         self._channel: grpc.aio.Channel | None = None
 
+    @classmethod
+    def from_folder(cls, target: str, folder: str | Path, *, vkey: str | None = None) -> Self:
+        """Make a reader of `ca.pem`, `client.pem` and `client.key` in a folder."""
+        return cls(target, tls=folder, vkey=vkey)
+
     async def records(
         self, tenant: str = "", *, call_id: bytes | None = None, trace_id: bytes | None = None
     ) -> tuple[Record, ...]:
