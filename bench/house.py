@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bench.children import child, cores
+from bench.children import WORK, child, cores
 from bench.load import Run, channel, drive
 from bench.workload import prompt
 from sealgate.v1 import common_pb2, gateway_pb2
@@ -85,8 +85,9 @@ def check(answer: gateway_pb2.ChatResponse, tier: int) -> None:
 
 
 @asynccontextmanager
-async def appliance(**options: Any) -> AsyncIterator[Caller]:  # noqa: ANN401 -- passed on as JSON
+async def appliance(*, tokens_per_s: float = 0.0) -> AsyncIterator[Caller]:
     """Run the appliance with the null engine on the server's core; everything else is on."""
+    options = {"folder": str(WORK / "appliance"), "tokens_per_s": tokens_per_s}
     async with child("appliance", options, pinned_to=cores()[0]) as process:
         told = await process.told()
         tls = Path(told["tls"])

@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import json
 import os
+import shutil
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,11 +19,14 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from bench.children import pin_as_told
+from bench.micro import Effort
 from meshkit import counters
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
+
+    Step = Callable[[Effort], Awaitable[list[float]]]
 
 ECHO_METHOD = "/bench.Echo/Call"
 
@@ -53,6 +57,33 @@ async def echo(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
 
 
 @asynccontextmanager
+async def appliance(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """Run the true appliance, everything on, over an engine without a model.
+
+    Options: `folder`, made anew; `tokens_per_s` of a stream, 0 for as fast as it goes.
+    """
+    house, settings = (
+        importlib.import_module(f"appliance.{name}") for name in ("house", "settings")
+    )
+    engine = importlib.import_module("bench.engine").ProseEngine(
+        tokens_per_s=options["tokens_per_s"]
+    )
+    shutil.rmtree(options["folder"], ignore_errors=True)
+    wanted = settings.ApplianceSettings.model_validate(
+        {"data_dir": options["folder"], "gateway_port": 0, "audit_port": 0}
+    )
+    async with house.appliance(wanted, engine=engine) as running:
+        yield {"port": running.port, "tls": str(running.tls)}
+
+
+@asynccontextmanager
+async def engine(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """Measure the engine by itself. Options: those of `bench.engine.cost_alone_us`."""
+    cost = await importlib.import_module("bench.engine").cost_alone_us(**options)
+    yield {"us_per_token": cost}
+
+
+@asynccontextmanager
 async def audit(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
     """Serve the audit service by itself. Options: `folder`, for its log and certificates."""
     part = importlib.import_module("bench.audit_server")
@@ -62,8 +93,12 @@ async def audit(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
 
 @asynccontextmanager
 async def small(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-    """Measure the small steps. Options: those of `bench.small.measure_small`."""
-    yield await importlib.import_module("bench.small").measure_small(**options)
+    """Measure steps in this very process. Options: `wanted` names, `seconds`, `repeats`."""
+    steps: dict[str, Step] = {}
+    for part in ("bench.small", "bench.inside"):
+        steps |= importlib.import_module(part).STEPS
+    effort = Effort(options["seconds"], options["repeats"])
+    yield {name: await steps[name](effort) for name in options["wanted"]}
 
 
 def _credentials(ca: Path, chain: Path, key: Path) -> grpc.ServerCredentials:
@@ -75,8 +110,10 @@ def _credentials(ca: Path, chain: Path, key: Path) -> grpc.ServerCredentials:
 
 
 KINDS: dict[str, Callable[[dict[str, Any]], AbstractAsyncContextManager[dict[str, Any]]]] = {
+    "appliance": appliance,
     "audit": audit,
     "echo": echo,
+    "engine": engine,
     "small": small,
 }
 

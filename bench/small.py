@@ -5,12 +5,10 @@ Runs in a process of its own, pinned to the server's core (`python -m bench.serv
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from audit.payloads import PURPOSE, payload_aad, payload_bytes
 from bench.house import request
-from bench.micro import per_await_us, per_call_us
 from bench.parts import DIGEST, TENANT, MemoryKeys, actor, arrival, asked, scope
 from bench.workload import answer, prompt
 from gateway.run import RELEASED, Answer, committed
@@ -35,18 +33,12 @@ from sealgate.v1 import gateway_pb2
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from bench.micro import Effort
+
 FOUND = tuple(
     FindingCount(direction=Direction.PROMPT, type=kind, subtype="", action="mask", count=1)
     for kind in ("PERSON", "CREDIT_CARD")
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How long to measure: see `bench.micro`."""
-
-    seconds: float
-    repeats: int
 
 
 async def commit(effort: Effort) -> list[float]:
@@ -59,7 +51,7 @@ async def commit(effort: Effort) -> list[float]:
         committed(answer_bytes(text))
         committed(answer_bytes(text))
 
-    return per_call_us(call, seconds=effort.seconds, repeats=effort.repeats)
+    return effort.per_call_us(call)
 
 
 async def seal(effort: Effort) -> list[float]:
@@ -72,7 +64,7 @@ async def seal(effort: Effort) -> list[float]:
             plaintext = payload_bytes(event)
             await keys.seal(tenant=TENANT, purpose=PURPOSE, plaintext=plaintext, aad=aad)
 
-        return await per_await_us(call, seconds=effort.seconds, repeats=effort.repeats)
+        return await effort.per_await_us(call)
 
 
 async def serialise(effort: Effort) -> list[float]:
@@ -84,7 +76,7 @@ async def serialise(effort: Effort) -> list[float]:
         read_chat(gateway_pb2.ChatRequest.FromString(raw), door, caller, "")
         whole_answer(told).SerializeToString()
 
-    return per_call_us(call, seconds=effort.seconds, repeats=effort.repeats)
+    return effort.per_call_us(call)
 
 
 STEPS: dict[str, Callable[[Effort], Awaitable[list[float]]]] = {
@@ -92,14 +84,6 @@ STEPS: dict[str, Callable[[Effort], Awaitable[list[float]]]] = {
     "step_seal_us": seal,
     "step_serialise_us": serialise,
 }
-
-
-async def measure_small(
-    wanted: list[str], *, seconds: float, repeats: int
-) -> dict[str, list[float]]:
-    """Measure these steps one after another: microseconds of CPU, one mean a repeat."""
-    effort = Effort(seconds, repeats)
-    return {name: await STEPS[name](effort) for name in STEPS if name in wanted}
 
 
 def outcome(number: int) -> Event:

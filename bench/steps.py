@@ -17,7 +17,16 @@ from bench.governed import watched
 if TYPE_CHECKING:
     from bench.plan import Plan
 
-SMALL = ("step_commit_us", "step_seal_us", "step_serialise_us")
+SMALL = (
+    "step_screen_us",
+    "step_screen_again_us",
+    "step_release_us",
+    "holdback_chars",
+    "step_commit_us",
+    "step_seal_us",
+    "step_append_us",
+    "step_serialise_us",
+)
 NAMES = SMALL
 
 

@@ -1,6 +1,6 @@
 """What is asked and answered in the benchmarks: English of exactly 200 characters. PURE.
 
-`prompt(n)` and `answer(n)` are functions of `n` alone and differ from one another in every sentence,
+`prompt(n)` and `answer(n)` are functions of `n` alone and differ from one another in each sentence,
 so that no memo of sentences can answer for them. A prompt holds two findings: a person's name, so
 that the name model has to be asked, and a card number of a test range with a valid check digit. An
 answer names a person too: the model is asked both ways.
