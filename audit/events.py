@@ -315,9 +315,10 @@ def parse_leaf(leaf: bytes) -> Leaf:
     """
     try:
         return _read(json.loads(leaf))
-    except (KeyError, TypeError) as unfit:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        # Without the cause: its text may quote the leaf.
         msg = "leaf is not of this schema"
-        raise ValueError(msg) from unfit
+        raise ValueError(msg) from None
 
 
 def _read(whole: dict[str, Any]) -> Leaf:

@@ -16,7 +16,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meshkit.contract import Phase
+from meshkit.contract import Phase, Reason, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +76,8 @@ class Index:
     def _open(self) -> sqlite3.Connection:
         try:
             return self._connect()
+        except sqlite3.OperationalError:  # the disk is full or fails; what is there may be sound
+            raise Refusal(Reason.AUDIT_DOWN) from None
         except sqlite3.DatabaseError:
             # Not a database any more: the log has all that was in it.
             self._remove_files()
@@ -133,11 +135,18 @@ class Index:
         self.size += len(rows)
 
     def find(self, call_id: bytes, phase: Phase) -> Place | None:
-        """Return where an event is; about 10 µs."""
-        row = self._reader.execute(
-            "SELECT number, payload FROM calls WHERE call_id = ? AND phase = ?",
-            (call_id, _NUMBER[phase]),
-        ).fetchone()
+        """Return where an event is; about 10 µs.
+
+        Raises:
+            Refusal: AUDIT_DOWN, if the file cannot be read: the event may be there.
+        """
+        try:
+            row = self._reader.execute(
+                "SELECT number, payload FROM calls WHERE call_id = ? AND phase = ?",
+                (call_id, _NUMBER[phase]),
+            ).fetchone()
+        except sqlite3.Error:
+            raise Refusal(Reason.AUDIT_DOWN) from None
         return None if row is None else Place(row[0], phase, row[1])
 
     def by_call(self, tenant: str, call_id: bytes) -> list[Place]:

@@ -143,8 +143,11 @@ async def _running(
     publishes = asyncio.create_task(publisher.run(), name="audit-publish")
 
     def lost(task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
-            audit.close(Reason.EVIDENCE_LOST)
+        if task.cancelled():
+            return
+        failure = task.exception()
+        log.critical("audit.closed", kind=type(failure).__name__)
+        audit.close(failure.reason if isinstance(failure, Refusal) else Reason.AUDIT_DOWN)
 
     for task in (commits, publishes):
         task.add_done_callback(lost)

@@ -274,7 +274,8 @@ async def test_another_writers_checkpoint_in_the_lock_ends_this_one(world):
         stranger = SqliteLock(world.folder / "lock.sqlite")
         await stranger.replace(await stranger.load(), "somebody else's")
         async with asyncio.timeout(10):
-            while isinstance(answer := (await audit.append_many([make_outcome()]))[0], Appended):
+            # The publisher finds out in its own time.
+            while isinstance(answer := (await audit.append_many([make_outcome()]))[0], Appended):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert answer.reason is Reason.EVIDENCE_LOST
 

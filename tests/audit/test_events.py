@@ -1,0 +1,199 @@
+"""A leaf says what happened, canonically, and nothing that a person said."""
+
+import json
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audit.events import (
+    LogPart,
+    Pseudonyms,
+    check_event,
+    event_bytes,
+    leaf_bytes,
+    parse_leaf,
+    same_event,
+)
+from audit.payloads import payload_bytes, read_payload
+from meshkit.contract import (
+    Actor,
+    Connection,
+    Direction,
+    FindingCount,
+    FinishReason,
+    Message,
+    Payload,
+    Phase,
+    Reason,
+    Refusal,
+    Role,
+    Usage,
+)
+from tests.audit.world import commitment, make_event, make_intent, make_outcome
+
+NAMES = Pseudonyms(bytes(range(32)))
+PART = LogPart(producer="spiffe://x/service/gateway", received_us=1, retention="standard")
+
+labels = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,20}", fullmatch=True)
+numbers = st.integers(0, 2**53 - 1)
+texts = st.text(min_size=8, max_size=60)
+
+
+@st.composite
+def events(draw):
+    found = FindingCount(
+        direction=draw(st.sampled_from(Direction)), type=draw(labels), subtype="",
+        action="mask", count=draw(numbers),
+    )  # fmt: skip
+    return make_outcome(
+        actor=Actor(
+            spiffe_id="spiffe://example.org/tenant/acme/secretive-workload", tenant="acme",
+            workload="secretive-workload", user=draw(texts),
+        ),
+        connection=Connection(tls_version="TLSv1.3", peer_ip="192.0.2.77"),
+        action=draw(labels), outcome=draw(labels), model=draw(labels), purpose=draw(labels),
+        finish_reason=draw(st.sampled_from([None, *FinishReason])),
+        model_digest=draw(st.sampled_from([b"", bytes(32)])),
+        counts=(found,) * draw(st.integers(0, 3)),
+        usage=Usage(prompt_tokens=draw(numbers), completion_tokens=draw(numbers)),
+        prompt_received=commitment(b"raw"),
+        payload=Payload(
+            screened=(Message(Role.USER, draw(texts)),), released=draw(texts)
+        ),
+    )  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(events())
+def test_no_salt_no_text_and_no_name_is_in_a_leaf(event):
+    check_event(event)
+    leaf = leaf_bytes(event_bytes(event, NAMES), PART).decode()
+    for made in (event.prompt_received, event.prompt_screened, event.answer_delivered):
+        assert made.salt.hex() not in leaf
+        assert made.value.hex() in leaf
+    # Texts as JSON would spell them; what is left after the quotes.
+    for text in (event.payload.screened[0].content, event.payload.released, event.actor.user):
+        assert json.dumps(text, ensure_ascii=False) not in leaf
+    for name in ("acme", "secretive-workload", "192.0.2.77"):
+        assert f'"{name}' not in leaf
+        assert name not in (parse_leaf(leaf.encode()).event.get("actor", ""))
+
+
+@settings(max_examples=100, deadline=None)
+@given(events())
+def test_a_leaf_is_canonical_json_and_reads_back(event):
+    body = event_bytes(event, NAMES)
+    leaf = leaf_bytes(body, PART)
+    canonical = json.dumps(
+        json.loads(leaf), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    ).encode()
+    assert leaf == canonical
+    assert leaf.isascii()  # so that UTF-16 and UTF-8 order keys alike (RFC 8785, 3.2.3)
+    parsed = parse_leaf(leaf)
+    assert (parsed.call_id, parsed.phase) == (event.call_id, event.phase)
+    assert parsed.trace_id == event.trace.trace_id
+    assert parsed.tenant == NAMES.tenant("acme")
+
+
+@settings(max_examples=60, deadline=None)
+@given(events(), events())
+def test_a_repeat_is_told_from_another_event(one, other):
+    leaf = leaf_bytes(event_bytes(one, NAMES), PART)
+    assert same_event(leaf, event_bytes(one, NAMES))
+    assert not same_event(leaf, event_bytes(other, NAMES))
+    assert not same_event(leaf, event_bytes(one, NAMES)[:-1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(events())
+def test_a_payload_reads_back_with_its_salts(event):
+    opened = read_payload(payload_bytes(event))
+    assert opened.payload == event.payload
+    assert opened.salts["answer_delivered"] == event.answer_delivered.salt
+    assert opened.salts["prompt_received"] == event.prompt_received.salt
+    assert len(opened.salts) == 4
+
+
+def test_an_event_without_text_has_no_payload():
+    assert payload_bytes(make_event()) == b""
+    assert payload_bytes(make_intent()) != b""
+
+
+def test_pseudonyms_tell_tenants_users_and_keys_apart():
+    other = Pseudonyms(os.urandom(32))
+    names = {
+        NAMES.tenant("acme"), NAMES.tenant("globex"), NAMES.user("acme", "ada"),
+        NAMES.user("globex", "ada"), NAMES.workload("acme", "ada"), NAMES.user("acmea", "da"),
+        other.tenant("acme"),
+    }  # fmt: skip
+    assert len(names) == 7
+    assert NAMES.tenant("acme") == Pseudonyms(bytes(range(32))).tenant("acme")
+    with pytest.raises(ValueError, match="32 bytes"):
+        Pseudonyms(b"short")
+
+
+FREE_TEXT = "please call Ada"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"call_id": b"short"}, "call_id"),
+        ({"tenant": "Acme Inc."}, "tenant"),
+        ({"tenant": ""}, "tenant"),
+        ({"occurred_at_us": 0}, "occurred_at"),
+        ({"occurred_at_us": 2**53}, "occurred_at"),
+        ({"action": FREE_TEXT}, "action"),
+        ({"outcome": FREE_TEXT}, "outcome"),
+        ({"model": FREE_TEXT}, "model"),
+        ({"model": "ada@example.org"}, "model"),
+        ({"purpose": FREE_TEXT}, "purpose"),
+        ({"cache_tier": FREE_TEXT}, "cache_tier"),
+        ({"connection": Connection(tls_version=FREE_TEXT)}, "tls_version"),
+        ({"model_digest": b"x"}, "model_digest"),
+        ({"usage": Usage(prompt_tokens=-1)}, "usage"),
+        ({"usage": Usage(completion_tokens=2**53)}, "usage"),
+        ({"detail": (("n", "line\nbreak"),)}, "detail"),
+        ({"detail": (("n", "1"), ("n", "2"))}, "detail"),
+        ({"detail": (("n", "x" * 513),)}, "detail"),
+    ],
+)
+def test_what_a_leaf_must_not_hold_is_refused_by_name_alone(fields, field):
+    with pytest.raises(Refusal) as caught:
+        check_event(make_event(Phase.OUTCOME, **fields))
+    assert (caught.value.reason, caught.value.field) == (Reason.INVALID_FIELD, field)
+    assert FREE_TEXT not in str(caught.value)
+
+
+def test_findings_are_labels_and_counts():
+    for bad in ({"type": FREE_TEXT}, {"subtype": FREE_TEXT}, {"action": ""}, {"count": -1}):
+        whole = {"direction": Direction.PROMPT, "type": "EMAIL", "subtype": "", "action": "mask"}
+        found = FindingCount(**whole | {"count": 1} | bad)
+        with pytest.raises(Refusal, match="counts"):
+            check_event(make_event(counts=(found,)))
+
+
+def test_ocsf_ids_are_of_their_class():
+    for event, expected in (
+        (make_intent(), [6003, 600301, 0]),
+        (make_outcome(), [6003, 600301, 1]),
+        (make_outcome(outcome="BLOCKED"), [2006, 200601, 2]),
+        (make_outcome(outcome="UNAUTHENTICATED"), [3002, 300201, 2]),
+        (make_event(action="service.start"), [6002, 600203, 0]),
+        (make_event(action="something.else"), [6003, 600399, 0]),
+    ):
+        ocsf = json.loads(event_bytes(event, NAMES))["ocsf"]
+        assert [ocsf["class_uid"], ocsf["type_uid"], ocsf["status_id"]] == expected
+
+
+def test_a_producer_with_another_clock_is_flagged():
+    part = LogPart(producer="spiffe://x", received_us=1, retention="standard", skewed=True)
+    assert parse_leaf(leaf_bytes(event_bytes(make_event(), NAMES), part)).log["skewed"] is True
+
+
+@given(st.binary(max_size=200))
+def test_foreign_bytes_are_no_leaf(raw):
+    with pytest.raises(ValueError, match="not of this schema"):
+        parse_leaf(raw)

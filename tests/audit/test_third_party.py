@@ -1,0 +1,131 @@
+"""Our logs, verified by code that is not ours: Go's golang.org/x/mod/sumdb (Debian packages)."""
+
+import os
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from audit.disk import Disk
+from audit.publisher import signed_note
+from audit.signer import MemorySigner
+from audit.storage import LogStore
+from meshkit.tlog import (
+    EMPTY_ROOT,
+    VerifierKey,
+    check_log,
+    checkpoint_text,
+    inclusion_proof,
+    is_included,
+    leaf_hash,
+)
+from meshkit.tlog import TileHashes as Tiles
+from tests.audit.world import ORIGIN, make_outcome
+
+GO_PACKAGES = Path("/usr/share/gocode/src/golang.org/x/mod/sumdb/tlog")
+SIZES = [0, 1, 2, 255, 256, 257, 511, 512, 513, 65_535, 65_536, 65_537]
+
+
+@pytest.fixture(scope="session")
+def go_verify(tmp_path_factory):
+    if shutil.which("go") is None or not GO_PACKAGES.is_dir():
+        pytest.fail("apt-get install golang-go golang-golang-x-mod-dev")
+    folder = tmp_path_factory.mktemp("go")
+    source = Path(__file__).parent / "go" / "verify.go"
+    environment = os.environ | {
+        "GO111MODULE": "off",
+        "GOPATH": "/usr/share/gocode",
+        "GOCACHE": str(folder / "cache"),
+        "GOFLAGS": "",
+    }
+    built = folder / "verify"
+    subprocess.run(["go", "build", "-o", built, source], env=environment, check=True)
+
+    def verify(log, vkey):
+        (folder / "vkey").write_text(vkey)
+        done = subprocess.run(
+            [built, log, folder / "vkey"], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    return verify
+
+
+async def write_log(folder, signer, sizes):
+    """Grow a log through `sizes`; yield after each checkpoint."""
+    store = LogStore(Disk(), folder, VerifierKey.parse(signer.vkey))
+    store.load()
+    at = 0
+    for size in sizes:
+        leaves = [b'{"n":%d}' % number * (1 + number % 3) for number in range(at, size)]
+        tree = store.plan(leaves)
+        note = await signed_note(signer, checkpoint_text(ORIGIN, tree.size, tree.root))
+        store.apply(tree)
+        store.publish(tree, note)
+        at = size
+        yield store
+
+
+def reader(folder):
+    return lambda path: (folder / path).read_bytes() if (folder / path).exists() else None
+
+
+async def test_go_verifies_every_entry_at_every_size(tmp_path, go_verify):
+    rng = random.Random(7)
+    sizes = sorted({*SIZES, *(rng.randrange(1, 9_000) for _ in range(12))})
+    signer = MemorySigner(ORIGIN)
+    async for store in write_log(tmp_path, signer, sizes):
+        size = store.published.size
+        assert go_verify(tmp_path, signer.vkey) == f"OK {size}"
+        checked = check_log(reader(tmp_path), signer.vkey)
+        assert (checked.size, checked.root) == (size, store.published.root)
+    assert size == 65_537
+
+
+async def test_an_empty_log_has_the_root_of_rfc_6962(tmp_path):
+    async for store in write_log(tmp_path, MemorySigner(ORIGIN), [0]):
+        assert store.published.root == EMPTY_ROOT
+
+
+async def test_go_verifies_what_the_service_wrote(world, go_verify):
+    for count in (1, 254, 300):
+        async with world.open() as audit:
+            await audit.append_many([make_outcome() for _ in range(count)])
+        size = int((world.log / "checkpoint").read_text().split("\n")[1])
+        assert go_verify(world.log, world.vkey) == f"OK {size}"
+
+
+async def test_go_and_we_find_the_same_tampering(tmp_path, go_verify):
+    signer = MemorySigner(ORIGIN)
+    async for _ in write_log(tmp_path, signer, [700]):
+        pass
+    for name in (
+        "checkpoint",
+        "tile/0/001",
+        "tile/0/002.p/188",
+        "tile/entries/000",
+        "tile/1/000.p/2",
+    ):
+        path = tmp_path / name
+        sound = path.read_bytes()
+        path.write_bytes(sound[:40] + bytes([sound[40] ^ 1]) + sound[41:])
+        assert go_verify(tmp_path, signer.vkey).startswith("BAD"), name
+        path.write_bytes(sound)
+    other = MemorySigner(ORIGIN)
+    assert go_verify(tmp_path, other.vkey).startswith("BAD")
+    assert go_verify(tmp_path, signer.vkey) == "OK 700"
+
+
+async def test_old_sizes_are_proven_from_todays_tiles(tmp_path):
+    signer = MemorySigner(ORIGIN)
+    roots = {}
+    async for store in write_log(tmp_path, signer, [1, 100, 256, 300, 512, 1_500]):
+        roots[store.published.size] = store.published.root
+    tiles = Tiles(store, 1_500)
+    for size, root in roots.items():
+        for index in {0, size // 2, size - 1}:
+            leaf = leaf_hash(store.entries(index, index + 1)[0])
+            proof = inclusion_proof(tiles, index, size)
+            assert is_included(leaf, index=index, size=size, proof=proof, root=root)
