@@ -1,0 +1,56 @@
+r"""The name an answer is kept under: a keyed hash of all that the answer depends on. PURE.
+
+HMAC-SHA-256 under a secret of the cache, so that nobody who sees keys can try prompts, over
+
+    "sealgate/cache/v1\0"
+    then for each of: tenant, principal, policy digest, model digest, max_tokens, temperature and
+        top_p (big-endian uint64 and doubles), seed (decimal digits, empty if there is none), number
+        of stop sequences (uint64), each stop sequence, `prompt_bytes` of the screened prompt:
+        its length in bytes, big-endian uint32, and the bytes (strings in UTF-8)
+
+Every field is preceded by its length and `prompt_bytes` is injective, so two questions share a key
+only if they are equal in all of these, but for a collision of HMAC-SHA-256.
+"""
+
+from __future__ import annotations
+
+import hmac
+import struct
+from typing import TYPE_CHECKING
+
+from meshkit.contract import prompt_bytes
+
+if TYPE_CHECKING:
+    from meshkit.contract import Question
+
+__all__ = ["KEY_BYTES", "cache_key"]
+
+KEY_BYTES = 32
+_DOMAIN = b"sealgate/cache/v1\0"
+_NUMBERS = struct.Struct(">QddQ")
+
+
+def cache_key(secret: bytes, question: Question) -> bytes:
+    """Compute the key of a question: 32 bytes. Cost: about 5 us.
+
+    Args:
+        secret: 32 random bytes; caches that share entries share it.
+        question: its call id, trace and session play no part.
+    """
+    scope, asked, parameters = question.scope, question.screened, question.parameters
+    fields = (
+        scope.tenant.encode(),
+        scope.principal.encode(),
+        asked.verdict.policy_digest,
+        question.model_digest,
+        _NUMBERS.pack(
+            parameters.max_tokens, parameters.temperature, parameters.top_p, len(parameters.stop)
+        ),
+        b"" if parameters.seed is None else str(parameters.seed).encode(),
+        *(stop.encode() for stop in parameters.stop),
+        prompt_bytes(asked.messages),
+    )
+    parts = [_DOMAIN]
+    for field in fields:
+        parts += (len(field).to_bytes(4), field)
+    return hmac.digest(secret, b"".join(parts), "sha256")
