@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from meshkit.tlog import NoteInvalid
 from sealgate.cli import BAD_USAGE, REFUSED, UNAVAILABLE
 from sealgate.errors import OutOfTimeError, OverloadedError, SealgateError, UnavailableError
 from sealgate.sync import Client
@@ -97,6 +98,8 @@ def told(args: argparse.Namespace, work: Callable[[], int]) -> int:
         again = isinstance(error, UnavailableError | OverloadedError | OutOfTimeError)
         name = f" ({error.reason.name})" if error.reason else ""
         return _say(args, UNAVAILABLE if again else REFUSED, told, f"{error}{name}")
+    except NoteInvalid as invalid:
+        return _say(args, BAD_USAGE, {"error": "vkey"}, f"--vkey: {invalid}")
     except OSError as failure:
         sentence = f"cannot read {failure.filename}: {failure.strerror}"
         return _say(args, BAD_USAGE, {"error": "unreadable", "file": failure.filename}, sentence)

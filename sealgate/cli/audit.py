@@ -8,6 +8,7 @@ Exit codes: 0 it holds, 1 it does not, 2 it could not be read.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -24,9 +25,9 @@ from meshkit.tlog import (
     check_proof,
     format_proof,
 )
+from sealgate.cli import prove
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
     from meshkit.contract import Audit, Checkpoint
@@ -39,7 +40,12 @@ _POLL_S = 0.1
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `audit` with its own subcommands; a handler is the parsed `run` default."""
-    audit = subparsers.add_parser("audit", help="check the log and its proofs", description=__doc__)
+    audit = subparsers.add_parser(
+        "audit",
+        help="check the log and its proofs",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = audit.add_subparsers(dest="audit_command", required=True)
     whole = commands.add_parser("verify", help="check every entry, tile, root and signature")
     whole.add_argument("--log", type=Path, required=True, help="folder with checkpoint and tile/")
@@ -47,6 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     one = commands.add_parser("check", help="check one proof file, offline")
     one.add_argument("file", type=Path, help="a proof file, as `sealgate audit prove` writes it")
     one.set_defaults(run=check)
+    prove.add_parser(commands)
     for command in (whole, one):
         command.add_argument("--vkey", required=True, help="the log's verifier key, or its file")
         command.add_argument("--json", action="store_true", help="print JSON")
