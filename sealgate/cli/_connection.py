@@ -100,6 +100,8 @@ def told(args: argparse.Namespace, work: Callable[[], int]) -> int:
         return _say(args, UNAVAILABLE if again else REFUSED, told, f"{error}{name}")
     except NoteInvalid as invalid:
         return _say(args, BAD_USAGE, {"error": "vkey"}, f"--vkey: {invalid}")
+    except BrokenPipeError:
+        raise  # of standard output: `main` knows
     except OSError as failure:
         sentence = f"cannot read {failure.filename}: {failure.strerror}"
         return _say(args, BAD_USAGE, {"error": "unreadable", "file": failure.filename}, sentence)

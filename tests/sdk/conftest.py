@@ -47,12 +47,13 @@ class Signer:
     """Makes receipts as the audit service does."""
 
     def __init__(self) -> None:
-        log, self._key = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-        verifier = VerifierKey(ORIGIN, log.public_key().public_bytes_raw())
-        self.vkey = str(verifier)
+        self.origin = ORIGIN
+        self.log, self._key = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+        self.verifier = VerifierKey(ORIGIN, self.log.public_key().public_bytes_raw())
+        self.vkey = str(self.verifier)
         self._public = self._key.public_key().public_bytes_raw()
         text = endorsement_text(ORIGIN, self._public).encode()
-        self._endorsement = verifier.key_id + log.sign(text)
+        self._endorsement = self.verifier.key_id + self.log.sign(text)
 
     def receipt(self, messages, answer) -> Receipt:
         prompt_salt, answer_salt = os.urandom(32), os.urandom(32)
@@ -149,12 +150,12 @@ def gateway(signer) -> Gateway:
 @pytest.fixture
 def port(serve, gateway):
     """The port of `gateway`, served by a thread of its own: the synchronous client blocks ours."""
-    with running(serve(partial(add_GatewayServiceServicer_to_server, gateway))) as found:
+    with served_apart(serve(partial(add_GatewayServiceServicer_to_server, gateway))) as found:
         yield found
 
 
 @contextmanager
-def running(entered):
+def served_apart(entered):
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -166,6 +167,11 @@ def running(entered):
         loop.call_soon_threadsafe(loop.stop)
         thread.join(30)
         loop.close()
+
+
+@pytest.fixture
+def running():
+    return served_apart
 
 
 @pytest.fixture
