@@ -20,7 +20,9 @@ class InferenceSettings(MeshSettings):
     model_config = SettingsConfigDict(env_prefix="INFERENCE_")
 
     model: str = Field("smollm2-135m-instruct", description="A manifest in inference/manifests.")
-    models_dir: Path = Field(..., description="Where weights lie, a folder a model.")
+    models_dir: Path = Field(
+        default=Path("var/models"), description="Where weights lie, a folder a model."
+    )
     threads: int = Field(2, ge=1, le=256, description="CPU threads of the forward pass.")
     slots: int = Field(8, ge=1, le=64, description="Requests that share a forward pass.")
     waiting_max: int = Field(

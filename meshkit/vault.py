@@ -108,6 +108,11 @@ class Secret:
     current: int
     values: Mapping[int, bytes] = field(repr=False)
 
+    @property
+    def newest(self) -> bytes:
+        """The current version's key."""
+        return self.values[self.current]
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:

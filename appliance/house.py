@@ -1,0 +1,293 @@
+"""All five services in one process, over an OpenBao of their own.
+
+    async with appliance(ApplianceSettings.load()) as house:
+        house.port, house.audit_port, house.tls
+
+Each service is opened with its own login to OpenBao and sees only what its policy allows, as it
+would in the mesh. The gateway calls its neighbours' objects directly; what listens is the gateway's
+port, audit's port for auditors' reads, and OpenBao on loopback.
+
+Leaving the block unwinds in reverse: the gateway drains while its neighbours still work, then they
+close, the log publishes what is durable, and OpenBao goes last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from cache.service import open_cache
+from cache.settings import CacheSettings
+
+from appliance.bootstrap import (
+    CHECKPOINT_KEY,
+    CHECKPOINT_LOCK,
+    BootstrapSettings,
+    Estate,
+    prepared,
+)
+from appliance.openbao import OpenBaoSettings, openbao
+from appliance.screening_keys import screening_keys
+from audit.locks import VaultLock
+from audit.opening import open_audit
+from audit.servicer import SERVICE as AUDIT_SERVICE
+from audit.servicer import AuditServicer
+from audit.servicer import admits as audit_admits
+from audit.settings import AuditSettings
+from audit.signer import VaultSigner
+from compliance.service import open_compliance
+from compliance.settings import ComplianceSettings
+from gateway.app import Neighbours, gateway, pipeline_of
+from gateway.settings import GatewaySettings
+from inference.service import InferenceService, mac_verifier, open_inference
+from inference.settings import InferenceSettings
+from meshkit.authorization import Authorizer
+from meshkit.envelope import FolderWrappedKeys, MemoryWrappedKeys, keyring
+from meshkit.identity import ServiceIdentity
+from meshkit.interceptors import MeshInterceptor
+from meshkit.server import serving
+from meshkit.telemetry import telemetry
+from meshkit.tls import enforce_tls13
+from meshkit.tls_renewal import WantedCertificate, renewed_certificate
+from meshkit.vault import vault
+from sealgate.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from appliance.openbao import OpenBao
+    from appliance.settings import ApplianceSettings
+    from audit.appender import AuditLog
+    from inference.engines.base import Engine
+    from meshkit.contract import Cache, Compliance
+    from meshkit.screening_mac import MacKeys
+    from meshkit.tls import CertificateHolder
+    from meshkit.vault import Vault
+
+__all__ = ["ASSISTANT", "AUDITOR", "House", "appliance"]
+
+ASSISTANT = "assistant"
+AUDITOR = "auditor"
+"""Workloads of the first tenant that get a certificate at start; the policies know both."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """A running appliance, and what its neighbours on this host need to know."""
+
+    port: int
+    """The gateway's."""
+    audit_port: int
+    tls: Path
+    """`ca.pem`, `client.pem`, `client.key` of the first tenant's assistant."""
+    auditor_tls: Path
+    """The same of its auditor."""
+    log: Path
+    """The tlog-tiles root."""
+    vkey: str
+    inference: InferenceService
+    bao: OpenBao
+
+
+@asynccontextmanager
+async def appliance(
+    settings: ApplianceSettings,
+    *,
+    engine: Engine | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> AsyncIterator[House]:
+    """Run everything for as long as the block runs.
+
+    Args:
+        settings: The appliance's; each service reads its own from the environment.
+        engine: Used instead of the configured model: load tests pass a `NullEngine`.
+        tell: Told in a few words what is being done, for people who wait.
+
+    Raises:
+        TlsError: `meshkit.tls_floor` was not imported before grpc.
+        OpenBaoError, Refusal, ModelFileError, PoliciesInvalid, OSError: a part cannot start.
+    """
+    enforce_tls13()
+    gateway_settings = GatewaySettings.load()
+    async with AsyncExitStack() as owned:
+        await owned.enter_async_context(telemetry(gateway_settings.telemetry, service="appliance"))
+        tell("Starting OpenBao and preparing keys, certificates and policies")
+        builder = await _Builder.start(owned, settings)
+        tell("Opening the audit log")
+        audit = await builder.audit()
+        tell("Loading recognizers and name models")
+        compliance = await builder.compliance()
+        cache = await builder.cache()
+        tell("Loading the language model")
+        inference = await builder.inference(engine)
+        authorizer = Authorizer(gateway_settings.policies_dir, gateway_settings.policies_archive)
+        audit_port = await builder.serve_audit(audit, authorizer)
+        pipeline = await owned.enter_async_context(
+            pipeline_of(
+                gateway_settings,
+                Neighbours(compliance=compliance, cache=cache, inference=inference, audit=audit),
+                authorizer=authorizer,
+            )
+        )
+        certificate = await builder.certificate("gateway")
+        port = await owned.enter_async_context(
+            gateway(builder.placed(gateway_settings), pipeline, certificate.server_credentials())
+        )
+        yield House(
+            port=port,
+            audit_port=audit_port,
+            tls=settings.data_dir / "tls",
+            auditor_tls=settings.data_dir / "tls-auditor",
+            log=settings.data_dir / "audit" / "log",
+            vkey=audit.vkey,
+            inference=inference,
+            bao=builder.bao,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Builder:
+    """Opens one service after another, each with its own login, and owns them."""
+
+    settings: ApplianceSettings
+    owned: AsyncExitStack
+    bao: OpenBao
+    vaults: dict[str, Vault]
+    screening: Callable[[], MacKeys]
+
+    @classmethod
+    async def start(cls, owned: AsyncExitStack, settings: ApplianceSettings) -> _Builder:
+        """Start OpenBao, prepare it, log each service in, issue the clients' certificates."""
+        bao = await owned.enter_async_context(
+            openbao(OpenBaoSettings(data=settings.data_dir / "openbao", port=settings.openbao_port))
+        )
+        wanted = BootstrapSettings(
+            trust_domain=settings.trust_domain,
+            tenants=settings.tenants,
+            service_certificate_ttl_s=settings.certificate_ttl_s,
+        )
+        estate = await owned.enter_async_context(prepared(bao, wanted))
+        await _issue_clients(estate, settings)
+        vaults = {}
+        for name, login in (await estate.logins()).items():
+            vaults[name] = await owned.enter_async_context(vault(bao.vault_settings(), login))
+        screening = await owned.enter_async_context(
+            screening_keys(vaults["compliance"], estate, life_s=settings.screening_key_life_s)
+        )
+        return cls(settings=settings, owned=owned, bao=bao, vaults=vaults, screening=screening)
+
+    async def audit(self) -> AuditLog:
+        """Open the log, its checkpoints signed and locked in OpenBao."""
+        keys = self.vaults["audit"]
+        folder = self.settings.data_dir / "audit"
+        sealer = await self.owned.enter_async_context(
+            keyring(keys, FolderWrappedKeys(folder / "keys"))
+        )
+        origin = f"{self.settings.trust_domain}/audit"
+        return await self.owned.enter_async_context(
+            open_audit(
+                AuditSettings.load().model_copy(
+                    update={
+                        "data_dir": folder,
+                        "producer": self._spiffe_id("gateway"),
+                    }
+                ),
+                signer=await VaultSigner.load(keys, CHECKPOINT_KEY, origin),
+                lock=VaultLock(keys, CHECKPOINT_LOCK),
+                sealer=sealer,
+                pseudonym_key=(await keys.secret("pseudonym-key")).newest,
+            )
+        )
+
+    async def compliance(self) -> Compliance:
+        """Load policy, patterns and name models."""
+        settings = ComplianceSettings.load().model_copy(
+            update={"models_folder": self.settings.models_dir}
+        )
+        return await self.owned.enter_async_context(
+            open_compliance(settings, mac_keys=self.screening)
+        )
+
+    async def cache(self) -> Cache:
+        """Open the first tier; its data keys live as long as its entries, in this process."""
+        keys = self.vaults["cache"]
+        sealer = await self.owned.enter_async_context(keyring(keys, MemoryWrappedKeys()))
+        return await self.owned.enter_async_context(
+            open_cache(
+                CacheSettings.load(),
+                key=(await keys.secret("cache-keys")).newest,
+                sealer=sealer,
+                mac_keys=self.screening,
+            )
+        )
+
+    async def inference(self, engine: Engine | None) -> InferenceService:
+        """Load the model, or take the engine that was given."""
+        verify = mac_verifier(self.screening)
+        if engine is not None:
+            return InferenceService((engine,), verify=verify)
+        settings = InferenceSettings.load().model_copy(
+            update={"models_dir": self.settings.models_dir}
+        )
+        return await self.owned.enter_async_context(open_inference(settings, verify=verify))
+
+    async def certificate(self, service: str) -> CertificateHolder:
+        """Have a service's certificate issued, and renewed for as long as it runs."""
+        return await self.owned.enter_async_context(
+            renewed_certificate(
+                self.vaults[service],
+                WantedCertificate(
+                    role=f"service.{service}",
+                    spiffe_id=self._spiffe_id(service),
+                    dns_names=("localhost",),
+                    ip_addresses=("127.0.0.1",),
+                    ttl_s=self.settings.certificate_ttl_s,
+                ),
+            )
+        )
+
+    async def serve_audit(self, audit: AuditLog, authorizer: Authorizer) -> int:
+        """Let auditors in; return the port."""
+        holder = await self.certificate("audit")
+        limits = GatewaySettings.load()
+        return await self.owned.enter_async_context(
+            serving(
+                partial(add_AuditServiceServicer_to_server, AuditServicer(audit, authorizer)),
+                address=f"{self.settings.host}:{self.settings.audit_port}",
+                credentials=holder.server_credentials(),
+                guard=MeshInterceptor(
+                    trust_domain=self.settings.trust_domain,
+                    call_budget_ms=limits.call_budget_ms,
+                    admits=audit_admits,
+                ),
+                settings=limits.serving.model_copy(update={"lame_duck_ms": 0}),
+                names=(AUDIT_SERVICE,),
+            )
+        )
+
+    def placed(self, settings: GatewaySettings) -> GatewaySettings:
+        """Put the gateway where the appliance says."""
+        serving = settings.serving.model_copy(update={"reflection": self.settings.reflection})
+        return settings.model_copy(
+            update={
+                "host": self.settings.host,
+                "port": self.settings.gateway_port,
+                "trust_domain": self.settings.trust_domain,
+                "serving": serving,
+            }
+        )
+
+    def _spiffe_id(self, service: str) -> str:
+        return ServiceIdentity(self.settings.trust_domain, service).spiffe_id
+
+
+async def _issue_clients(estate: Estate, settings: ApplianceSettings) -> None:
+    tenant = settings.tenants[0]
+    await asyncio.gather(
+        estate.issue_client(tenant, ASSISTANT, settings.data_dir / "tls"),
+        estate.issue_client(tenant, AUDITOR, settings.data_dir / "tls-auditor"),
+    )

@@ -1,0 +1,95 @@
+"""`python -m appliance.main`: the appliance in the foreground. SIGINT or SIGTERM drains it.
+
+Writes `ready.json` (ports, folders) into the data folder once it serves, and removes it at the end:
+what scripts wait for. Logs are JSON lines on standard error, what people read is on standard out.
+"""
+
+from __future__ import annotations
+
+from meshkit import tls_floor  # isort: skip -- before grpc, or TLS 1.2 would be let in
+
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+from pydantic import ValidationError
+
+from appliance.house import House, appliance
+from appliance.openbao import OpenBaoError
+from appliance.settings import ApplianceSettings
+from meshkit.contract import Refusal
+from meshkit.files import write_private
+from meshkit.server import stop_event
+from meshkit.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["main"]
+
+log = structlog.get_logger()
+
+assert tls_floor.in_time()
+
+_CANNOT_START = 1
+
+
+async def serve(settings: ApplianceSettings) -> None:
+    """Run until told to stop."""
+    stop = stop_event()
+    ready = settings.data_dir / "ready.json"
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ready.unlink(missing_ok=True)
+    async with appliance(settings, tell=_say) as house:
+        write_private(ready, json.dumps(_facts(house, settings.data_dir), indent=2).encode())
+        _say(_welcome(house, settings.data_dir))
+        log.info("appliance.serving", port=house.port, audit_port=house.audit_port)
+        await stop.wait()
+        ready.unlink(missing_ok=True)
+        _say("Draining: calls under way finish")
+    _say("Stopped")
+
+
+def _facts(house: House, data: Path) -> dict[str, object]:
+    return {
+        "gateway": f"localhost:{house.port}",
+        "audit": f"localhost:{house.audit_port}",
+        "tls": str(house.tls),
+        "auditor_tls": str(house.auditor_tls),
+        "log": str(house.log),
+        "vkey": str(data / "audit" / "vkey"),
+    }
+
+
+def _welcome(house: House, data: Path) -> str:
+    return (
+        f"Serving on localhost:{house.port}, auditors on localhost:{house.audit_port}. Try:\n"
+        f"  sealgate chat 'What is a tamper-evident log?' --target localhost:{house.port} "
+        f"--tls {house.tls}\n"
+        f"  sealgate audit verify --log {house.log} --vkey {data / 'audit' / 'vkey'}"
+    )
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 -- what people who wait read
+
+
+def main() -> int:
+    """Run; return the exit code: 0 after an orderly end, 1 if it cannot start."""
+    configure_logging()
+    try:
+        asyncio.run(serve(ApplianceSettings.load()))
+    except (ValidationError, OpenBaoError, OSError, ValueError) as failure:
+        # Settings hide their input, and these texts name files, ports and settings only.
+        _say(f"Cannot start: {failure}")
+        return _CANNOT_START
+    except Refusal as refusal:
+        _say(f"Cannot start: {refusal.reason.value}")
+        return _CANNOT_START
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""What an operator may turn on the appliance as a whole. Units end the names.
+
+Each service keeps its own settings (`GATEWAY_*`, `COMPLIANCE_*`, …); the appliance sets only those
+that follow from all five sharing a host: folders, addresses, the trust domain.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from meshkit.settings import MeshSettings
+
+__all__ = ["ApplianceSettings"]
+
+
+class ApplianceSettings(MeshSettings):
+    """Environment `APPLIANCE_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="APPLIANCE_")
+
+    data_dir: Path = Field(Path("var/appliance"), description="All that it keeps. Local disk.")
+    models_dir: Path = Field(Path("var/models"), description="What `make models` unpacked.")
+    host: str = Field("127.0.0.1", description="Where gateway and audit listen.")
+    gateway_port: int = Field(50_051, ge=0, le=65_535, description="0 asks for a free one.")
+    audit_port: int = Field(50_055, ge=0, le=65_535, description="0 asks for a free one.")
+    openbao_port: int = Field(0, ge=0, le=65_535, description="Loopback; 0 takes a free one.")
+    trust_domain: str = Field("sealgate.local", description="Of every SPIFFE id.")
+    tenants: tuple[str, ...] = Field(("demo",), description="Each gets a key of its own.")
+    certificate_ttl_s: int = Field(3_600, ge=60, description="Of services; renewed at 2/3.")
+    screening_key_life_s: float = Field(
+        86_400, gt=0, description="Then compliance's key is rotated; the one before still counts."
+    )
+    reflection: bool = Field(default=True, description="gRPC reflection on the gateway's port.")
