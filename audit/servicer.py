@@ -7,13 +7,14 @@ reads             tenants' workloads that the policies let do `audit.read` on th
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
 from audit.wire import ack_of, event_from_wire, record_to_wire
 from meshkit.authorization import Request
-from meshkit.contract import Actor, Audit, Reason, Refusal
+from meshkit.contract import Actor, Audit, Event, Reason, Refusal
 from meshkit.identity import ServiceIdentity, TenantIdentity
 from meshkit.interceptors import current
 from meshkit.logs import frames_of
@@ -21,12 +22,12 @@ from sealgate.v1 import audit_pb2 as pb
 from sealgate.v1.audit_pb2_grpc import AuditServiceServicer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     import grpc
 
     from meshkit.authorization import Authorizer
-    from meshkit.contract import Appended, Event, Record
+    from meshkit.contract import Appended, Record
     from meshkit.identity import Identity
 
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -40,8 +41,8 @@ APPENDERS = frozenset({"gateway", "compliance", "cache", "inference", "audit"})
 """Services whose events are taken."""
 
 BATCH_EVENTS_MAX = 1_024
-IN_FLIGHT_MAX = 4_096
-"""Events of one stream that may wait for their ack; then it is not read further."""
+BATCHES_MAX = 64
+"""Batches of one stream that may wait for their acks; then it is not read further."""
 
 _APPEND = f"/{SERVICE}/Append"
 _CALL_ID_BYTES = 16
@@ -49,10 +50,15 @@ _TRACE_ID_BYTES = 16
 
 
 class Log(Audit, Protocol):
-    """`Audit`, told who says so."""
+    """`Audit`, many events at a time, and told who says so."""
 
-    async def append(self, event: Event, *, producer: str | None = None) -> Appended:
-        """See `Audit.append`; `producer` is the SPIFFE id of the service that sent it."""
+    async def append_many(
+        self, events: Sequence[Event], *, producer: str | None = None
+    ) -> list[Appended | Refusal]:
+        """Append in order, each with an answer of its own.
+
+        `producer` is the SPIFFE id of the service that sent them.
+        """
         ...
 
 
@@ -73,7 +79,7 @@ class AuditServicer(AuditServiceServicer):
     async def Append(  # type: ignore[override] # the stubs know no handler that writes
         self, request_iterator: AsyncIterator[pb.AppendRequest], context: Context
     ) -> None:
-        """See audit.proto. Acks go out as events become durable, several in a frame."""
+        """See audit.proto. A batch's acks go out together, once the last of it is durable."""
         producer = current().identity
         assert producer is not None
         stream = _AppendStream(self._log, producer.spiffe_id, context)
@@ -162,14 +168,14 @@ class AuditServicer(AuditServiceServicer):
 
 
 class _AppendStream:
-    """One producer's stream: read, append side by side, ack in whatever order."""
+    """One producer's stream: read, append batches side by side, ack in whatever order."""
 
     def __init__(self, log: Log, producer: str, context: Context) -> None:
         self._log = log
         self._producer = producer
         self._context = context
-        self._room = asyncio.Semaphore(IN_FLIGHT_MAX)
-        self._acks: list[pb.AppendAck] = []
+        self._room = asyncio.Semaphore(BATCHES_MAX)
+        self._acks: deque[list[pb.AppendAck]] = deque()
         self._ready = asyncio.Event()
         self._under_way: set[asyncio.Task[None]] = set()
         self._read_all = False
@@ -179,11 +185,10 @@ class _AppendStream:
         try:
             async for request in requests:
                 _demand(1 <= len(request.events) <= BATCH_EVENTS_MAX, "events")
-                for event in request.events:
-                    await self._room.acquire()
-                    task = asyncio.create_task(self._append(event))
-                    self._under_way.add(task)
-                    task.add_done_callback(self._under_way.discard)
+                await self._room.acquire()
+                task = asyncio.create_task(self._append(request.events))
+                self._under_way.add(task)
+                task.add_done_callback(self._under_way.discard)
             if self._under_way:
                 await asyncio.wait(self._under_way)
         finally:
@@ -191,15 +196,13 @@ class _AppendStream:
             self._ready.set()
 
     async def write(self) -> None:
-        """Send acks, all that are there at a time; each makes room for another event."""
+        """Send each batch's acks; that makes room for another batch."""
         while True:
             await self._ready.wait()
             self._ready.clear()
             while self._acks:
-                acks, self._acks = self._acks[:BATCH_EVENTS_MAX], self._acks[BATCH_EVENTS_MAX:]
-                await self._context.write(pb.AppendResponse(acks=acks))
-                for _ in acks:
-                    self._room.release()
+                await self._context.write(pb.AppendResponse(acks=self._acks.popleft()))
+                self._room.release()
             if self._read_all:
                 return
 
@@ -208,17 +211,33 @@ class _AppendStream:
         for task in self._under_way:
             task.cancel()
 
-    async def _append(self, event: pb.AuditEvent) -> None:
-        result: Appended | Refusal
+    async def _append(self, batch: Sequence[pb.AuditEvent]) -> None:
+        results: list[Event | Appended | Refusal] = [_read(event) for event in batch]
+        good = [(at, each) for at, each in enumerate(results) if isinstance(each, Event)]
         try:
-            result = await self._log.append(event_from_wire(event), producer=self._producer)
-        except Refusal as refusal:
-            result = refusal
-        except Exception as bug:  # noqa: BLE001 -- an event without an ack would hang its producer
-            log.error("audit.append_bug", kind=type(bug).__name__, frames=frames_of(bug))  # noqa: TRY400 -- its text may be a user's
-            result = Refusal(Reason.INTERNAL)
-        self._acks.append(ack_of(event, result))
+            answers = await self._log.append_many(
+                [event for _, event in good], producer=self._producer
+            )
+        except Exception as bug:  # noqa: BLE001 -- without an ack, the producer would hang
+            log.error("audit.bug", kind=type(bug).__name__, frames=frames_of(bug))  # noqa: TRY400 -- its text may be a user's
+            answers = [Refusal(Reason.INTERNAL)] * len(good)
+        for (at, _), answer in zip(good, answers, strict=True):
+            results[at] = answer
+        self._acks.append(
+            [
+                ack_of(event, told)
+                for event, told in zip(batch, results, strict=True)
+                if not isinstance(told, Event)
+            ]
+        )
         self._ready.set()
+
+
+def _read(event: pb.AuditEvent) -> Event | Refusal:
+    try:
+        return event_from_wire(event)
+    except Refusal as refusal:
+        return refusal
 
 
 def _found(records: tuple[Record, ...]) -> list[pb.Record]:

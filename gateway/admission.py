@@ -17,18 +17,22 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from meshkit.contract import Reason, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["Ask", "Buckets", "Limits", "MemoryLimits", "Rate", "Rates", "Reservation", "rates_for"]
 
 _ROUNDING_S = 1e-6
 """A shorter wait is none: clocks are doubles, and a full bucket must be full despite rounding."""
+
+_NAMES_MAX = 4_096
+"""Callers whose bucket names are not put together anew each time."""
 
 _IDLE_SCAN = 8
 """How many of the least recently used buckets are looked at for an idle one to drop."""
@@ -69,11 +73,15 @@ class Ask:
     tokens: int
 
 
+_Keys: TypeAlias = tuple[tuple[str, Rate], ...]
+"""Names of buckets, and what each yields."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """What was taken: `tokens` from each of the token buckets named by `keys`."""
 
-    keys: tuple[tuple[str, Rate], ...]
+    keys: _Keys
     tokens: int
 
 
@@ -113,14 +121,16 @@ class Buckets:
 
         More than a full bucket is asked as a full bucket: otherwise it could never pass.
         """
-        tat = max(self._tat.get(self._known(name, now), now), now)
-        wait = (tat - now) + (min(units, rate.burst) - rate.burst) / rate.per_s
+        ahead = self._tat.get(self._known(name, now), now) - now
+        over = units - rate.burst if units < rate.burst else 0.0
+        wait = (ahead if ahead > 0 else 0.0) + over / rate.per_s
         return wait if wait > _ROUNDING_S else 0.0
 
     def take(self, name: str, rate: Rate, units: float, now: float) -> None:
         """Take `units`, whether or not they are there: what is missing is a debt."""
         known = self._known(name, now)
-        self._tat[known] = max(self._tat.get(known, now), now) + units / rate.per_s
+        tat = self._tat.get(known, now)
+        self._tat[known] = (max(now, tat)) + units / rate.per_s
         self._tat.move_to_end(known)
 
     def give_back(self, name: str, rate: Rate, units: float, now: float) -> None:
@@ -154,7 +164,7 @@ class MemoryLimits:
         buckets_max: int = 100_000,
     ) -> None:
         """Take the rates by tenant, and a monotonic clock in seconds."""
-        self._rates = rates
+        self._named = lru_cache(maxsize=_NAMES_MAX)(partial(_named, rates))
         self._clock = clock
         self._buckets = Buckets(buckets_max)
 
@@ -165,7 +175,7 @@ class MemoryLimits:
     async def extend(self, reservation: Reservation, tokens: int) -> Reservation | None:
         """See `Limits.extend`."""
         now = self._clock()
-        if self._longest_delay(((k, r, tokens) for k, r in reservation.keys), now) > 0:
+        if self._longest_delay(reservation.keys, tokens, now) > 0:
             return None
         for name, rate in reservation.keys:
             self._buckets.take(name, rate, tokens, now)
@@ -183,35 +193,43 @@ class MemoryLimits:
 
     def _reserve(self, ask: Ask) -> Reservation:
         """Check every bucket, then take from all: no await in between."""
-        now, rates = self._clock(), self._rates(ask.tenant)
-        wanted = [
-            *((name, rate, 1) for name, rate in _named(ask, "requests", rates)),
-            *((name, rate, ask.tokens) for name, rate in _named(ask, "tokens", rates)),
-        ]
-        if delay := self._longest_delay(wanted, now):
+        now, buckets = self._clock(), self._buckets
+        requests, tokens = self._named(ask.tenant, ask.principal, ask.model)
+        delay = max(
+            self._longest_delay(requests, 1, now), self._longest_delay(tokens, ask.tokens, now)
+        )
+        if delay > 0:
             raise Refusal(Reason.LIMITED, retry_after_ms=int(delay * 1_000) + 1)
-        for name, rate, units in wanted:
-            self._buckets.take(name, rate, units, now)
-        return Reservation(_named(ask, "tokens", rates), ask.tokens)
+        for name, rate in requests:
+            buckets.take(name, rate, 1, now)
+        for name, rate in tokens:
+            buckets.take(name, rate, ask.tokens, now)
+        return Reservation(tokens, ask.tokens)
 
-    def _longest_delay(self, wanted: Iterable[tuple[str, Rate, float]], now: float) -> float:
-        return max(self._buckets.delay_s(name, rate, units, now) for name, rate, units in wanted)
+    def _longest_delay(self, keys: _Keys, units: float, now: float) -> float:
+        return max([self._buckets.delay_s(name, rate, units, now) for name, rate in keys])
 
 
-def _named(ask: Ask, unit: str, rates: Rates) -> tuple[tuple[str, Rate], ...]:
-    """Name the three buckets of a unit. A tenant is a DNS label, so `/` parts it from the rest."""
-    tokens = unit == "tokens"
-    return (
-        (f"tenant {unit} {ask.tenant}", rates.tenant_tokens if tokens else rates.tenant_requests),
-        (
-            f"user {unit} {ask.tenant}/{ask.principal}",
-            rates.user_tokens if tokens else rates.user_requests,
-        ),
-        (
-            f"model {unit} {ask.tenant}/{ask.model}",
-            rates.model_tokens if tokens else rates.model_requests,
-        ),
+def _named(
+    rates: Callable[[str], Rates], tenant: str, principal: str, model: str
+) -> tuple[_Keys, _Keys]:
+    """Name the buckets for requests and for tokens.
+
+    A tenant is a DNS label, so `/` parts it from the rest.
+    """
+    its = rates(tenant)
+    user, named = f"{tenant}/{principal}", f"{tenant}/{model}"
+    requests = (
+        (f"tenant requests {tenant}", its.tenant_requests),
+        (f"user requests {user}", its.user_requests),
+        (f"model requests {named}", its.model_requests),
     )
+    tokens = (
+        (f"tenant tokens {tenant}", its.tenant_tokens),
+        (f"user tokens {user}", its.user_tokens),
+        (f"model tokens {named}", its.model_tokens),
+    )
+    return requests, tokens
 
 
 def rates_for(default: Rates, by_tenant: Mapping[str, Rates]) -> Callable[[str], Rates]:

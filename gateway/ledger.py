@@ -1,8 +1,8 @@
 """Makes the record: INTENT before, OUTCOME after, one of the two at the door, counts of a flood.
 
 Nothing here decides anything about a call. What it promises: `close` and `refused` return only once
-the OUTCOME is durable, or raise AUDIT_DOWN in its place; an OUTCOME is sent once, and finishes even
-if the call's task is cancelled meanwhile.
+the OUTCOME is durable, or raise AUDIT_DOWN in its place. An INTENT that was sent goes its way even
+if its call is cancelled; an OUTCOME whose sending was cancelled is sent again, unchanged.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Ledger:
 
     def open(self, run: Run) -> None:
         """Send the INTENT. It goes its way whatever becomes of the call."""
-        run.intent = self._send(run.intent_event())
+        run.intent = asyncio.create_task(self._appended(run.intent_event()))
+        self._keep(run.intent)
 
     async def opened(self, run: Run) -> None:
         """Wait until the INTENT is durable.
@@ -58,19 +59,21 @@ class Ledger:
         await self._durable(run.intent)
 
     async def close(self, run: Run, failure: Refusal | None) -> Receipt | None:
-        """Make the OUTCOME durable and return its receipt. May be called again after a cancel.
+        """Make the OUTCOME durable and return its receipt.
+
+        After a cancel it may be called again: the same event is sent, which the log takes once.
 
         Raises:
             Refusal: AUDIT_DOWN, OVERLOADED or KEYS_DOWN: the answer must not leave.
         """
-        if run.closing is None:
+        if run.outcome is None:
             sealed = await self._intent_is_durable(run)
-            run.closing = self._send(run.outcome_event(failure, sealed=sealed))
-        return (await self._durable(run.closing)).receipt
+            run.outcome = run.outcome_event(failure, sealed=sealed)
+        return await self.record(run.outcome)
 
     async def record(self, event: Event) -> Receipt | None:
-        """Make a lone OUTCOME durable. Raises as `close` does."""
-        return (await self._durable(self._send(event))).receipt
+        """Make an OUTCOME durable. Raises as `close` does."""
+        return (await self._appended(event)).receipt
 
     async def refused(self, refusal: Refusal, tenant: str, event: Callable[[], Event]) -> None:
         """Record a refusal at the door, or count it; put the receipt on it.
@@ -109,11 +112,6 @@ class Ledger:
             raise
         return True
 
-    def _send(self, event: Event) -> asyncio.Task[Appended]:
-        task = asyncio.create_task(self._appended(event))
-        self._keep(task)
-        return task
-
     async def _appended(self, event: Event) -> Appended:
         try:
             async with asyncio.timeout(self.budget_s):
@@ -123,7 +121,7 @@ class Ledger:
 
     async def _durable(self, sent: asyncio.Task[Appended]) -> Appended:
         """Wait for an event that must not be cancelled with us."""
-        return await asyncio.shield(sent)
+        return sent.result() if sent.done() else await asyncio.shield(sent)
 
     def _keep(self, task: asyncio.Future[Any]) -> None:
         self._tasks.add(task)

@@ -77,7 +77,8 @@ class Run:
     """None: nothing leaves before the end."""
     received: Commitment = field(init=False)
     intent: asyncio.Task[Appended] | None = None
-    closing: asyncio.Task[Appended] | None = None
+    outcome: Event | None = None
+    """As it was first sent: whatever happens then, no other is."""
     screened: Screened | None = None
     question: Question | None = None
     lease: bytes = b""

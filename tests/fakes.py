@@ -228,8 +228,17 @@ class MemoryAudit:
     producers: set = field(default_factory=set)
     _key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
 
-    async def append(self, event, *, producer=None):
+    async def append_many(self, events, *, producer=None):
         self.producers.add(producer)
+        return [await self._answer(event) for event in events]
+
+    async def _answer(self, event):
+        try:
+            return await self.append(event)
+        except Refusal as refusal:
+            return refusal
+
+    async def append(self, event):
         self.journal.append(f"sent {event.phase}")
         if self.hold is not None:
             await self.hold.wait()

@@ -109,9 +109,9 @@ async def test_an_event_that_cannot_be_taken_is_refused_alone(connect, log) -> N
 
 async def test_a_bug_is_acked_as_internal_and_mute(connect, log) -> None:
     async def broken(given, *, producer=None):
-        raise ValueError(given.action)
+        raise ValueError(given[0].action)
 
-    log.append = broken
+    log.append_many = broken
     async with connect(GATEWAY) as stub:
         acks = await appended(stub, [event(1)])
 
