@@ -19,8 +19,8 @@ Where a segment ends (first rule that applies, s being where it starts):
 4. s + 512, moved so that no pattern's match crosses it; decided once 512 more characters are known.
 
 A cut by rule 2 or 3 waits for `LOOKAHEAD` more characters, so that no earlier place can turn out to
-be one as well. At most `HOLDBACK_MAX` characters are
-ever held, and of ordinary prose the length of a sentence or two.
+be one as well. At most `HOLDBACK_MAX` characters are ever held, and of ordinary prose the length of
+a sentence or two.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SENTENCE_MIN = 48
 WEAK_MIN = 160
 _LOOK_EVERY = 16
 """Characters to wait for before looking for a cut again; affects when, never where."""
-LOOKAHEAD = 8
+LOOKAHEAD = 4
 """No rule looks further behind a place than this to tell whether it is one."""
 SLICE = 4096
 """A long chunk is taken in slices of this size, so that time stays linear."""
@@ -142,7 +142,8 @@ class Segmenter:
             if cut == 0:
                 break
             self._emit(out, cut, kind)
-        self._look_at = 1 if self._block else max(STRONG_MIN + 1, len(self._held) + _LOOK_EVERY)
+        look_at = max(STRONG_MIN + 1, len(self._held) + _LOOK_EVERY)
+        self._look_at = 1 if self._block else min(look_at, HOLDBACK_MAX)
         return out
 
     def _emit(self, out: list[Window], cut: int, kind: Kind) -> None:

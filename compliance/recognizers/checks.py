@@ -13,6 +13,7 @@ from collections import Counter
 from datetime import date
 
 __all__ = [
+    "IBAN_LENGTHS",
     "card",
     "cn_resident_15",
     "cn_resident_18",
@@ -66,12 +67,12 @@ _CARD_PREFIX = re.compile(r"4|5[0-8]|2[2-7]|3[04-689]|6|1800|2131|81|9")
 
 
 def card(value: str) -> bool:
-    """Luhn, an issuer range of ISO/IEC 7812 and more than two different digits."""
+    """Luhn, an issuer range of ISO/IEC 7812 and more than one digit."""
     digits = digits_of(value)
-    return len(set(digits)) > 2 and _CARD_PREFIX.match(digits) is not None and luhn(digits)  # noqa: PLR2004
+    return len(set(digits)) > 1 and _CARD_PREFIX.match(digits) is not None and luhn(digits)
 
 
-_IBAN_LENGTHS = {
+IBAN_LENGTHS = {
     item[:2]: int(item[2:])
     for item in re.findall(
         r"[A-Z]{2}[0-9]{2}",
@@ -87,7 +88,7 @@ _IBAN_LENGTHS = {
 def iban(value: str) -> bool:
     """ISO 13616: the country's length and remainder 1 modulo 97."""
     bare = _bare(value)
-    if _IBAN_LENGTHS.get(bare[:2]) != len(bare):
+    if IBAN_LENGTHS.get(bare[:2]) != len(bare):
         return False
     rearranged = bare[4:] + bare[:4]
     return int("".join(str(int(character, 36)) for character in rearranged)) % 97 == 1
@@ -256,10 +257,15 @@ def fi_hetu(value: str) -> bool:
     return number.isdigit() and "0123456789ABCDEFHJKLMNPRSTUVWXY"[int(number) % 31] == value[-1:]
 
 
+_OCTET_MAX = 255
+
+
 def ipv4(value: str) -> bool:
     """Four octets, RFC 791; the unspecified and loopback addresses name nobody."""
     octets = value.split(".")
-    return all(int(octet) <= 255 for octet in octets) and octets[0] not in {"0", "127"}  # noqa: PLR2004
+    if octets[0] in {"0", "127"}:
+        return False
+    return all(octet.isdecimal() and int(octet) <= _OCTET_MAX for octet in octets)
 
 
 def ipv6(value: str) -> bool:

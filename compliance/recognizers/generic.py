@@ -25,6 +25,12 @@ _TLD = (
     r"|fi|pl|pt|cz|sk|hu|ro|bg|gr|ru|ua|tr|il|br|mx|ar|cl|jp|kr|cn|tw|hk|sg|my|th|vn|id|ph|za|eu"
     r"|is|lt|lv|ee|lu|li|ly|gl|fm|am|to|ws|st|hr|si|rs|edu)"
 )
+_IBAN = "|".join(
+    rf"(?:{'|'.join(c for c, n in checks.IBAN_LENGTHS.items() if n == length)})"
+    rf"[0-9]{{2}}(?:[ \-]?[a-z0-9]){{{length - 4}}}"
+    for length in sorted(set(checks.IBAN_LENGTHS.values()))
+)
+"""By length: a pattern that only stopped at a boundary would swallow the next word."""
 
 GENERIC = (
     Recognizer(
@@ -151,11 +157,11 @@ GENERIC = (
         name="iban",
         type="IBAN",
         subtype="IBAN",
-        pattern=rf"{NOT_BEFORE}[A-Za-z]{{2}}[0-9]{{2}}(?:[ \-]?[A-Za-z0-9]{{2,4}}){{3,8}}"
-        rf"(?:[ \-]?[A-Za-z0-9]{{1,3}})?{NOT_AFTER}",
+        pattern=rf"{NOT_BEFORE}(?:{_IBAN}){NOT_AFTER}",
         source="ISO 13616 (length by country, MOD 97-10)",
         score=(0.97, 0.99),
         check=checks.iban,
+        case=False,
         veto=False,
     ),
     Recognizer(

@@ -1,0 +1,127 @@
+"""Every recognizer finds its example, names its source, and keeps away from look-alikes."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compliance.engine import Engine
+from compliance.findings import TYPES
+from compliance.policy import default_policy
+from compliance.recognizers import ALL, checks
+from compliance.transform import decide
+from meshkit.contract import Direction
+
+BY_NAME = {recognizer.name: recognizer for recognizer in ALL}
+
+
+def found(engine, text):
+    return decide(engine.find(text, 0), default_policy(), Direction.PROMPT)
+
+
+def test_every_recognizer_has_an_example(examples):
+    assert set(examples) == set(BY_NAME)
+    assert len(BY_NAME) == len(ALL) >= 90
+
+
+@pytest.mark.parametrize("name", sorted(BY_NAME))
+def test_a_recognizer_finds_its_example_by_itself(name, examples):
+    text, value = examples[name]
+    hits = [f for f in Engine([BY_NAME[name]]).find(text, 0) if f.score >= 0.5]
+
+    assert [text[f.start : f.end] for f in hits] == [value]
+
+
+@pytest.mark.parametrize("name", sorted(BY_NAME))
+def test_all_together_cover_the_example_with_its_type(name, examples, engine):
+    text, value = examples[name]
+    start = text.index(value)
+    covered = set()
+    for finding in found(engine, text):
+        covered |= set(range(finding.start, finding.end))
+
+    assert covered >= set(range(start, start + len(value)))
+
+
+@pytest.mark.parametrize("recognizer", ALL, ids=lambda r: r.name)
+def test_a_recognizer_is_well_formed(recognizer):
+    assert recognizer.type in TYPES
+    assert len(recognizer.source) > 5
+    assert "\\b" not in recognizer.pattern
+    assert all(0 <= s <= 1 for s in (*recognizer.score, *recognizer.rejected))
+    assert recognizer.score[0] <= recognizer.score[1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Order 4111 1111 1111 1112 has shipped",
+        "ISBN 978-3-16-148410-0 is out of print",
+        "tracking number 1Z999AA10123456784",
+        "version 1.2.3.4567 of the library",
+        "commit 9fceb02d0ae598e95dc970b74767f19372d61af8",
+        "id 550e8400-e29b-41d4-a716-446655440000",
+        "at 2026-03-02T10:22:01Z it took 1234567 bytes",
+        "the price is 1,299.00 USD, or 12 345 678 in all",
+        "range 100-200, page 12, room 404, 3.14159265358979",
+        "订单号20230415123456789已发货，运单号73120948571234",
+        "版本号2.10.4567，价格12345.67元，共1000000件",
+        "timestamp 1700000000 and 1700000000000",
+        "def f(self, key: str, token: Token) -> None: password = get_password()",
+        "GET /api/v1/users/12345678 HTTP/1.1 200 5120",
+        "S3, EKS, C4, x86_64, utf-8, sha256, t3.large, us-east-1",
+    ],
+)
+def test_hard_negatives_stay_quiet(text, engine):
+    assert [f.recognizer for f in found(engine, text)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "kind"),
+    [
+        (
+            "卡号４１１１－１１１１－１１１１－１１１１。",
+            "４１１１－１１１１－１１１１－１１１１",
+            "CREDIT_CARD",
+        ),
+        ("4111\u200b1111\u200b1111\u200b1111", "4111\u200b1111\u200b1111\u200b1111", "CREDIT_CARD"),
+        ("call ٢١٢-٤٥٦-٧٨٩٠ now", "٢١٢-٤٥٦-٧٨٩٠", "PHONE"),
+        ("536–22–8726", "536–22–8726", "US_SSN"),
+        ("mail аda@exаmple.org", "аda@exаmple.org", "EMAIL"),
+        ("邮箱ada@example.org谢谢", "ada@example.org", "EMAIL"),
+        ("电话138\u00a01234\u00a05678", "138\u00a01234\u00a05678", "PHONE"),
+        ("4\u0336111 1111 1111 1111", "4\u0336111 1111 1111 1111", "CREDIT_CARD"),
+    ],
+)
+def test_disguises_are_seen_through_and_offsets_are_the_original_ones(text, value, kind, engine):
+    hits = [f for f in found(engine, text) if f.type == kind]
+
+    assert [text[f.start : f.end] for f in hits] == [value]
+
+
+def test_context_raises_what_a_checksum_turned_down(engine):
+    # Most ids that people make up fail GB 11643, yet stand behind 身份证.
+    assert not [f for f in found(engine, "4111 1111 1111 1112") if f.type == "CREDIT_CARD"]
+    assert [f.type for f in found(engine, "card 4111 1111 1111 1112")] == ["CREDIT_CARD"]
+    assert [f.type for f in found(engine, "身份证110105194912310021")] == ["CN_RESIDENT_ID"]
+
+
+@given(st.text(max_size=40))
+@settings(max_examples=150)
+def test_no_check_raises_on_any_text(text):
+    for name in checks.__all__:
+        check = getattr(checks, name)
+        if callable(check):
+            assert isinstance(check(text), bool | str), name
+
+
+@pytest.mark.parametrize(
+    "name", ["credit_card", "iban", "cn_resident_id", "uk_nhs", "es_dni", "cn_uscc"]
+)
+def test_a_checksum_notices_one_changed_digit(name, examples):
+    value = examples[name][1]
+    check = BY_NAME[name].check
+    places = [i for i, c in enumerate(value) if c.isdigit()]
+    changed = [value[:i] + str((int(value[i]) + 1) % 10) + value[i + 1 :] for i in places]
+
+    assert check(value)
+    assert not any(check(other) for other in changed)
