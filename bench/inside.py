@@ -12,25 +12,43 @@ from typing import TYPE_CHECKING
 from audit.opening import call_id_now
 from bench.audit_server import fresh_log
 from bench.children import WORK
-from bench.parts import DIGEST, asked, scope
-from bench.small import outcome
-from bench.workload import answer, prompt, tokens
+from bench.parts import DIGEST, MemoryKeys, asked, scope
+from bench.small import FOUND, outcome
+from bench.workload import DISTINCT, answer, prompt, tokens
+from cache.service import CacheService, mac_verifier
+from cache.settings import CacheSettings
 from compliance.service import open_compliance
 from compliance.settings import ComplianceSettings
-from meshkit.contract import Phase, Released
-from meshkit.screening_mac import MacKeys
+from meshkit.contract import (
+    CachedAnswer,
+    CacheMiss,
+    Ended,
+    FinishReason,
+    Parameters,
+    Phase,
+    Question,
+    Released,
+    Screened,
+    Stage,
+    Usage,
+    Verdict,
+)
+from meshkit.envelope import keyring
+from meshkit.screening_mac import MacKeys, digest_of_answer, digest_of_prompt
+from meshkit.wrapped_keys import MemoryWrappedKeys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from audit.appender import AuditLog
     from bench.micro import Effort
-    from meshkit.contract import Appended, Compliance, Event
+    from meshkit.contract import Appended, Compliance, Event, Scope
 
 MAC = MacKeys({1: DIGEST}, 1)
 AT_ONCE = 64
 """Calls whose events are appended side by side."""
 ANSWERS = 64
+ENDED = Ended(finish_reason=FinishReason.STOP, usage=Usage(prompt_tokens=50, completion_tokens=50))
 
 
 async def screen(effort: Effort) -> list[float]:
@@ -120,10 +138,56 @@ async def _both(log: AuditLog, template: Event) -> Appended:
     return await log.append(replace(template, call_id=call_id))
 
 
+async def hit(effort: Effort) -> list[float]:
+    """Look up what is in L1: MAC verified, key hashed, value opened and decoded."""
+    async with keyring(MemoryKeys(), MemoryWrappedKeys()) as keys:
+        verify = mac_verifier(lambda: MAC)
+        cache = CacheService(CacheSettings.load(), sealer=keys, verify=verify, secret=DIGEST)
+        questions = [_question(number) for number in range(DISTINCT)]
+        for number, question in enumerate(questions):
+            missed = await cache.get(question)
+            assert isinstance(missed, CacheMiss)
+            await cache.put(question, missed.lease, _released(question.scope, number), ENDED)
+
+        async def call(number: int) -> None:
+            found = await cache.get(questions[number % DISTINCT])
+            assert isinstance(found, CachedAnswer)
+
+        return await effort.per_await_us(call)
+
+
+def _question(number: int) -> Question:
+    of, messages = scope(number), tuple(asked(prompt(number)))
+    version, mac = MAC.tag(
+        stage=Stage.SCREENED,
+        text_digest=digest_of_prompt(messages),
+        policy_digest=DIGEST,
+        tenant=of.tenant,
+        call_id=of.call_id,
+    )
+    verdict = Verdict(counts=FOUND, policy_digest=DIGEST)
+    screened = Screened(messages=messages, verdict=verdict, mac=mac, mac_key_version=version)
+    return Question(scope=of, screened=screened, model_digest=DIGEST, parameters=Parameters())
+
+
+def _released(of: Scope, number: int) -> Released:
+    text = answer(number)
+    version, mac = MAC.tag(
+        stage=Stage.RELEASED,
+        text_digest=digest_of_answer(text),
+        policy_digest=DIGEST,
+        tenant=of.tenant,
+        call_id=of.call_id,
+    )
+    verdict = Verdict(counts=(), policy_digest=DIGEST)
+    return Released(text=text, verdict=verdict, mac=mac, mac_key_version=version)
+
+
 STEPS: dict[str, Callable[[Effort], Awaitable[list[float]]]] = {
     "step_screen_us": screen,
     "step_screen_again_us": screen_again,
     "step_release_us": release,
     "holdback_chars": holdback,
+    "cache_l1_hit_us": hit,
     "step_append_us": append,
 }

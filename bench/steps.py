@@ -22,6 +22,7 @@ SMALL = (
     "step_screen_again_us",
     "step_release_us",
     "holdback_chars",
+    "cache_l1_hit_us",
     "step_commit_us",
     "step_seal_us",
     "step_append_us",
