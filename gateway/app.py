@@ -68,7 +68,7 @@ async def pipeline_of(
         settings: The gateway's.
         neighbours: The other four.
         limits: Shared ones; in memory if not given.
-        authorizer: One that is shared with other services; its owner watches its files then.
+        authorizer: One that is shared with other services of this process.
 
     Raises:
         PoliciesInvalid, JwksInvalid, OSError: there is no good set to start with.

@@ -8,7 +8,7 @@ if its call is cancelled; an OUTCOME whose sending was cancelled is sent again, 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -86,7 +86,14 @@ class Ledger:
             counted("door.refusals_counted")
             self._flush_later()
             return
-        refusal.receipt = await self.record(event())
+        told = event()
+        try:
+            refusal.receipt = await self.record(told)
+        except Refusal as failure:
+            if failure.reason is not Reason.KEYS_DOWN or told.prompt_received is None:
+                raise
+            # A salt needs its tenant's key, and a stranger's tenant may have none.
+            refusal.receipt = await self.record(replace(told, prompt_received=None))
 
     async def settled(self) -> None:
         """Wait for every event that is on its way, and record the counts that are left."""

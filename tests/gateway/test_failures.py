@@ -123,16 +123,31 @@ async def test_audit_that_never_answers_is_down(start) -> None:
         house.audit.hold.set()
 
 
+def without_keys(audit):
+    """Let an audit log refuse whatever has to be sealed."""
+    append = audit.append
+
+    async def keyless(event):
+        if event.prompt_received or event.payload:
+            raise Refusal(Reason.KEYS_DOWN)
+        return await append(event)
+
+    audit.append = keyless
+
+
+async def test_a_tenant_without_keys_is_denied_and_recorded_like_any_other(start) -> None:
+    async with start() as house, house.caller(STRANGER) as stub:
+        without_keys(house.audit)
+        refusal, _ = await refused(stub.Chat(chat()))
+
+        assert refusal.reason is Reason.DENIED
+        assert refusal.receipt.prompt_salt == b""
+        assert house.audit.outcomes == ["DENIED"]
+
+
 async def test_keys_down_at_the_intent_is_recorded_without_salts(start) -> None:
     async with start() as house, house.caller() as stub:
-        append = house.audit.append
-
-        async def keyless(event):
-            if event.prompt_received or event.payload:
-                raise Refusal(Reason.KEYS_DOWN)
-            return await append(event)
-
-        house.audit.append = keyless
+        without_keys(house.audit)
         refusal, _ = await refused(stub.Chat(chat()))
 
         assert refusal.reason is Reason.KEYS_DOWN
