@@ -19,9 +19,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cache.service import open_cache
-from cache.settings import CacheSettings
-
 from appliance.bootstrap import (
     CHECKPOINT_KEY,
     CHECKPOINT_LOCK,
@@ -38,6 +35,9 @@ from audit.servicer import AuditServicer
 from audit.servicer import admits as audit_admits
 from audit.settings import AuditSettings
 from audit.signer import VaultSigner
+from cache.service import mac_verifier as cache_mac_verifier
+from cache.service import open_cache
+from cache.settings import CacheSettings
 from compliance.service import open_compliance
 from compliance.settings import ComplianceSettings
 from gateway.app import Neighbours, gateway, pipeline_of
@@ -219,9 +219,9 @@ class _Builder:
         return await self.owned.enter_async_context(
             open_cache(
                 CacheSettings.load(),
-                key=(await keys.secret("cache-keys")).newest,
+                secret=(await keys.secret("cache-keys")).newest,
                 sealer=sealer,
-                mac_keys=self.screening,
+                verify=cache_mac_verifier(self.screening),
             )
         )
 

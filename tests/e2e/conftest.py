@@ -1,0 +1,115 @@
+"""A running house of real parts, in processes of its own: the model, OpenBao, TLS, the log.
+
+Tests here know only what a client, an auditor and an operator know (`ready.json`).
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from sealgate import AsyncAuditReader, AsyncClient
+
+ROOT = Path(__file__).parent.parent.parent
+MODEL = "smollm2-135m-instruct"
+START_S = 180
+STOP_S = 60
+
+
+@dataclass
+class House:
+    """One installation under `data`; may be stopped, killed and started again."""
+
+    data: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen | None = None
+
+    def start(self) -> "House":
+        self.data.mkdir(parents=True, exist_ok=True)
+        (self.data / "ready.json").unlink(missing_ok=True)
+        places = {
+            "APPLIANCE_DATA_DIR": str(self.data),
+            "APPLIANCE_MODELS_DIR": str(ROOT / "var" / "models"),
+            "APPLIANCE_GATEWAY_PORT": "0",
+            "APPLIANCE_AUDIT_PORT": "0",
+            "COMPLIANCE_CACHE_FOLDER": str(ROOT / "var" / "cache" / "compliance"),
+            "GATEWAY_SERVING__LAME_DUCK_MS": "0",
+        }
+        log = (self.data / "appliance.log").open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "appliance.main"],
+            cwd=ROOT,
+            env=os.environ | places | self.settings,
+            stdout=log,
+            stderr=log,
+        )
+        log.close()
+        deadline = time.monotonic() + START_S
+        while not (self.data / "ready.json").exists():
+            assert self.process.poll() is None, (self.data / "appliance.log").read_text()[-2_000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        return self
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_S)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(STOP_S)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        return json.loads((self.data / "ready.json").read_text())
+
+    @property
+    def vkey(self) -> str:
+        return Path(self.facts["vkey"]).read_text().strip()
+
+    def client(self, **options) -> AsyncClient:
+        return AsyncClient.from_folder(
+            self.facts["gateway"], self.facts["tls"], vkey=self.vkey, **options
+        )
+
+    def reader(self, tls: str = "auditor_tls") -> AsyncAuditReader:
+        return AsyncAuditReader.from_folder(self.facts["audit"], self.facts[tls], vkey=self.vkey)
+
+    def cli(self, *words: str, **options) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "sealgate.cli", *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            **options,
+        )
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory):
+    """The one that most tests share: they add calls to it, and take nothing away."""
+    running = House(tmp_path_factory.mktemp("house")).start()
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture
+def own_house(tmp_path):
+    """One to be broken."""
+    houses = []
+
+    def made(**settings: str) -> House:
+        houses.append(House(tmp_path / "own", settings))
+        return houses[-1].start()
+
+    yield made
+    for each in houses:
+        if each.process.poll() is None:
+            each.kill()

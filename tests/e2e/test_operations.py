@@ -1,0 +1,165 @@
+"""Stops, crashes, lost neighbours, other people's eyes: what an operator lives through."""
+
+import asyncio
+import json
+import os
+import re
+import secrets
+import shlex
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sealgate import AsyncClient, SealgateError, UnavailableError
+
+ROOT = Path(__file__).parent.parent.parent
+MODEL = "smollm2-135m-instruct"
+
+
+def verified(house) -> dict:
+    """The log as `sealgate audit verify` sees it."""
+    log, vkey = house.data / "audit" / "log", house.data / "audit" / "vkey"
+    told = house.cli("audit", "verify", "--log", str(log), "--vkey", str(vkey), "--json")
+    assert told.returncode == 0, told.stdout
+    return json.loads(told.stdout)
+
+
+async def test_no_word_of_a_user_rests_anywhere_in_the_clear(house) -> None:
+    canary = f"zebra{secrets.token_hex(6)}"
+    async with house.client() as client:
+        await client.chat(f"Repeat: {canary}", model=MODEL, max_tokens=24)
+        await client.chat(f"Repeat again: {canary}", model=MODEL, max_tokens=24, temperature=0.5)
+        with pytest.raises(SealgateError):
+            await client.chat(f"{canary} AKIA" + "IOSFODNN7EXAMPLE", model=MODEL)
+        with pytest.raises(SealgateError):
+            await client.chat(canary, model=canary)
+    await asyncio.sleep(2)  # the log is published
+
+    files = [path for path in house.data.rglob("*") if path.is_file()]
+    assert any(path.match("*/payloads/*") for path in files), "payloads are stored, or this is idle"
+    assert [str(path) for path in files if canary.encode() in path.read_bytes()] == []
+
+
+async def test_sigterm_lets_calls_under_way_finish(own_house) -> None:
+    house = own_house()
+    async with house.client() as client:
+
+        async def ask(number: int):
+            stream = client.stream(
+                f"Tell me about the number {number}.", model=MODEL, max_tokens=60
+            )
+            begun.append(await anext(stream))
+            pieces = [piece async for piece in stream]
+            assert stream.result.text.endswith("".join(pieces))
+            return stream.result
+
+        begun: list[str] = []
+        calls = [asyncio.create_task(ask(number)) for number in range(6)]
+        while len(begun) < 6:
+            await asyncio.sleep(0.01)
+        house.process.send_signal(signal.SIGTERM)
+        results = await asyncio.gather(*calls)
+
+    assert await asyncio.to_thread(house.process.wait, 60) == 0
+    size = verified(house)["size"]
+    assert all(result.receipt.index < size for result in results)
+
+
+async def test_what_was_acknowledged_survives_kill_9(own_house) -> None:
+    house = own_house()
+    receipts, running = [], True
+
+    async def keep_asking(client, number: int) -> None:
+        while running:
+            try:
+                prompt = f"Say {number}{secrets.token_hex(2)}."
+                result = await client.chat(prompt, model=MODEL, max_tokens=3)
+            except SealgateError:
+                return
+            receipts.append(result.receipt)
+
+    async with house.client() as client:
+        calls = [asyncio.create_task(keep_asking(client, number)) for number in range(8)]
+        while len(receipts) < 30:
+            await asyncio.sleep(0.05)
+        house.kill()
+        running = False
+        await asyncio.gather(*calls)
+
+    await asyncio.to_thread(house.start)
+    async with house.reader() as reader:
+        for receipt in receipts:
+            records = await reader.records(call_id=receipt.call_id)
+            assert [(r.phase.value, r.index) for r in records][-1] == ("outcome", receipt.index)
+    assert house.stop() == 0
+    assert verified(house)["size"] > max(receipt.index for receipt in receipts)
+
+
+async def test_a_dead_openbao_does_not_stop_calls_at_once_and_its_end_is_noticed(own_house) -> None:
+    house = own_house()
+    bao = json.loads((house.data / "ready.json").read_text())["openbao_pid"]
+    async with house.client() as client:
+        await client.chat("Hello", model=MODEL, max_tokens=3)
+        os.kill(bao, signal.SIGKILL)
+        result = await client.chat("Hello again", model=MODEL, max_tokens=3)
+        assert result.receipt is not None
+    assert house.stop() == 0
+
+
+async def test_a_restored_older_disk_is_refused(own_house, tmp_path) -> None:
+    """The newest checkpoint is held by OpenBao: a log that is behind it must not go on."""
+    house = own_house()
+    async with house.client() as client:
+        await client.chat("One", model=MODEL, max_tokens=3)
+    assert house.stop() == 0
+    before = tmp_path / "yesterday"
+    subprocess.run(["cp", "-a", house.data / "audit", before], check=True)
+    house.start()
+    async with house.client() as client:
+        await client.chat("Two", model=MODEL, max_tokens=3)
+    assert house.stop() == 0
+    subprocess.run(["rm", "-rf", house.data / "audit"], check=True)
+    subprocess.run(["cp", "-a", before, house.data / "audit"], check=True)
+
+    with pytest.raises(AssertionError, match="audit log contradicts an earlier checkpoint"):
+        house.start()
+
+
+async def test_a_client_that_never_reads_holds_nobody_up(house) -> None:
+    async with house.client() as slow, house.client() as quick:
+        stuck = slow.stream("Write on and on about the sea.", model=MODEL, max_tokens=200)
+        await anext(stuck)
+        result = await asyncio.wait_for(quick.chat("Hi", model=MODEL, max_tokens=4), 60)
+        await stuck.aclose()
+    assert result.receipt is not None
+
+
+async def test_an_unreachable_gateway_is_a_typed_error(house) -> None:
+    facts = house.facts
+
+    async with AsyncClient.from_folder("localhost:1", facts["tls"]) as client:
+        with pytest.raises(UnavailableError):
+            await client.chat("Hello", model=MODEL, timeout_s=10)
+
+
+def commands() -> list[str]:
+    """The `sealgate` commands of the README."""
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if "bin/sealgate" in line]
+
+
+def test_the_readme_has_commands_to_try() -> None:
+    assert len(commands()) >= 2
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_readmes_commands_work(house, command: str) -> None:
+    words = shlex.split(command)[1:]
+    at = {"localhost:50051": house.facts["gateway"], "var/appliance": str(house.data)}
+    words = [re.sub("|".join(at), lambda found: at[found[0]], word) for word in words]
+    told = house.cli(*words)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.strip()
