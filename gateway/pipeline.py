@@ -270,7 +270,6 @@ class Pipeline:
         with step("generate"):
             await self._generate(run)
         await self._keep(run, run.question)
-        # Reversible tokens are restored here, for those allowed, once there are any (#4).
 
     async def _look_up(self, run: Run, question: Question) -> CachedAnswer | CacheMiss:
         if not (run.call.cache_ok and run.call.parameters.deterministic):
@@ -325,7 +324,7 @@ class Pipeline:
     async def _keep(self, run: Run, question: Question) -> None:
         """Keep a whole answer for those who ask the same; else the lease goes back in `_finish`."""
         released, finish = run.released, run.finish
-        if not run.lease or released is None or released.blocked or finish not in _WHOLE:
+        if not run.lease or released is None or finish not in _WHOLE:
             return
         with step("cache.put"):
             try:

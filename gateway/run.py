@@ -104,7 +104,11 @@ class Run:
         return "".join(self.pieces)
 
     async def hand_over(self, text: str) -> None:
-        """Note released text, then hand it to the caller: the record may say more, never less."""
+        """Note released text, then hand it to the caller: the record may say more, never less.
+
+        Reversible tokens are still in `text`, and stay in what the cache gets. Restoring them for
+        those allowed belongs here, between the two lines below (#4).
+        """
         self.pieces.append(text)
         if self.deliver is not None:
             await self.deliver(text)

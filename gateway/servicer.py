@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import grpc
+
 from gateway.arrival import Arrival, certified, new_call_id, now_us
 from gateway.wire import (
     delta_frame,
@@ -21,8 +23,6 @@ from meshkit.interceptors import current
 from sealgate.v1.gateway_pb2_grpc import GatewayServiceServicer
 
 if TYPE_CHECKING:
-    import grpc
-
     from gateway.pipeline import Pipeline
     from meshkit.contract import Actor, Call
     from meshkit.identity import Identity
@@ -60,7 +60,10 @@ class GatewayServicer(GatewayServiceServicer):
         """See gateway.proto. Writes by itself, so that a cancel finds the pipeline where it is."""
 
         async def deliver(text: str) -> None:
-            await context.write(delta_frame(text))
+            try:
+                await context.write(delta_frame(text))
+            except grpc.aio.InternalError:  # the connection is gone, and its cancel on the way
+                raise Refusal(Reason.CANCELLED) from None
 
         read = partial(_read, request.chat, current().header("sealgate-purpose"))
         arrival = self._arrival("chat.stream", context)

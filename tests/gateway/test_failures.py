@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager, suppress
 
 import grpc
 import pytest
@@ -406,3 +407,67 @@ async def test_a_drain_lets_calls_finish_and_loses_none(start) -> None:
     assert len({reply.receipt.index for reply in replies}) == 12
     assert house.audit.outcomes == ["released"] * 12
     await caller.__aexit__(None, None, None)
+
+
+async def test_limits_are_settled_by_what_was_really_used(start) -> None:
+    """Each call reserves 260 tokens and uses 10; a second one would not fit without settling."""
+    limits = {"user_tokens_per_s": 0.001, "user_tokens_burst": 400}
+    async with start(limits=limits) as house, house.caller() as stub:
+        for n in range(10):
+            await stub.Chat(chat(f"call {n}"))
+
+        assert house.audit.outcomes == ["released"] * 10
+
+
+async def test_a_cancelled_call_is_settled_too(start) -> None:
+    limits = {"user_tokens_per_s": 0.001, "user_tokens_burst": 400}
+    fakes = {"inference": {"endless": True, "token_s": 0.01}}
+    async with start(fakes, limits=limits) as house, house.caller() as stub:
+        for _ in range(3):
+            stream = streaming(stub, chat(parameters={"max_tokens": 4_000}))
+            await stream.read()
+            stream.cancel()
+            await asyncio.sleep(0.2)
+
+        assert house.audit.outcomes == ["CANCELLED"] * 3
+
+
+@asynccontextmanager
+async def relay(port):
+    """A TCP hop that can be cut: `cut()` resets every connection through it."""
+    transports = []
+
+    async def through(reader, writer):
+        onward_reader, onward = await asyncio.open_connection("127.0.0.1", port)
+        transports.extend([writer.transport, onward.transport])
+
+        async def pump(source, sink):
+            with suppress(OSError):
+                while data := await source.read(65_536):
+                    sink.write(data)
+
+        await asyncio.gather(pump(reader, onward), pump(onward_reader, writer))
+
+    def cut():
+        for transport in transports:
+            transport.abort()
+
+    server = await asyncio.start_server(through, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], cut
+
+
+async def test_calls_of_a_connection_that_dies_are_recorded_and_stop(start) -> None:
+    fakes = {"inference": {"endless": True, "token_s": 0.0005}}
+    async with start(fakes) as house, relay(house.port) as (house.port, cut):
+        async with house.caller() as stub:
+            request = chat(parameters={"max_tokens": 4_000})
+            streams = [streaming(stub, request) for _ in range(6)]
+            for stream in streams:
+                await stream.read()
+            cut()
+            await asyncio.sleep(0.3)
+
+        assert house.audit.outcomes == ["CANCELLED"] * 6
+        assert house.inference.running == 0
+        assert house.pipeline.in_flight == 0
