@@ -24,7 +24,12 @@ class MeshSettings(BaseSettings):
     """Subclass with its own `env_prefix`; build with `load()`, once, in main."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_nested_delimiter="__", hide_input_in_errors=True
+        frozen=True,
+        extra="forbid",
+        env_nested_delimiter="__",
+        # Else naming one nested field would put all its neighbours back to their class's defaults.
+        nested_model_default_partial_update=True,
+        hide_input_in_errors=True,
     )
 
     @classmethod

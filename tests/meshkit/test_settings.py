@@ -50,3 +50,13 @@ def test_settings_are_frozen():
 def test_a_class_without_a_prefix_is_refused():
     with pytest.raises(TypeError):
         MeshSettings.load()
+
+
+def test_naming_one_nested_field_leaves_its_neighbours_alone(monkeypatch) -> None:
+    from gateway.settings import GatewaySettings
+
+    monkeypatch.setenv("GATEWAY_SERVING__LAME_DUCK_MS", "7")
+    serving = GatewaySettings.load().serving
+
+    assert serving.lame_duck_ms == 7
+    assert serving.drain_ms == GatewaySettings.model_fields["serving"].default.drain_ms
