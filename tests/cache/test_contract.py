@@ -146,7 +146,7 @@ async def test_equal_questions_wait_for_the_first(cache, made) -> None:
     assert not any(other.done() for other in others)
     await cache.put(question, lease, made.released(question), made.ended())
 
-    assert {hit.text for hit in await asyncio.gather(*others)} == {"Paris."}
+    assert {hit.text for hit in await asyncio.wait_for(asyncio.gather(*others), 10)} == {"Paris."}
 
 
 async def test_abandoning_wakes_one_and_only_one(cache, made) -> None:
@@ -162,7 +162,7 @@ async def test_abandoning_wakes_one_and_only_one(cache, made) -> None:
     new_lease = (await done[0]).lease
     assert new_lease not in (b"", lease)
     await cache.put(question, new_lease, made.released(question), made.ended())
-    results = await asyncio.gather(*others)
+    results = await asyncio.wait_for(asyncio.gather(*others), 10)
     assert sum(isinstance(result, CachedAnswer) for result in results) == 2
 
 
