@@ -54,7 +54,7 @@ _PLACEHOLDER = re.compile(r"\[[A-Z_]{2,24}\]")
 def expressions(recognizers: Sequence[Recognizer]) -> list[tuple[str, bool]]:
     """Give the prefilter what it needs: the digit-run pattern first, then each text pattern."""
     texts = [r for r in recognizers if r.digits is None]
-    return [(_RUN_PREFILTER, True), *((r.pattern, r.case) for r in texts)]
+    return [(_RUN_PREFILTER, True), *((r.hint or r.pattern, r.case) for r in texts)]
 
 
 class Engine:

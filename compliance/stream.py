@@ -15,7 +15,7 @@ Where a segment ends (first rule that applies, s being where it starts):
    and nothing but the mark is kept while the block lasts. Text before a mark ends where it begins.
 2. From s + 24 on: behind a full-width full stop, question or exclamation mark, or a blank line.
    From s + 48 on: behind a line break, or behind `.!?` and white space after a word.
-3. From s + 160 on: before white space between lower-case words; behind a comma, colon or semicolon.
+3. From s + 160 on: behind a space between lower-case words, or behind a comma, colon or semicolon.
 4. s + 512, moved so that no pattern's match crosses it; decided once 512 more characters are known.
 
 A cut by rule 2 or 3 waits for `LOOKAHEAD` more characters, so that no earlier place can turn out to
@@ -51,12 +51,17 @@ SLICE = 4096
 """A long chunk is taken in slices of this size, so that time stays linear."""
 BASE64_RUN = 256
 
-_STRONG = re.compile(r"[。！？…](?=[^。！？…”’」』）\"')])|\n[ \t]{0,4}\n(?=[^\n])")
+# Each begins with one class of characters, which `re` finds fast; what stands around is asked then.
+_STRONG = re.compile(
+    r"[。！？…\n](?:(?<=[。！？…])(?=[^。！？…”’」』）\"')])|(?<=\n)[ \t]{0,4}\n(?=[^\n]))"
+)
 _SENTENCE = re.compile(
-    r"(?<![0-9])\n(?=[^\n])|\n(?=[^\n0-9])|(?<=[a-z)\]\"'%’][a-z)\]\"'%’])[.!?]['\")\]’”]{0,3}\s(?=\S)"
+    r"[\n.!?](?:(?<=[^0-9]\n)(?=[^\n])|(?<=\n)(?=[^\n0-9])"
+    r"|(?<=[a-z)\]\"'%’][a-z)\]\"'%’][.!?])['\")\]’”]{0,3}\s(?=\S))"
 )
 _WEAK = re.compile(
-    r"(?<=[a-z]{2})(?= [a-z]{2})|(?<=[A-Za-z一-鿿][,;:])\s(?=\S)|(?<=[一-鿿])[，、；：](?=[一-鿿])"
+    r"[\s，、；：](?:(?<=[a-z]{2} )(?=[a-z]{2})|(?<=[A-Za-z一-鿿][,;:]\s)(?=\S)"
+    r"|(?<=[一-鿿][，、；：])(?=[一-鿿]))"
 )
 _RUN = r"A-Za-z0-9+/_\-"
 _MARK = re.compile(
@@ -211,17 +216,21 @@ def _natural_cut(held: str) -> int:
     The rules compete: the earliest place wins, and whether a place is one depends on the character
     before it and the one behind it, so text still to come cannot change the answer.
     """
-    places = []
-    for pattern, least in ((_STRONG, STRONG_MIN), (_SENTENCE, SENTENCE_MIN), (_WEAK, WEAK_MIN)):
-        found = pattern.search(held, least, SEGMENT_MAX)
-        if found is not None:
-            places.append(found.end())
-    return min(places, default=0)
+    place = 0
+    # The loosest rule first: it bounds how far the others have to look.
+    for pattern, least in ((_WEAK, WEAK_MIN), (_SENTENCE, SENTENCE_MIN), (_STRONG, STRONG_MIN)):
+        found = pattern.search(held, least, place + LOOKAHEAD if place else SEGMENT_MAX)
+        if found is not None and (place == 0 or found.end() < place):
+            place = found.end()
+    return place
 
 
 def _first_mark(held: str, limit: int) -> tuple[int, int, Kind] | None:
     """The first block mark that begins before `limit`: where it begins and ends, and its kind."""
-    for found in _MARK.finditer(held, 0, limit + BASE64_RUN):
+    end = limit + BASE64_RUN
+    if not ("-----BEGIN " in held[:end] or _may_hold_run(held, end)):
+        return None
+    for found in _MARK.finditer(held, 0, end):
         begin = found.start()
         if begin >= limit:
             return None
@@ -231,6 +240,19 @@ def _first_mark(held: str, limit: int) -> tuple[int, int, Kind] | None:
         if all(case.search(sample) for case in _CASES):
             return begin, begin + BASE64_RUN, Kind.BASE64
     return None
+
+
+def _may_hold_run(held: str, end: int) -> bool:
+    """Whether a run of `BASE64_RUN` characters may lie in `held[:end]`; cheap, and may err to True.
+
+    Such a run covers a place that is a multiple of its length, and half its length to one side.
+    """
+    half = BASE64_RUN // 2
+    for place in range(BASE64_RUN - 1, min(end, len(held)), BASE64_RUN):
+        for side in (held[place - half + 1 : place + 1], held[place : place + half]):
+            if " " not in side and side.isascii():
+                return True
+    return False
 
 
 def windows(text: str, crossing: Callable[[str], Iterable[tuple[int, int]]]) -> list[Window]:

@@ -76,6 +76,8 @@ class Recognizer:
     name: unique; appears in findings. source: standard or issuer's rule the pattern rests on.
     digits: (least, most) digits of a value that is a run of digits with single separators. Such
         patterns are tried only inside digit runs, which are found once for all of them.
+    hint: a cheaper pattern that occurs in every text that `pattern` matches in, for the prefilter
+        alone; empty: the pattern itself.
     case: whether upper and lower case differ in the pattern.
     """
 
@@ -90,6 +92,7 @@ class Recognizer:
     context: tuple[str, ...] = ()
     veto: bool = True
     digits: tuple[int, int] | None = None
+    hint: str = ""
     case: bool = True
     flags: int = field(init=False, default=0)
 

@@ -114,7 +114,6 @@ EU = (
         rejected=(0.4, 0.8),
         check=checks.codice_fiscale,
         context=("codice fiscale", "c.f.", "cf", "fiscale"),
-        case=False,
     ),
     Recognizer(
         name="it_vat",
@@ -192,6 +191,7 @@ EU = (
         subtype="FI_HETU",
         pattern=rf"{NOT_BEFORE}(?:0[1-9]|[12][0-9]|3[01])(?:0[1-9]|1[0-2])[0-9]{{2}}[-+A-FU-Y]"
         rf"[0-9]{{3}}[0-9A-FHJ-NPR-Y]{NOT_AFTER}",
+        hint=r"[0-9]{6}[-+A-FU-Y][0-9]{3}",
         source="DVV, henkilötunnus, character modulo 31",
         score=(0.9, 0.95),
         check=checks.fi_hetu,

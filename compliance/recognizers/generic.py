@@ -37,20 +37,11 @@ GENERIC = (
         name="email",
         type="EMAIL",
         subtype="EMAIL",
-        pattern=r"(?<![A-Za-z0-9._%+\-])[A-Za-z0-9](?:[A-Za-z0-9._%+\-]{0,63})@"
-        r"(?:[A-Za-z0-9\-]{1,63}\.){1,6}[A-Za-z]{2,24}(?![A-Za-z0-9\-])",
-        source="RFC 5321, 4.1.2, without quoted local parts",
-        score=(0.95, 0.99),
-        veto=False,
-    ),
-    Recognizer(
-        name="email_intl",
-        type="EMAIL",
-        subtype="EMAIL",
         pattern=r"(?<![A-Za-z0-9._%+\-])[A-Za-zÀ-ɏ0-9][A-Za-zÀ-ɏ0-9._%+\-]{0,63}@"
         r"(?:[A-Za-zÀ-ɏ0-9\-]{1,63}\.){1,6}[A-Za-z]{2,24}(?![A-Za-z0-9\-])",
-        source="RFC 6531, Latin letters",
-        score=(0.9, 0.95),
+        hint="@",
+        source="RFC 5321, 4.1.2 and RFC 6531 for Latin letters, without quoted local parts",
+        score=(0.95, 0.99),
         veto=False,
     ),
     Recognizer(
@@ -104,6 +95,7 @@ GENERIC = (
         type="IP_ADDRESS",
         subtype="IPV4",
         pattern=r"(?<![0-9A-Za-z.\-])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![0-9A-Za-z]|\.[0-9])",
+        hint=r"[0-9]\.[0-9]{1,3}\.[0-9]",
         source="RFC 791",
         score=(0.7, 0.95),
         check=checks.ipv4,
@@ -126,6 +118,7 @@ GENERIC = (
         subtype="IPV6",
         pattern=r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?<=::))"
         r"(?![0-9A-Za-z:]|\.[0-9])",
+        hint=r":[0-9A-Fa-f]{0,4}:",
         source="RFC 4291, 2.2",
         score=(0.8, 0.95),
         check=checks.ipv6,
@@ -158,6 +151,7 @@ GENERIC = (
         type="IBAN",
         subtype="IBAN",
         pattern=rf"{NOT_BEFORE}(?:{_IBAN}){NOT_AFTER}",
+        hint=r"[a-z]{2}[0-9]{2}[ \-]?[a-z0-9][ \-]?[a-z0-9]",
         source="ISO 13616 (length by country, MOD 97-10)",
         score=(0.97, 0.99),
         check=checks.iban,
@@ -180,9 +174,10 @@ GENERIC = (
         type="DATE_OF_BIRTH",
         subtype="DATE_OF_BIRTH",
         pattern=r"(?:(?<![a-z])(?:dob|d\.o\.b\.?|born|birth ?date|birthday|date of birth"
-        r"|geboren|n[ée]e?"
+        r"|geboren|née?"
         r"|naissance|nacimiento|geburtsdatum)(?![a-z])|出生|生日|生于|出生日期|出生年月日?)"
         rf"[^0-9\n]{{0,24}}?(?P<v>{_DATE})(?![0-9])",
+        hint=r"dob|d\.o\.b|born|birth|geboren|né|naissance|nacimiento|geburtsdatum|出生|生日|生于",
         source="HIPAA Safe Harbor, 45 CFR 164.514(b)(2)(i)(C): dates of birth, by their label",
         score=(0.92, 0.95),
         rejected=(0.3, 0.3),
