@@ -92,7 +92,7 @@ async def serving(
         register: Each adds a servicer, as generated `add_…_to_server` do.
         address: host:port; port 0 asks the kernel for a free one.
         credentials: Of `meshkit.tls`.
-        guard: The one interceptor.
+        guard: Goes around every method.
         settings: Limits.
         names: Full names of the services, for health and reflection; "" is always there.
 
@@ -101,12 +101,13 @@ async def serving(
         OSError: the address cannot be bound.
     """
     condition = Health(names)
-    server = _server(guard, settings)
-    add_HealthServicer_to_server(condition, server)
+    server = grpc.aio.server(options=settings.options(), maximum_concurrent_rpcs=settings.calls_max)
+    guarded = guard.around(server)
+    add_HealthServicer_to_server(condition, guarded)
     for add_to in register:
-        add_to(server)
+        add_to(guarded)
     if settings.reflection:
-        _reflect(server, names)
+        _reflect(guarded, names)
     port = _bound(server, address, credentials)
     await server.start()
     try:
@@ -119,14 +120,6 @@ async def serving(
     finally:
         condition.shut_down()
         await server.stop(settings.drain_ms / 1_000)
-
-
-def _server(guard: MeshInterceptor, settings: Serving) -> grpc.aio.Server:
-    return grpc.aio.server(
-        interceptors=[guard],
-        options=settings.options(),
-        maximum_concurrent_rpcs=settings.calls_max,
-    )
 
 
 def _bound(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials) -> int:
@@ -148,10 +141,14 @@ def _reachable(address: str) -> str:
 
 def _reflect(server: grpc.aio.Server, names: Sequence[str]) -> None:
     # An extra of the gateway: a service image without it serves without it.
-    from grpc_reflection.v1alpha import reflection  # noqa: PLC0415
+    from grpc_reflection.v1alpha import reflection  # noqa: PLC0415 -- see above
+    from grpc_reflection.v1alpha.reflection_pb2_grpc import (  # noqa: PLC0415 -- see above
+        add_ServerReflectionServicer_to_server,
+    )
 
     listed = (*names, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(listed, server)
+    servicer = reflection.aio.ReflectionServicer(listed)  # type: ignore[attr-defined] # old stubs
+    add_ServerReflectionServicer_to_server(servicer, server)
 
 
 def stop_event() -> asyncio.Event:

@@ -211,6 +211,7 @@ async def test_a_handler_knows_who_calls_how_and_until_when(serve, channel, tena
     assert context.trace.span_id.hex() != "b7ad6b7169203331"
     assert 0 < context.deadline.remaining_s <= 5
     assert context.header("traceparent") == header
+    assert context.certificate_pem == tenant_ends.chain
 
 
 async def test_outside_an_rpc_there_is_no_context():
@@ -290,6 +291,33 @@ async def test_a_timeout_inside_a_handler_is_a_bug_not_the_deadline(serve, chann
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await ask(ours, "Unary", message())
     assert from_rpc_error(caught.value).reason is Reason.INTERNAL
+
+
+@pytest.mark.parametrize("method", ["Unary", "Yields"])
+async def test_the_clients_deadline_ends_the_handler(serve, channel, tenant_ends, method):
+    ended = asyncio.Event()
+
+    async def dawdle(_request, _context):
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ended.set()
+
+    async with serve(Four(dawdle).add_to) as port, channel(port, tenant_ends) as ours:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(ours, method, message(), timeout=0.1)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await asyncio.wait_for(ended.wait(), 2)
+
+
+async def test_a_handler_that_is_not_asynchronous_is_refused_before_it_serves(serve):
+    def add_to(server):
+        handler = grpc.unary_unary_rpc_method_handler(lambda request, _context: request)
+        server.add_registered_method_handlers("test.Four", {"Unary": handler})
+
+    with pytest.raises(TypeError, match="asynchronous"):
+        async with serve(add_to):
+            pytest.fail("served")
 
 
 async def test_a_cancelled_call_closes_the_generator_at_once(serve, channel, tenant_ends):

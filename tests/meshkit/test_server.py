@@ -4,6 +4,8 @@ import grpc
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 from meshkit.health import Health
 from meshkit.tls import TlsError
@@ -62,3 +64,29 @@ async def test_a_server_that_takes_tls12_does_not_start(serve, monkeypatch):
     with pytest.raises(TlsError):
         async with serve():
             pytest.fail("served")
+
+
+async def test_reflection_lists_what_is_served_to_those_admitted(serve, channel, tenant_ends, ca):
+    async def services(ends):
+        async with channel(port, ends) as ours:
+            call = ServerReflectionStub(ours).ServerReflectionInfo(
+                iter([ServerReflectionRequest(list_services="")])
+            )
+            reply = await call.read()
+            return [each.name for each in reply.list_services_response.service]
+
+    async with serve(names=["test.Four"], reflection=True) as port:
+        assert "test.Four" in await services(tenant_ends)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await services(ca.issue())
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_there_is_no_reflection_unless_asked_for(serve, channel, tenant_ends):
+    async with serve() as port, channel(port, tenant_ends) as ours:
+        call = ServerReflectionStub(ours).ServerReflectionInfo(
+            iter([ServerReflectionRequest(list_services="")])
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
