@@ -190,12 +190,11 @@ async def measure(plan: Plan) -> list[Figure]:
         async with AsyncExitStack() as connections:
             channels = [c async for c in _connect(connections, told["port"], folder / "tls")]
             await _window(channels, seconds / 2)
+            rates = [(await _window(channels, seconds)).events / seconds for _ in range(repeats)]
+            half = median(rates) / 2
+            slow = [await _window(channels, seconds, events_per_s=half) for _ in range(repeats)]
             async with watched(plan, process.pid, *NAMES):
-                rates = [
-                    (await _window(channels, seconds)).events / seconds for _ in range(repeats)
-                ]
-                half = median(rates) / 2
-                slow = [await _window(channels, seconds, events_per_s=half) for _ in range(repeats)]
+                await _window(channels, seconds if plan.profiles(*NAMES) else 0)
     p99s = tuple(1_000 * quantile(tally.latencies_s, 0.99) for tally in slow)
     got = median([tally.events / seconds for tally in slow])
     note = f"{CLIENTS} clients, batches of {BATCH_EVENTS}, payloads sealed"

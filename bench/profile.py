@@ -24,6 +24,10 @@ TOP = 45
 async def profiled(pid: int, into: Path) -> AsyncIterator[None]:
     """Sample a process while the block runs; leave `into` and the raw stacks beside it.
 
+    Only the thread that holds the interpreter is sampled, and it is not stopped for it: what a
+    model's native code or the kernel does meanwhile is not in the profile, and the server runs at
+    nearly its usual speed.
+
     Raises:
         FileNotFoundError: py-spy is not installed.
     """
@@ -31,7 +35,8 @@ async def profiled(pid: int, into: Path) -> AsyncIterator[None]:
     raw.parent.mkdir(parents=True, exist_ok=True)
     arguments = (
         *("record", "--pid", str(pid), "--format", "raw", "--output", str(raw)),
-        *("--rate", str(RATE_HZ), "--duration", str(LONGEST_S), "--nonblocking"),
+        *("--rate", str(RATE_HZ), "--duration", str(LONGEST_S)),
+        *("--gil", "--nonblocking"),
     )
     quiet = asyncio.subprocess.DEVNULL
     spy = await asyncio.create_subprocess_exec(_py_spy(), *arguments, stdout=quiet, stderr=quiet)
