@@ -14,8 +14,9 @@ only if they are equal in all of these, but for a collision of HMAC-SHA-256.
 
 from __future__ import annotations
 
-import hmac
+import hashlib
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from meshkit.contract import prompt_bytes
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["KEY_BYTES", "cache_key"]
 
 KEY_BYTES = 32
+_BLOCK_BYTES = 64
 _DOMAIN = b"sealgate/cache/v1\0"
 _NUMBERS = struct.Struct(">QddQ")
 
@@ -34,7 +36,7 @@ def cache_key(secret: bytes, question: Question) -> bytes:
     """Compute the key of a question: 32 bytes. Cost: about 5 us.
 
     Args:
-        secret: 32 random bytes; caches that share entries share it.
+        secret: 32 to 64 random bytes; caches that share entries share it.
         question: its call id, trace and session play no part.
     """
     scope, asked, parameters = question.scope, question.screened, question.parameters
@@ -53,4 +55,18 @@ def cache_key(secret: bytes, question: Question) -> bytes:
     parts = [_DOMAIN]
     for field in fields:
         parts += (len(field).to_bytes(4), field)
-    return hmac.digest(secret, b"".join(parts), "sha256")
+    inner, outer = (state.copy() for state in _states(secret))
+    inner.update(b"".join(parts))
+    outer.update(inner.digest())
+    return outer.digest()
+
+
+@lru_cache(maxsize=8)
+def _states(secret: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """HMAC's two hashes after the padded key: half of what a short HMAC costs.
+
+    Source: RFC 2104, section 4.
+    """
+    padded = secret.ljust(_BLOCK_BYTES, b"\0")
+    inner, outer = (bytes(byte ^ pad for byte in padded) for pad in (0x36, 0x5C))
+    return hashlib.sha256(inner), hashlib.sha256(outer)

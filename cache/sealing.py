@@ -7,6 +7,8 @@ the memory of Redis or by a slip of ours, does not open.
 from __future__ import annotations
 
 import json
+import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from meshkit.contract import CachedAnswer, Direction, FindingCount, FinishReason, Usage, Verdict
@@ -18,6 +20,9 @@ __all__ = ["PURPOSE", "Sealer", "decoded", "encoded", "open_value", "seal_value"
 
 PURPOSE = "cache"
 _AAD = b"sealgate/cache/value/v1\0"
+_HEAD = struct.Struct(">BIII")
+_REASONS = tuple(FinishReason)
+_VERDICTS_MAX = 1_024
 
 
 class Sealer(Protocol):
@@ -62,42 +67,54 @@ async def open_value(sealer: Sealer, tenant: str, key: bytes, sealed: bytes) -> 
 
 
 def encoded(answer: Released, ended: Ended) -> bytes:
-    """Write an answer down: JSON, UTF-8. Only ever read by `decoded` of the same release."""
-    usage, verdict = ended.usage, answer.verdict
-    counts = [[c.direction, c.type, c.subtype, c.action, c.count] for c in verdict.counts]
-    return json.dumps(
-        [
-            answer.text,
-            ended.finish_reason,
-            usage.prompt_tokens,
-            usage.completion_tokens,
-            verdict.policy_digest.hex(),
-            counts,
-        ],
-        ensure_ascii=False,
-        separators=(",", ":"),
-    ).encode()
+    """Write an answer down. Only ever read by `decoded` of the same release.
+
+    finish reason, prompt and completion tokens, length of the verdict (u8, u32, u32, u32, all
+    big-endian), the verdict as JSON, the text; both in UTF-8.
+    """
+    verdict = _verdict_bytes(answer.verdict)
+    usage = ended.usage
+    reason = _REASONS.index(ended.finish_reason)
+    head = _HEAD.pack(reason, usage.prompt_tokens, usage.completion_tokens, len(verdict))
+    return b"".join((head, verdict, answer.text.encode()))
 
 
 def decoded(plaintext: bytes, *, tier: str) -> CachedAnswer:
     """Read what `encoded` wrote. Raises ValueError if it did not."""
-    text, reason, prompt, completion, policy, counts = json.loads(plaintext)
-    return CachedAnswer(
-        text=text,
-        finish_reason=FinishReason(reason),
-        usage=Usage(prompt_tokens=prompt, completion_tokens=completion),
-        verdict=Verdict(
-            counts=tuple(
-                FindingCount(
-                    direction=Direction(direction),
-                    type=type_,
-                    subtype=subtype,
-                    action=action,
-                    count=count,
-                )
-                for direction, type_, subtype, action, count in counts
-            ),
-            policy_digest=bytes.fromhex(policy),
+    try:
+        reason, prompt, completion, length = _HEAD.unpack_from(plaintext)
+        text_at = _HEAD.size + length
+        return CachedAnswer(
+            text=plaintext[text_at:].decode(),
+            finish_reason=_REASONS[reason],
+            usage=Usage(prompt_tokens=prompt, completion_tokens=completion),
+            verdict=_verdict(plaintext[_HEAD.size : text_at]),
+            tier=tier,
+        )
+    except (struct.error, IndexError, KeyError, TypeError) as error:
+        msg = "not a cached answer"
+        raise ValueError(msg) from error
+
+
+def _verdict_bytes(verdict: Verdict) -> bytes:
+    counts = [[c.direction, c.type, c.subtype, c.action, c.count] for c in verdict.counts]
+    return json.dumps([verdict.policy_digest.hex(), counts], separators=(",", ":")).encode()
+
+
+@lru_cache(maxsize=_VERDICTS_MAX)
+def _verdict(raw: bytes) -> Verdict:
+    """Few verdicts differ, and they hold no text: reading each once saves half of `decoded`."""
+    policy, counts = json.loads(raw)
+    return Verdict(
+        counts=tuple(
+            FindingCount(
+                direction=Direction(direction),
+                type=type_,
+                subtype=subtype,
+                action=action,
+                count=count,
+            )
+            for direction, type_, subtype, action, count in counts
         ),
-        tier=tier,
+        policy_digest=bytes.fromhex(policy),
     )

@@ -52,7 +52,7 @@ log = structlog.get_logger()
 Verify = Callable[[Scope, Screened | Released], bool]
 """Whether compliance vouches for this text in this call."""
 
-_SECRET_BYTES_MIN = 32
+_SECRET_BYTES_MIN, _SECRET_BYTES_MAX = 32, 64
 _MS_PER_S = 1_000
 _WHOLE = frozenset({FinishReason.STOP, FinishReason.LENGTH})
 
@@ -96,7 +96,7 @@ class CacheService:
         settings: sizes and times.
         sealer: seals under keys of the tenant.
         verify: checks screening MACs.
-        secret: keys the hash of questions; at least 32 random bytes.
+        secret: keys the hash of questions; 32 to 64 random bytes.
         clock: seconds, steady.
     """
 
@@ -109,8 +109,8 @@ class CacheService:
         secret: bytes,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if len(secret) < _SECRET_BYTES_MIN:
-            msg = f"the cache's secret is shorter than {_SECRET_BYTES_MIN} bytes"
+        if not _SECRET_BYTES_MIN <= len(secret) <= _SECRET_BYTES_MAX:
+            msg = f"the cache's secret needs {_SECRET_BYTES_MIN} to {_SECRET_BYTES_MAX} bytes"
             raise ValueError(msg)
         self._wait_max_s = settings.wait_max_ms / _MS_PER_S
         self._sealer = sealer

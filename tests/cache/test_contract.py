@@ -266,7 +266,7 @@ async def test_a_key_that_cannot_be_had_is_a_miss(make_cache, made, sealer) -> N
 
 
 async def test_a_short_secret_is_refused(sealer) -> None:
-    with pytest.raises(ValueError, match="32 bytes"):
+    with pytest.raises(ValueError, match="32 to 64 bytes"):
         CacheService(CacheSettings(), sealer=sealer, verify=lambda *_: True, secret=b"short")
 
 

@@ -1,5 +1,7 @@
 """Two questions share an entry only if they are equal in everything an answer depends on."""
 
+import hmac
+import struct
 from dataclasses import replace
 
 import pytest
@@ -16,6 +18,7 @@ from meshkit.contract import (
     Screened,
     TraceContext,
     Verdict,
+    prompt_bytes,
 )
 
 SECRET = b"s" * 32
@@ -126,3 +129,20 @@ def test_stop_sequences_and_prompts_do_not_flow_into_each_other(made) -> None:
     for stop in (("ab",), ("a",), ("b", "a"), ("a", "b", "")):
         other = replace(one, parameters=replace(one.parameters, stop=stop))
         assert cache_key(SECRET, one) != cache_key(SECRET, other)
+
+
+def test_the_key_is_the_hmac_that_the_module_describes(made) -> None:
+    question = made.question(stop=("x",), seed=7, max_tokens=5)
+    fields = [
+        b"acme",
+        question.scope.principal.encode(),
+        question.screened.verdict.policy_digest,
+        question.model_digest,
+        struct.pack(">QddQ", 5, 0.0, 1.0, 1),
+        b"7",
+        b"x",
+        prompt_bytes(question.screened.messages),
+    ]
+    body = b"sealgate/cache/v1\0" + b"".join(len(f).to_bytes(4) + f for f in fields)
+
+    assert cache_key(SECRET, question) == hmac.digest(SECRET, body, "sha256")
