@@ -18,12 +18,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.admission import MemoryLimits, rates_for
+from gateway.asking import Asking
 from gateway.door import Door
 from gateway.ledger import Ledger
 from gateway.models import ModelList
 from gateway.pipeline import Pipeline
 from gateway.refusals import RefusalFlood
 from gateway.servicer import GatewayServicer, admits
+from gateway.shelf import Shelf
+from gateway.tokens import Pace
 from gateway.users import users
 from meshkit.authorization import Authorizer
 from meshkit.interceptors import MeshInterceptor
@@ -94,10 +97,21 @@ async def pipeline_of(
                 settings.audit_budget_ms / 1_000,
             ),
             compliance=neighbours.compliance,
-            cache=neighbours.cache,
-            inference=neighbours.inference,
+            shelf=Shelf(neighbours.cache, settings.cache_budget_ms / 1_000),
+            asking=_asking(settings, neighbours, limits or memory),
             settings=settings,
         )
+
+
+def _asking(settings: GatewaySettings, neighbours: Neighbours, limits: Limits) -> Asking:
+    return Asking(
+        compliance=neighbours.compliance,
+        inference=neighbours.inference,
+        limits=limits,
+        whole=Pace(settings.unary_chunk_tokens),
+        streamed=Pace(settings.frame_tokens, settings.frame_ms, eager=True),
+        extend_tokens=settings.extend_tokens,
+    )
 
 
 @asynccontextmanager

@@ -20,47 +20,26 @@ None. A cancelled call gets 11 and 12 in the background, which `settled` waits f
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from gateway.run import RELEASED, Answer, Run, door_event, stranger_event
-from gateway.tokens import Pace, TokenStream
-from meshkit.contract import (
-    CachedAnswer,
-    CacheMiss,
-    Ended,
-    FinishReason,
-    Question,
-    Reason,
-    Refusal,
-    Released,
-)
-from meshkit.counters import counted
+from meshkit.contract import CachedAnswer, FinishReason, Question, Reason, Refusal
 from meshkit.telemetry import annotate, step
 from meshkit.telemetry_names import AUDIT_INDEX, AUDIT_LEAF_HASH, AUDIT_ORIGIN
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from gateway.arrival import Arrival
+    from gateway.asking import Asking
     from gateway.door import Admitted, Door, Entrant
     from gateway.ledger import Ledger
     from gateway.settings import GatewaySettings
-    from meshkit.contract import (
-        Actor,
-        Cache,
-        Call,
-        Compliance,
-        Inference,
-        ModelInfo,
-        Receipt,
-    )
+    from gateway.shelf import Shelf
+    from meshkit.contract import Actor, Call, Compliance, ModelInfo, Receipt
 
 __all__ = ["Pipeline"]
-
-_WHOLE = frozenset({FinishReason.STOP, FinishReason.LENGTH})
-"""Ends of an answer that an equal question would get again."""
 
 
 @dataclass(slots=True)
@@ -83,8 +62,8 @@ class Pipeline:
     door: Door
     ledger: Ledger
     compliance: Compliance
-    cache: Cache
-    inference: Inference
+    shelf: Shelf
+    asking: Asking
     settings: GatewaySettings
     in_flight: int = 0
 
@@ -261,92 +240,15 @@ class Pipeline:
             model_digest=run.model.digest,
             parameters=run.call.parameters,
         )
-        found = await self._look_up(run, run.question)
+        found = await self.shelf.look_up(run, run.question)
         with step("intent"):
             await self.ledger.opened(run)
         if isinstance(found, CachedAnswer):
             await run.from_cache(found)
             return
         with step("generate"):
-            await self._generate(run)
-        await self._keep(run, run.question)
-
-    async def _look_up(self, run: Run, question: Question) -> CachedAnswer | CacheMiss:
-        if not (run.call.cache_ok and run.call.parameters.deterministic):
-            return CacheMiss()
-        run.tier = "miss"
-        with step("cache.get"):
-            try:
-                async with asyncio.timeout(self.settings.cache_budget_ms / 1_000):
-                    found = await self.cache.get(question)
-            except (Refusal, TimeoutError):
-                counted("cache.down")
-                run.tier = "down"
-                return CacheMiss()
-        if isinstance(found, CacheMiss):
-            run.lease = found.lease
-        return found
-
-    async def _generate(self, run: Run) -> None:
-        assert run.screened is not None
-        scope = run.call.scope
-        source = self.inference.generate(scope, run.model.name, run.screened, run.call.parameters)
-        tokens = TokenStream(
-            source, self._pace(run), allowed=run.answer_tokens, more=lambda: self._more(run)
-        )
-        run.served = True
-        try:
-            async with tokens:
-                await self._release(run, tokens)
-        finally:
-            run.usage = tokens.usage
-        run.finish = _how_it_ended(run, tokens)
-
-    async def _release(self, run: Run, tokens: TokenStream) -> None:
-        """Let out what compliance lets out, piece by piece."""
-        released = self.compliance.release(run.call.scope, tokens.deltas())
-        try:
-            async with aclosing(cast("AsyncGenerator[str | Released, None]", released)) as pieces:
-                async for piece in pieces:
-                    if isinstance(piece, Released):
-                        run.released = piece
-                        run.answer_counts = piece.verdict.counts
-                    else:
-                        await run.hand_over(piece)
-                        tokens.delivered()
-        except Refusal:
-            _raise_first(tokens)
-            raise
-        _raise_first(tokens)
-        if run.released is None:
-            raise Refusal(Reason.COMPLIANCE_DOWN)
-
-    async def _keep(self, run: Run, question: Question) -> None:
-        """Keep a whole answer for those who ask the same; else the lease goes back in `_finish`."""
-        released, finish = run.released, run.finish
-        if not run.lease or released is None or finish not in _WHOLE:
-            return
-        with step("cache.put"):
-            try:
-                async with asyncio.timeout(self.settings.cache_budget_ms / 1_000):
-                    await self.cache.put(question, run.lease, released, _ended(run))
-                run.lease = b""
-            except (Refusal, TimeoutError):
-                counted("cache.down")
-
-    def _pace(self, run: Run) -> Pace:
-        if run.deliver is None:
-            return Pace(self.settings.unary_chunk_tokens)
-        return Pace(self.settings.frame_tokens, self.settings.frame_ms, eager=True)
-
-    async def _more(self, run: Run) -> int:
-        tokens = self.settings.extend_tokens
-        extended = await self.door.limits.extend(run.reservation, tokens)
-        if extended is None:
-            return 0
-        run.reservation = extended
-        run.answer_tokens += tokens
-        return tokens
+            await self.asking.ask(run)
+        await self.shelf.keep(run, run.question)
 
     # --- the end: 11 and 12 -------------------------------------------------------------------
 
@@ -367,19 +269,10 @@ class Pipeline:
     async def _leave(self, run: Run) -> None:
         """Give back what the call held: once, however it ended."""
         with step("settle"):
-            if run.lease and run.question is not None:
-                lease, run.lease = run.lease, b""
-                await self._abandon(run.question, lease)
+            await self.shelf.give_back(run)
             if not run.settled:
                 run.settled = True
                 await self.door.limits.settle(run.reservation, run.tokens)
-
-    async def _abandon(self, question: Question, lease: bytes) -> None:
-        try:
-            async with asyncio.timeout(self.settings.cache_budget_ms / 1_000):
-                await self.cache.abandon(question, lease)
-        except (Refusal, TimeoutError):
-            counted("cache.down")
 
 
 def _name_record(receipt: Receipt | None) -> None:
@@ -388,24 +281,3 @@ def _name_record(receipt: Receipt | None) -> None:
         annotate(AUDIT_INDEX, receipt.index)
         annotate(AUDIT_ORIGIN, receipt.origin)
         annotate(AUDIT_LEAF_HASH, receipt.leaf_hash.hex())
-
-
-def _raise_first(tokens: TokenStream) -> None:
-    """An engine that failed is the cause, whatever compliance made of its silence."""
-    if tokens.failure is not None:
-        raise tokens.failure
-
-
-def _how_it_ended(run: Run, tokens: TokenStream) -> FinishReason:
-    if run.released is not None and run.released.blocked:
-        return FinishReason.BLOCKED
-    if tokens.limited:
-        return FinishReason.LIMITED
-    if tokens.ended is None:
-        raise Refusal(Reason.INFERENCE_DOWN)
-    return tokens.ended.finish_reason
-
-
-def _ended(run: Run) -> Ended:
-    assert run.finish is not None
-    return Ended(finish_reason=run.finish, usage=run.usage)
