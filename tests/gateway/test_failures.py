@@ -92,6 +92,27 @@ async def test_a_failing_cache_is_a_miss_and_counted(start) -> None:
         assert counters()["cache.down"] == before + 1
 
 
+async def test_a_cache_that_never_answers_is_a_miss_too(start) -> None:
+    async with start(cache_budget_ms=50) as house, house.caller() as stub:
+
+        async def hang(*_):
+            await asyncio.Event().wait()
+
+        house.cache.get = house.cache.put = hang
+        assert (await stub.Chat(chat())).cache_tier == pb.CACHE_TIER_DOWN
+
+
+async def test_a_cache_that_fails_to_keep_costs_nothing_but_the_lease(start) -> None:
+    async with start() as house, house.caller() as stub:
+
+        async def full(*_):
+            raise Refusal(Reason.CACHE_DOWN)
+
+        house.cache.put = full
+        assert (await stub.Chat(chat())).text == "HELLO BIG WORLD"
+        assert (house.cache.leases, house.cache.abandoned) == (set(), 1)
+
+
 async def test_audit_down_before_the_intent_stops_everything_and_has_no_receipt(start) -> None:
     async with start({"audit": {"down": True}}) as house, house.caller() as stub:
         refusal, error = await refused(stub.Chat(chat()))
@@ -100,6 +121,7 @@ async def test_audit_down_before_the_intent_stops_everything_and_has_no_receipt(
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert refusal.receipt is None
         assert house.inference.generated == 0
+        assert (house.cache.leases, house.cache.abandoned) == (set(), 1)
 
 
 async def test_audit_down_at_the_outcome_withholds_the_answer(start) -> None:

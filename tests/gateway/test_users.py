@@ -7,8 +7,12 @@ import base64
 import hashlib
 import hmac
 import json
+import ssl
+import tempfile
 import time
+from contextlib import asynccontextmanager
 
+import httpx2
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -292,3 +296,61 @@ async def test_a_stream_ends_with_its_token(believing) -> None:
         assert refusal.reason is Reason.UNAUTHENTICATED
         assert refusal.receipt is not None
         assert house.inference.running == 0
+
+
+@asynccontextmanager
+async def key_server(authority, body, status="200 OK", more=()):
+    """Serve one answer over https, as often as it is asked for."""
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *more]
+        writer.write("\r\n".join([*head, "", ""]).encode() + body)
+        await writer.drain()
+        writer.close()
+
+    certificate = authority.issue("spiffe://sealgate.local/service/idp")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile() as chain:
+        chain.write(certificate.chain_pem + certificate.key_pem)
+        chain.flush()
+        context.load_cert_chain(chain.name)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield f"https://localhost:{server.sockets[0].getsockname()[1]}/keys"
+
+
+@pytest.fixture
+def ca_file(authority, tmp_path):
+    path = tmp_path / "ca.pem"
+    path.write_bytes(authority.pem)
+    return path
+
+
+async def test_keys_come_by_https_too(authority, ca_file) -> None:
+    async with key_server(authority, jwks()) as url:
+        settings = UserSettings(issuer=ISSUER, jwks_url=url, jwks_ca_file=ca_file)
+        async with users(settings) as verifier:
+            assert (await verify(verifier, token())).subject == "ada"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "more"),
+    [
+        (jwks(), "500 Internal Server Error", ()),
+        (b"", "302 Found", ("Location: https://localhost:1/keys",)),
+        (jwks() + b" " * 300_000, "200 OK", ()),
+    ],
+    ids=["error", "redirect", "too long"],
+)
+async def test_nothing_but_a_plain_answer_is_taken(authority, ca_file, body, status, more) -> None:
+    async with key_server(authority, body, status, more) as url:
+        settings = UserSettings(issuer=ISSUER, jwks_url=url, jwks_ca_file=ca_file)
+        with pytest.raises((JwksInvalid, httpx2.HTTPError)):
+            await users(settings).__aenter__()
+
+
+async def test_a_server_nobody_vouches_for_is_not_asked(authority) -> None:
+    async with key_server(authority, jwks()) as url:
+        with pytest.raises(httpx2.HTTPError):
+            await users(UserSettings(issuer=ISSUER, jwks_url=url)).__aenter__()
