@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from audit.events import check_event, event_bytes, parse_leaf, same_event
+from audit.events import event_bytes, parse_leaf, same_event
 from audit.intake import Intent, Waiting
 from audit.payloads import PURPOSE, Opened, payload_aad, payload_bytes, read_payload
 from meshkit.contract import (
@@ -121,6 +121,12 @@ class AuditLog:
         """Refuse every append from now on."""
         self._closed = reason
 
+    def abandon(self) -> None:
+        """Tell all who wait that nobody commits any more; what they sent may be durable."""
+        for waiting in list(self._in_flight.values()):
+            self.settled(waiting)
+            waiting.refuse(Reason.AUDIT_DOWN)
+
     async def idle(self) -> None:
         """Wait until no event is under way; after `close`."""
         while self._in_flight:
@@ -170,7 +176,6 @@ class AuditLog:
         self, event: Event, producer: str | None
     ) -> Appended | asyncio.Future[Appended]:
         """Check an event and queue it, or find the place that it already has."""
-        check_event(event)
         body = event_bytes(event, self._parts.pseudonyms)
         if len(body) > ENTRY_BYTES_MAX - _LOG_PART_BYTES_MAX:
             raise Refusal(Reason.INVALID_FIELD, field="event")

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from meshkit.contract import Phase, Reason, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
     from meshkit.contract import Commitment, Event
 
@@ -59,9 +59,19 @@ _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", re.ASCII)
 _TENANT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _DETAIL = re.compile(r"[ -~]{0,512}", re.ASCII)
 
-_encode = json.JSONEncoder(
-    ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
-).encode
+_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+_SCHEMA_BYTES = SCHEMA.encode()
+_CALL_ID_BYTES, _TRACE_ID_BYTES, _SPAN_ID_BYTES = 16, 16, 8
+_COMMITMENT_BYTES = 32
+_DIGEST_LENGTHS = frozenset({0, 32})
+_LABEL_FIELDS = (
+    "outcome",
+    "model",
+    "purpose",
+    "cache_tier",
+    "tls_version",
+    "key_exchange_group",
+)
 
 # OCSF 1.8 (class, activity) by action and by outcome; type_uid = class * 100 + activity.
 _API, _AUTHENTICATION, _FINDING, _LIFECYCLE, _ENTITY = 6003, 3002, 2006, 6002, 3004
@@ -141,6 +151,11 @@ def _is_label(text: str) -> bool:
     return _LABEL.fullmatch(text) is not None
 
 
+@lru_cache(maxsize=8_192)
+def _is_tenant(text: str) -> bool:
+    return _TENANT.fullmatch(text) is not None
+
+
 def _need(holds: object, field: str) -> None:
     if not holds:
         raise Refusal(Reason.INVALID_FIELD, field=field)
@@ -156,30 +171,33 @@ def check_event(event: Event) -> None:
     Raises:
         Refusal: INVALID_FIELD with the field's name.
     """
-    _need(len(event.call_id) == 16, "call_id")  # noqa: PLR2004 -- a UUID
-    _need(len(event.trace.trace_id) == 16, "trace_id")  # noqa: PLR2004 -- W3C
-    _need(len(event.trace.span_id) == 8, "span_id")  # noqa: PLR2004 -- W3C
+    _need(len(event.call_id) == _CALL_ID_BYTES, "call_id")
+    _need(len(event.trace.trace_id) == _TRACE_ID_BYTES, "trace_id")
+    _need(len(event.trace.span_id) == _SPAN_ID_BYTES, "span_id")
     _need(0 < event.occurred_at_us <= JSON_INTEGER_MAX, "occurred_at")
-    nameless = event.phase is Phase.NOTE and not event.tenant
-    _need(nameless or _TENANT.fullmatch(event.tenant), "tenant")
-    _need(_is_label(event.action), "action")
-    for text, field in (
-        (event.outcome, "outcome"),
-        (event.model, "model"),
-        (event.purpose, "purpose"),
-        (event.cache_tier, "cache_tier"),
-        (event.connection.tls_version, "tls_version"),
-        (event.connection.key_exchange_group, "key_exchange_group"),
-    ):
-        _need(not text or _is_label(text), field)
-    for digest, field in (
-        (event.model_digest, "model_digest"),
-        (event.compliance_policy_digest, "compliance_policy_digest"),
-        (event.authorization_policy_digest, "authorization_policy_digest"),
-    ):
-        _need(len(digest) in {0, 32}, field)
+    _need(_is_tenant(event.tenant) or (event.phase is Phase.NOTE and not event.tenant), "tenant")
+    _check_labels(
+        event.action,
+        event.outcome,
+        event.model,
+        event.purpose,
+        event.cache_tier,
+        event.connection.tls_version,
+        event.connection.key_exchange_group,
+    )
+    _need(len(event.model_digest) in _DIGEST_LENGTHS, "model_digest")
+    _need(len(event.compliance_policy_digest) in _DIGEST_LENGTHS, "compliance_policy_digest")
+    _need(len(event.authorization_policy_digest) in _DIGEST_LENGTHS, "authorization_policy_digest")
     _need(_fits(event.usage.prompt_tokens) and _fits(event.usage.completion_tokens), "usage")
     _check_lists(event)
+
+
+@lru_cache(maxsize=8_192)
+def _check_labels(action: str, *others: str) -> None:
+    """Check all labels of an event at once: few combinations, many events."""
+    _need(_LABEL.fullmatch(action), "action")
+    for text, field in zip(others, _LABEL_FIELDS, strict=True):
+        _need(not text or _LABEL.fullmatch(text), field)
 
 
 def _check_lists(event: Event) -> None:
@@ -188,117 +206,140 @@ def _check_lists(event: Event) -> None:
         named = _is_label(found.type) and _is_label(found.action)
         _need(named and (not found.subtype or _is_label(found.subtype)), "counts")
         _need(_fits(found.count), "counts")
-    _need(len(event.detail) <= DETAILS_MAX, "detail")
-    _need(len(dict(event.detail)) == len(event.detail), "detail")
-    for name, value in event.detail:
-        _need(_is_label(name) and _DETAIL.fullmatch(value), "detail")
+    if event.detail:
+        _need(len(event.detail) <= DETAILS_MAX, "detail")
+        _need(len(dict(event.detail)) == len(event.detail), "detail")
+        for name, value in event.detail:
+            _need(_is_label(name) and _DETAIL.fullmatch(value), "detail")
+    made = commitments(event)
     # A payload is sealed under its tenant's key, so there must be a tenant.
-    _need(event.tenant or not (event.payload or list(commitments(event))), "tenant")
-    for _, commitment in commitments(event):
-        _need(len(commitment.salt) == len(commitment.value) == 32, "commitments")  # noqa: PLR2004
+    _need(event.tenant or not (event.payload or made), "tenant")
+    for _, commitment in made:
+        _need(len(commitment.salt) == len(commitment.value) == _COMMITMENT_BYTES, "commitments")
 
 
-def commitments(event: Event) -> Iterable[tuple[str, Commitment]]:
-    """Yield the commitments that the event has, by name."""
-    for name, commitment in (
+def commitments(event: Event) -> list[tuple[str, Commitment]]:
+    """Return the commitments that the event has, by name, in the order of their names."""
+    pairs = (
         ("answer_delivered", event.answer_delivered),
         ("answer_released", event.answer_released),
         ("prompt_received", event.prompt_received),
         ("prompt_screened", event.prompt_screened),
-    ):
-        if commitment is not None:
-            yield name, commitment
+    )
+    return [(name, commitment) for name, commitment in pairs if commitment is not None]
 
 
-def _ocsf(event: Event) -> list[int]:
-    """Return OCSF class_uid, activity_id, type_uid, status_id."""
+def _ocsf(event: Event) -> str:
+    """Write the OCSF ids."""
     pair = _BY_OUTCOME.get(event.outcome) or _BY_ACTION.get(event.action) or (_API, _OTHER)
     status = _UNKNOWN
     if event.phase is Phase.OUTCOME:
         status = _SUCCESS if event.outcome == "released" else _FAILURE
-    return [pair[0], pair[1], pair[0] * 100 + pair[1], status]
+    return (
+        f'{{"activity_id":{pair[1]},"class_uid":{pair[0]},"status_id":{status},'
+        f'"type_uid":{pair[0] * 100 + pair[1]}}}'
+    )
 
 
 def event_bytes(event: Event, pseudonyms: Pseudonyms) -> bytes:
-    """Write what the producer said: the `event` member, canonical; about 15 µs.
+    """Check an event and write what the producer said: the `event` member, canonical.
 
-    The event must have passed `check_event`.
+    Written by hand, in the order of RFC 8785: every text in here was checked to be a label, which
+    needs no escaping, and a general encoder takes three times as long. 10 µs.
+
+    Raises:
+        Refusal: INVALID_FIELD, as `check_event` says.
     """
-    class_uid, activity_id, type_uid, status_id = _ocsf(event)
-    told: dict[str, object] = {
-        "action": event.action,
-        "call_id": event.call_id.hex(),
-        "ocsf": {
-            "activity_id": activity_id,
-            "class_uid": class_uid,
-            "status_id": status_id,
-            "type_uid": type_uid,
-        },
-        "phase": event.phase.value,
-        "span_id": event.trace.span_id.hex(),
-        "time_us": event.occurred_at_us,
-        "trace_id": event.trace.trace_id.hex(),
-    }
-    optional = {
-        "cache": event.cache_tier,
-        "commitments": {name: c.value.hex() for name, c in commitments(event)},
-        "detail": dict(event.detail),
-        "finish_reason": event.finish_reason and event.finish_reason.value,
-        "model": event.model,
-        "model_digest": event.model_digest.hex(),
-        "outcome": event.outcome,
-        "policies": _policies(event),
-        "purpose": event.purpose,
-        "tenant": event.tenant and pseudonyms.tenant(event.tenant),
-        "tls": [*filter(None, (event.connection.tls_version, event.connection.key_exchange_group))],
-        "usage": _usage(event),
-        "verdicts": [
-            [found.direction.value, found.type, found.subtype, found.action, found.count]
-            for found in event.counts
-        ],
-    }
-    told.update({name: value for name, value in optional.items() if value})
-    if event.actor is not None:
-        told["actor"] = pseudonyms.workload(event.tenant, event.actor.spiffe_id)
-        if event.actor.user is not None:
-            told["user"] = pseudonyms.user(event.tenant, event.actor.user)
-    return _encode(told).encode()
+    check_event(event)
+    parts = [f'{{"action":"{event.action}"']
+    actor = event.actor
+    if actor is not None:
+        parts.append(f',"actor":"{pseudonyms.workload(event.tenant, actor.spiffe_id)}"')
+    if event.cache_tier:
+        parts.append(f',"cache":"{event.cache_tier}"')
+    parts.append(f',"call_id":"{event.call_id.hex()}"')
+    if made := commitments(event):
+        values = ",".join(f'"{name}":"{one.value.hex()}"' for name, one in made)
+        parts.append(f',"commitments":{{{values}}}')
+    if event.detail:
+        parts.append(f',"detail":{_encode(dict(event.detail))}')
+    if event.finish_reason is not None:
+        parts.append(f',"finish_reason":"{event.finish_reason.value}"')
+    if event.model:
+        parts.append(f',"model":"{event.model}"')
+    if event.model_digest:
+        parts.append(f',"model_digest":"{event.model_digest.hex()}"')
+    parts.append(f',"ocsf":{_ocsf(event)}')
+    if event.outcome:
+        parts.append(f',"outcome":"{event.outcome}"')
+    parts.append(f',"phase":"{event.phase.value}"')
+    parts += _second_half(event, pseudonyms)
+    return "".join(parts).encode()
 
 
-def _policies(event: Event) -> dict[str, str]:
-    pairs = (
-        ("authorization", event.authorization_policy_digest),
-        ("compliance", event.compliance_policy_digest),
+def _second_half(event: Event, pseudonyms: Pseudonyms) -> Iterator[str]:
+    """Yield the members from `policies` on, and the closing brace."""
+    yield _members(
+        ',"policies":',
+        (
+            "authorization",
+            event.authorization_policy_digest.hex()
+            and f'"{event.authorization_policy_digest.hex()}"',
+        ),
+        (
+            "compliance",
+            event.compliance_policy_digest.hex() and f'"{event.compliance_policy_digest.hex()}"',
+        ),
     )
-    return {name: digest.hex() for name, digest in pairs if digest}
-
-
-def _usage(event: Event) -> dict[str, int]:
-    pairs = (
-        ("completion_tokens", event.usage.completion_tokens),
-        ("prompt_tokens", event.usage.prompt_tokens),
+    if event.purpose:
+        yield f',"purpose":"{event.purpose}"'
+    yield f',"span_id":"{event.trace.span_id.hex()}"'
+    if event.tenant:
+        yield f',"tenant":"{pseudonyms.tenant(event.tenant)}"'
+    yield f',"time_us":{event.occurred_at_us}'
+    if event.connection.tls_version:
+        group = event.connection.key_exchange_group
+        yield f',"tls":["{event.connection.tls_version}"' + (f',"{group}"]' if group else "]")
+    yield f',"trace_id":"{event.trace.trace_id.hex()}"'
+    usage = event.usage
+    yield _members(
+        ',"usage":',
+        ("completion_tokens", usage.completion_tokens and str(usage.completion_tokens)),
+        ("prompt_tokens", usage.prompt_tokens and str(usage.prompt_tokens)),
     )
-    return {name: tokens for name, tokens in pairs if tokens}
+    if event.actor is not None and event.actor.user is not None:
+        yield f',"user":"{pseudonyms.user(event.tenant, event.actor.user)}"'
+    if event.counts:
+        rows = ",".join(
+            f'["{f.direction.value}","{f.type}","{f.subtype}","{f.action}",{f.count}]'
+            for f in event.counts
+        )
+        yield f',"verdicts":[{rows}]'
+    yield "}"
+
+
+def _members(head: str, *pairs: tuple[str, str | int]) -> str:
+    """Write an object of the members that have a value; nothing if none has."""
+    told = ",".join(f'"{name}":{value}' for name, value in pairs if value)
+    return f"{head}{{{told}}}" if told else ""
 
 
 def leaf_bytes(event: bytes, log: LogPart) -> bytes:
-    """Put the leaf together: `event` is what `event_bytes` gave; about 4 µs."""
-    added: dict[str, object] = {
-        "producer": log.producer,
-        "received_us": log.received_us,
-        "retention": log.retention,
-    }
-    if log.intent is not None:
-        added["intent"] = log.intent
-    if log.payload_sha256:
-        added["payload_sha256"] = log.payload_sha256
-    if log.skewed:
-        added["skewed"] = True
-    return b'{"event":%b,"log":%b,"schema":"%b"}' % (
-        event,
-        _encode(added).encode(),
-        SCHEMA.encode(),
+    """Put the leaf together: `event` is what `event_bytes` gave."""
+    intent = "" if log.intent is None else f'"intent":{log.intent},'
+    payload = f'"payload_sha256":"{log.payload_sha256}",' if log.payload_sha256 else ""
+    skewed = ',"skewed":true' if log.skewed else ""
+    added = (
+        f"{{{intent}{payload}{_producer(log.producer)}"
+        f'"received_us":{log.received_us},"retention":"{log.retention}"{skewed}}}'
     )
+    return b'{"event":%b,"log":%b,"schema":"%b"}' % (event, added.encode(), _SCHEMA_BYTES)
+
+
+@lru_cache(maxsize=256)
+def _producer(spiffe_id: str) -> str:
+    """Write the producer: it comes from a certificate, so it is escaped."""
+    return f'"producer":{_encode(spiffe_id)},'
 
 
 def same_event(leaf: bytes, event: bytes) -> bool:

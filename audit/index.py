@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from meshkit.contract import Phase, Reason, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 __all__ = ["Index", "IndexRow", "Place"]
@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS meta (
 
 @dataclass(frozen=True, slots=True)
 class IndexRow:
-    """An entry, as the index needs it. `payload` says where its payload is; empty if it has none.
+    """An entry, as the index needs it.
 
     `received_us` (UTC, microseconds) picks the payload's partition and is not stored here.
     """
@@ -51,7 +51,6 @@ class IndexRow:
     tenant: str
     trace_id: bytes
     received_us: int
-    payload: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +114,12 @@ class Index:
         self._reader.close()
         self._writer.close()
 
-    def add(self, rows: Sequence[IndexRow]) -> None:
+    def add(self, rows: Sequence[IndexRow], places: Mapping[int, str]) -> None:
         """Put entries in, in one transaction; the first bears the number `size`.
+
+        Args:
+            rows: In order of their numbers.
+            places: Where the payloads are, by number.
 
         Raises:
             sqlite3.Error: the disk is full, or a key is there already: nothing was put in.
@@ -125,7 +128,10 @@ class Index:
             self._writer.execute("BEGIN IMMEDIATE")
             self._writer.executemany(
                 "INSERT INTO calls VALUES (?, ?, ?, ?, ?)",
-                [(r.call_id, _NUMBER[r.phase], r.number, r.tenant, r.payload) for r in rows],
+                [
+                    (r.call_id, _NUMBER[r.phase], r.number, r.tenant, places.get(r.number, ""))
+                    for r in rows
+                ],
             )
             self._writer.executemany(
                 "INSERT INTO traces VALUES (?, ?, ?)",

@@ -137,7 +137,7 @@ class Committer:
         try:
             await durable
         except OSError as failure:
-            log.error("audit.not_durable", errno=failure.errno, events=len(group))  # noqa: TRY400
+            log.critical("audit.not_durable", errno=failure.errno, events=len(group))
             self._undo(group, opened)
             return
         self._settle(group, answers, now_us, first)

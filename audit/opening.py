@@ -28,7 +28,7 @@ from meshkit.tlog import VerifierKey
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from audit.locks import CheckpointLock
+    from audit.locks import CheckpointLock, Locked
     from audit.settings import AuditSettings
     from audit.signer import CheckpointSigner
 
@@ -77,7 +77,32 @@ async def open_audit(
     async with AsyncExitStack() as owned:
         make_folders(disk, settings.data_dir)
         owned.callback(disk.close, _only_writer(disk, settings))
-        audit = await _assemble(owned, settings, signer, lock, sealer, pseudonym_key, disk)
+        wal, store, held = await _recovered(owned, settings, signer, lock, disk)
+        publisher, payloads, index = await _publisher(
+            owned, settings, disk, signer=signer, lock=lock, held=held, wal=wal, store=store
+        )
+        receipts = await ReceiptMaker.start(signer)
+        audit = AuditLog(
+            Parts(
+                settings=settings,
+                vkey=signer.vkey,
+                pseudonyms=Pseudonyms(pseudonym_key),
+                sealer=sealer,
+                wal=wal,
+                store=store,
+                payloads=payloads,
+                index=index,
+                receipts=receipts,
+                publisher=publisher,
+            )
+        )
+        fast = owned.enter_context(ThreadPoolExecutor(1, "audit-commit"))
+        committer = Committer(
+            settings, wal, receipts, fast, on_durable=audit.remember, on_settled=audit.settled
+        )
+        audit.attach(committer)
+        await owned.enter_async_context(_running(audit, committer, publisher))
+        await audit.append(_key_note(receipts))
         yield audit
 
 
@@ -88,15 +113,13 @@ def _only_writer(disk: Disk, settings: AuditSettings) -> int:
         raise Refusal(Reason.CONFLICT) from None
 
 
-async def _assemble(  # noqa: PLR0917 -- private, all of open_audit's
+async def _recovered(
     owned: AsyncExitStack,
     settings: AuditSettings,
     signer: CheckpointSigner,
     lock: CheckpointLock,
-    sealer: Sealer,
-    pseudonym_key: bytes,
     disk: Disk,
-) -> AuditLog:
+) -> tuple[Wal, LogStore, Locked]:
     key = VerifierKey.parse(signer.vkey)
     folder = settings.data_dir
     wal = Wal(disk, folder / "wal", segment_bytes_max=settings.segment_bytes_max)
@@ -104,34 +127,41 @@ async def _assemble(  # noqa: PLR0917 -- private, all of open_audit's
     store = LogStore(disk, folder / "log", key)
     held = await recover(signer, lock, store, wal)
     replace(disk, folder / "vkey", f"{key}\n".encode())
-    payloads = PayloadStore(disk, folder / "payloads")
+    return wal, store, held
+
+
+async def _publisher(
+    owned: AsyncExitStack,
+    settings: AuditSettings,
+    disk: Disk,
+    *,
+    signer: CheckpointSigner,
+    lock: CheckpointLock,
+    held: Locked,
+    wal: Wal,
+    store: LogStore,
+) -> tuple[Publisher, PayloadStore, Index]:
+    payloads = PayloadStore(disk, settings.data_dir / "payloads")
     owned.callback(payloads.close)
-    index = Index(folder / "index.sqlite", key.name)
+    index = Index(settings.data_dir / "index.sqlite", VerifierKey.parse(signer.vkey).name)
     owned.callback(index.close)
     if index.size > wal.end:
         index.clear()
     slow = owned.enter_context(ThreadPoolExecutor(1, "audit-publish"))
     publisher = Publisher(
-        settings, signer=signer, lock=lock, held=held, wal=wal, store=store,
-        payloads=payloads, index=index, executor=slow,
-    )  # fmt: skip
-    await publisher.catch_up_disk()
-    receipts = await ReceiptMaker.start(signer)
-    audit = AuditLog(
-        Parts(
-            settings=settings, vkey=signer.vkey, pseudonyms=Pseudonyms(pseudonym_key),
-            sealer=sealer, wal=wal, store=store, payloads=payloads, index=index,
-            receipts=receipts, publisher=publisher,
-        )
-    )  # fmt: skip
-    fast = owned.enter_context(ThreadPoolExecutor(1, "audit-commit"))
-    committer = Committer(
-        settings, wal, receipts, fast, on_durable=audit.remember, on_settled=audit.settled
+        settings,
+        signer=signer,
+        lock=lock,
+        held=held,
+        wal=wal,
+        store=store,
+        payloads=payloads,
+        index=index,
+        executor=slow,
     )
-    audit.attach(committer)
-    await owned.enter_async_context(_running(audit, committer, publisher))
-    await audit.append(_key_note(receipts))
-    return audit
+    # Before the first append: what the index does not know would look new.
+    await publisher.catch_up_disk()
+    return publisher, payloads, index
 
 
 @asynccontextmanager
@@ -148,6 +178,8 @@ async def _running(
         failure = task.exception()
         log.critical("audit.closed", kind=type(failure).__name__)
         audit.close(failure.reason if isinstance(failure, Refusal) else Reason.AUDIT_DOWN)
+        if task is commits:
+            audit.abandon()
 
     for task in (commits, publishes):
         task.add_done_callback(lost)

@@ -35,6 +35,7 @@ __all__ = ["Opened", "PayloadStore", "Sealer", "payload_aad", "payload_bytes", "
 PURPOSE = "audit-payload"
 _FRAME = struct.Struct(">QI32s")
 _OPEN_FILES_MAX = 64
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _SYSTEM = "system"
 """Partition of events without a tenant."""
 
@@ -75,7 +76,7 @@ def payload_bytes(event: Event) -> bytes:
         "salts": salts,
         "screened": [[message.role.value, message.content] for message in payload.screened],
     }
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+    return _encode(told).encode()
 
 
 def read_payload(raw: bytes) -> Opened:

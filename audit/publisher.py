@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -224,12 +224,7 @@ class Publisher:
 
     def _add_rows(self, rows: list[IndexRow], places: dict[int, str]) -> None:
         try:
-            self._index.add(
-                [
-                    replace(row, payload=places[row.number]) if row.number in places else row
-                    for row in rows
-                ]
-            )
+            self._index.add(rows, places)
         except sqlite3.IntegrityError:
             # The same call and phase twice: the one thing that must not be.
             raise Refusal(Reason.EVIDENCE_LOST) from None

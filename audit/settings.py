@@ -56,7 +56,7 @@ class AuditSettings(MeshSettings):
         200_000,
         gt=0,
         description="Event keys kept in memory to find repeats without asking index.sqlite; "
-        "about 150 bytes each.",
+        "about 250 bytes each.",
     )
     open_calls_max: int = Field(
         100_000,

@@ -12,6 +12,7 @@ checkpoint, and `load` reads what is there and checks the tree's right edge.
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
@@ -63,6 +64,15 @@ class Round:
     def size(self) -> int:
         """Leaves in the tree."""
         return self.edge.size
+
+
+def _hashes(leaves: Sequence[bytes]) -> list[bytes]:
+    """Hash leaves, letting the event loop in between: else acks wait for a whole round."""
+    hashes: list[bytes] = []
+    for at in range(0, len(leaves), TILE_WIDTH):
+        hashes += entry_hashes(leaves[at : at + TILE_WIDTH])
+        time.sleep(0)
+    return hashes
 
 
 class LogStore:
@@ -135,7 +145,7 @@ class LogStore:
 
     def plan(self, leaves: Sequence[bytes]) -> Round:
         """Compute the tree with `leaves` (entry bytes) behind the newest one. Writes nothing."""
-        edge, tiles = self._edge.grown(entry_hashes(leaves))
+        edge, tiles = self._edge.grown(_hashes(leaves))
         entries = [*self._tail, *leaves]
         number = self._edge.size // TILE_WIDTH
         files = []

@@ -142,20 +142,20 @@ class Wal:
         make_folders(self._disk, self._folder)
         names = [name for name in self._disk.names(self._folder) if name.endswith(".wal")]
         self._next_number = int(names[-1].removesuffix(".wal")) + 1 if names else 0
-        read = [self._read_segment(self._folder / name) for name in names]
+        read = [self._read_header(self._folder / name) for name in names]
         sound = [segment for segment in read if segment is not None]
-        for number, (segment, data) in enumerate(sound):
-            following = sound[number + 1][0] if number + 1 < len(sound) else None
-            self._take_segment(segment, data, following)
+        for number, segment in enumerate(sound):
+            following = sound[number + 1] if number + 1 < len(sound) else None
+            self._take_segment(segment, self._disk.read(segment.path), following)
         return bool(sound)
 
-    def _read_segment(self, path: Path) -> tuple[_Segment, bytes] | None:
-        """Read a segment; None if its header never became durable, so that nothing followed it."""
-        data = self._disk.read(path)
+    def _read_header(self, path: Path) -> _Segment | None:
+        """Read a header; None if it never became durable, so that nothing followed it."""
+        data = self._disk.read(path, 0, _SEGMENT.size + 1)
         if len(data) >= _SEGMENT.size:
             _, first, chain, _ = _SEGMENT.unpack_from(data)
             if data[: _SEGMENT.size] == _segment_header(first, chain):
-                return _Segment(path, first, chain), data
+                return _Segment(path, first, chain)
         if len(data) > _SEGMENT.size:
             raise _evidence_lost()
         return None

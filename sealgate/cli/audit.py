@@ -172,12 +172,13 @@ async def _covering(audit: Audit, index: int, wait_s: float) -> Checkpoint:
     """Return a checkpoint of a tree that holds `index`."""
     try:
         async with asyncio.timeout(wait_s):
-            # The log is on another host: there is nothing to be woken by.
-            while (checkpoint := await audit.checkpoint()).size <= index:  # noqa: ASYNC110
+            while True:
+                checkpoint = await audit.checkpoint()
+                if checkpoint.size > index:
+                    return checkpoint
                 await asyncio.sleep(_POLL_S)
     except TimeoutError:
         raise Refusal(Reason.OUT_OF_TIME) from None
-    return checkpoint
 
 
 def _write(out: Path, proofs: list[tuple[str, Proof]]) -> list[Path]:

@@ -285,7 +285,7 @@ async def test_a_flipped_bit_in_a_payload_is_noticed(world):
         index = (await audit.append(make_outcome())).index
         async with asyncio.timeout(10):
             # There is no event to wait for: a payload is moved when its time comes.
-            while audit.stats.indexed <= index:  # noqa: ASYNC110
+            while audit.stats.indexed <= index:
                 await asyncio.sleep(0.01)
         (path,) = (world.data / "payloads").rglob("*.sealed")
         data = bytearray(path.read_bytes())

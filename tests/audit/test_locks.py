@@ -90,7 +90,7 @@ async def test_the_service_on_openbao_outlives_its_absence_and_go_verifies_it(
         check_receipt(outcome.receipt, world.vkey, messages=MESSAGES, answer=ANSWER)
         async with asyncio.timeout(20):
             # Polled as a client would.
-            while (await audit.checkpoint()).size <= outcome.index:  # noqa: ASYNC110
+            while (await audit.checkpoint()).size <= outcome.index:
                 await asyncio.sleep(0.02)
         assert (await audit.payload("acme", outcome.index)).payload.released == ANSWER
         await stop()
@@ -102,7 +102,7 @@ async def test_the_service_on_openbao_outlives_its_absence_and_go_verifies_it(
     async with bao(world.folder / "bao") as (keys, _), on_openbao(world, keys) as audit:
         again = await audit.append(make_outcome())
         async with asyncio.timeout(20):
-            while (await audit.checkpoint()).size <= again.index:  # noqa: ASYNC110
+            while (await audit.checkpoint()).size <= again.index:
                 await asyncio.sleep(0.02)
     assert go_verify(world.log, world.vkey) == f"OK {again.index + 1}"
     checked = check_log(lambda path: (world.log / path).read_bytes(), world.vkey)

@@ -26,7 +26,7 @@ from tests.audit.world import ANSWER, MESSAGES, make_event, make_intent, make_ou
 async def published(audit, size):
     async with asyncio.timeout(20):
         # Polled as a client would.
-        while (checkpoint := await audit.checkpoint()).size < size:  # noqa: ASYNC110
+        while (checkpoint := await audit.checkpoint()).size < size:
             await asyncio.sleep(0.01)
     return checkpoint
 
@@ -275,7 +275,7 @@ async def test_another_writers_checkpoint_in_the_lock_ends_this_one(world):
         await stranger.replace(await stranger.load(), "somebody else's")
         async with asyncio.timeout(10):
             # The publisher finds out in its own time.
-            while isinstance(answer := (await audit.append_many([make_outcome()]))[0], Appended):  # noqa: ASYNC110
+            while isinstance(answer := (await audit.append_many([make_outcome()]))[0], Appended):
                 await asyncio.sleep(0.01)
         assert answer.reason is Reason.EVIDENCE_LOST
 
