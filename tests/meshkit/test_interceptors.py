@@ -336,12 +336,15 @@ async def test_a_cancelled_call_closes_the_generator_at_once(serve, channel, ten
 class LocalContext:
     """What a servicer context tells, without a network."""
 
-    def auth_context(self):
-        return {
+    def __init__(self, **facts):
+        self.facts = {
             "peer_uri": (b"spiffe://sealgate.test/tenant/acme/app",),
             "ssl_tls_version": (b"TLSv1.3",),
             "ssl_negotiated_key_exchange_group": (b"X25519MLKEM768",),
-        }
+        } | facts
+
+    def auth_context(self):
+        return self.facts
 
     def peer(self):
         return "ipv4:127.0.0.1:5"
@@ -368,3 +371,32 @@ async def test_wrapping_costs_microseconds(make_guard):
             await wrapped._unary_unary(raw, context)
         best = min(best, (time.perf_counter() - started) / 100)
     assert best < 130e-6
+
+
+async def test_a_port_that_another_peer_had_before_gives_nobody_its_identity(make_guard):
+    """Behind one address translator, two callers may come from the same address in turn."""
+    guard = make_guard()
+    first = await guard.peer("/x/Y", LocalContext())
+    other = LocalContext(peer_uri=(b"spiffe://sealgate.test/tenant/evil/app",))
+    second = await guard.peer("/x/Y", other)
+    assert (first.identity.tenant, second.identity.tenant) == ("acme", "evil")
+
+
+@pytest.mark.parametrize("version", [(b"TLSv1.2",), (), (b"TLSv1.3", b"TLSv1.2")])
+@pytest.mark.parametrize("method", ["/x/Y", "/grpc.health.v1.Health/Check"])
+async def test_a_connection_that_is_not_tls13_is_refused(make_guard, version, method):
+    guard = make_guard()
+    await guard.peer(method, LocalContext())
+    with pytest.raises(Refusal) as caught:
+        await guard.peer(method, LocalContext(ssl_tls_version=version))
+    assert caught.value.reason is Reason.UNAUTHENTICATED
+
+
+async def test_the_memory_of_peers_has_a_bound(make_guard, monkeypatch):
+    monkeypatch.setattr("meshkit.interceptors.PEERS_CACHED_MAX", 3)
+    guard = make_guard()
+    for number in range(10):
+        uri = f"spiffe://sealgate.test/tenant/t{number}/app".encode()
+        found = await guard.peer("/x/Y", LocalContext(peer_uri=(uri,)))
+        assert found.identity.tenant == f"t{number}"
+    assert len(guard._peers) <= 3
