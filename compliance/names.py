@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 
 from compliance.findings import Finding
 from compliance.name_words import COMMON_WORDS, NOT_PEOPLE_ZH, SURNAMES_ZH
+from compliance.requantise import eight_bit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,8 +128,17 @@ _LATIN_LABELS = {
     **dict.fromkeys(range(23, 35), "LOCATION"),
 }
 _CAPITALISED = re.compile(
-    r"(?<![A-Za-zÀ-ɏ])[A-ZÀ-ÖØ-Þ](?:[a-zà-öø-ÿ'’]|[A-Z](?=[A-Za-z]))[A-Za-zÀ-ɏ'’]*"
+    r"(?<![A-Za-zÀ-ɏ])"
+    r"[A-ZÀ-ÖØ-Þ](?:[a-zà-öø-ÿ'’]|[A-Z](?=[A-Za-z]))[A-Za-zÀ-ɏ'’]*"
 )
+_ANNOUNCED = re.compile(
+    r"(?<![a-z])(?:name(?: is|'s|:)?|i am|i'm|called|mr\.?|mrs\.?|ms\.?|dr\.?|prof\.?"
+    r"|(?:son|daughter|wife|husband|kid|child|brother|sister|friend|colleague|boss|patient|customer|client),?"
+    r"|dear|regards,?|sincerely,?|signed|hi|hello|by|from|named) [a-zà-öø-ÿ]{3}",
+    re.ASCII | re.IGNORECASE,
+)
+"""Behind these a name may follow in lower case."""
+_LOWER_CASE_MIN = 0.97
 _JOINS = {
     "PERSON": re.compile(r"(?:[ \t]{0,2}|\. |\.|-|[ ]?['’])"),
     "LOCATION": re.compile(r"[ ,.\n\t#/-]{0,3}"),
@@ -149,17 +159,17 @@ class LatinNames:
         self._tokenizer = Tokenizer.from_str(files["tokenizer.json"].decode())
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(_TOKENS_MAX + 2)
-        self._session = _session(files["model_q4.onnx"], threads)
+        self._session = _session(eight_bit(files["model_q4.onnx"]), threads)
         self._kinds = sorted(set(_LATIN_LABELS.values()))
         self._columns = {
             kind: [i for i, of in _LATIN_LABELS.items() if of == kind] for kind in self._kinds
         }
 
     def wants(self, window: str, core: int) -> bool:
-        """Whether a capitalised word stands there that is not just the start of a sentence."""
+        """Whether a capitalised word stands there that is no common one, or a name is announced."""
         return any(
             found[0].lower() not in COMMON_WORDS for found in _CAPITALISED.finditer(window, core)
-        )
+        ) or (_ANNOUNCED.search(window, core) is not None)
 
     def find(self, window: str, core: int) -> list[Finding]:
         """Run the model over the window."""
@@ -229,6 +239,8 @@ def _clean(text: str, kind: str, start: int, end: int, score: float) -> Finding 
         if len(value) < 2 or any(c.isdigit() or c in "_@=/" for c in value):  # noqa: PLR2004
             return None
         if all(word.lower() in COMMON_WORDS for word in value.split()):
+            return None
+        if value.islower() and score < _LOWER_CASE_MIN:
             return None
     elif not any(c.isupper() for c in value) or value.lower() in COMMON_WORDS:
         return None

@@ -302,4 +302,20 @@ GENERIC = (
         score=(0.75, 0.85),
         case=False,
     ),
+    Recognizer(
+        name="org_by_form",
+        type="ORG",
+        subtype="COMPANY",
+        pattern=r"(?<![A-Za-zÀ-ɏ0-9])[A-ZÀ-Þ][A-Za-zÀ-ɏ0-9&'’.\-]{0,24}"
+        r"(?:(?:,? | and | & | of | de )[A-ZÀ-Þ][A-Za-zÀ-ɏ0-9&'’.\-]{0,24}){0,4},? "
+        r"(?:Inc|LLC|L\.L\.C|LLP|Ltd|Limited|PLC|Plc|Corp|Corporation|GmbH|AG|KG|SE|N\.V|B\.V|S\.A|SAS"
+        r"|S\.p\.A|S\.L|Pty|Oy|AB|Group|Holdings?|Partners|Technologies|Laboratories|Industries"
+        r"|Associates|Bank|University|Hospital|Institute|Foundation)(?![A-Za-z0-9])\.?",
+        hint="Inc|LLC|L\\.L|LLP|Ltd|Limited|PLC|Plc|Corp|GmbH|AG|KG|SE|N\\.V|B\\.V|S\\.A|SAS|S\\.p|S\\.L|Pty|Oy"
+        "|AB|Group|Holding|Partners|Technologies|Laboratories|Industries|Associates|Bank|University"
+        "|Hospital|Institute|Foundation",
+        source="ISO 20275, legal forms of entities, and words that name institutions",
+        score=(0.9, 0.9),
+        veto=False,
+    ),
 )

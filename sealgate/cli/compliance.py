@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import AsyncIterator, Iterator
 
     from compliance.findings import Finding
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["add_parser"]
 
 EXIT_BAD_INPUT = 2
+EXIT_UNAVAILABLE = 3
 PROGRESS_S = 0.5
 
 _EXAMPLES = """examples:
@@ -45,9 +46,7 @@ class _Scanned(NamedTuple):
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `compliance` with its commands; each sets `handler(args) -> exit code`."""
-    import argparse  # noqa: PLC0415 -- the caller has it already
-
+    """Add `compliance` with its commands; each sets `run(args) -> exit code`."""
     parser = subparsers.add_parser(
         "compliance",
         help="find and mask personal data, offline",
@@ -59,13 +58,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     scan = commands.add_parser("scan", help='read lines {"id","text"}, write findings and text')
     scan.add_argument("--input", type=Path, required=True, metavar="IN.jsonl")
     scan.add_argument("--output", type=Path, required=True, metavar="OUT.jsonl")
-    scan.set_defaults(handler=_scan)
+    scan.set_defaults(run=_scan)
     evaluate = commands.add_parser("evaluate", help="precision, recall, F1 and F2 by type")
     evaluate.add_argument(
         "--gold", type=Path, required=True, help="a labelled JSONL file, or a folder of them"
     )
     evaluate.add_argument("--json", action="store_true", help="print JSON")
-    evaluate.set_defaults(handler=_evaluate)
+    evaluate.set_defaults(run=_evaluate)
     for command in (scan, evaluate):
         command.add_argument("--policy", type=Path, help="policy file; default: the built-in one")
         command.add_argument("--no-names", action="store_true", help="patterns only, much faster")
@@ -98,7 +97,7 @@ def _guarded(work: Any) -> int:  # noqa: ANN401 -- a coroutine of either command
         return EXIT_BAD_INPUT
     except Refusal as refusal:
         print(f"sealgate: {refusal.reason.value}", file=sys.stderr)
-        return 1
+        return EXIT_UNAVAILABLE
     return 0
 
 

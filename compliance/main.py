@@ -1,0 +1,76 @@
+"""`python -m compliance.main`: compliance by itself, a member of the mesh."""
+
+from __future__ import annotations
+
+from meshkit import tls_floor  # isort: skip -- before grpc, or TLS 1.2 would be let in
+
+import sys
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from compliance.service import open_compliance
+from compliance.servicer import SERVICE, ComplianceServicer, admits
+from compliance.settings import ComplianceSettings
+from meshkit.interceptors import MeshInterceptor
+from meshkit.member import Member, ServerSettings, run
+from meshkit.screening_keys import Watching, watched_screening_keys
+from meshkit.server import serving
+from sealgate.v1.compliance_pb2_grpc import add_ComplianceServiceServicer_to_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from meshkit.contract import Compliance
+    from meshkit.tls import CertificateHolder
+
+__all__ = ["ComplianceServer", "compliance_at", "serve"]
+
+assert tls_floor.in_time()
+
+
+class ComplianceServer(ComplianceSettings, ServerSettings):
+    """Environment `COMPLIANCE_*`: the service's own settings, and how it joins the mesh."""
+
+    model_config = SettingsConfigDict(env_prefix="COMPLIANCE_")
+
+    port: int = Field(50_052, ge=0, le=65_535, description="0 asks the kernel for a free one.")
+    screening_keys: Watching = Watching()
+
+
+@asynccontextmanager
+async def compliance_at(
+    settings: ServerSettings, compliance: Compliance, certificate: CertificateHolder
+) -> AsyncIterator[int]:
+    """Serve a service object; yield the port. Tests enter here. Raises as `serving`."""
+    async with serving(
+        partial(add_ComplianceServiceServicer_to_server, ComplianceServicer(compliance)),
+        address=f"{settings.host}:{settings.port}",
+        credentials=certificate.server_credentials(),
+        guard=MeshInterceptor(
+            trust_domain=settings.trust_domain,
+            call_budget_ms=settings.call_budget_ms,
+            admits=admits,
+        ),
+        settings=settings.serving,
+        names=(SERVICE,),
+    ) as port:
+        yield port
+
+
+@asynccontextmanager
+async def serve(settings: ComplianceServer, member: Member) -> AsyncIterator[int]:
+    """Open the service and serve it; yield the port."""
+    async with (
+        watched_screening_keys(member.keys, settings.screening_keys) as mac_keys,
+        open_compliance(settings, mac_keys=mac_keys) as compliance,
+        compliance_at(settings, compliance, member.certificate) as port,
+    ):
+        yield port
+
+
+if __name__ == "__main__":
+    sys.exit(run("compliance", ComplianceServer, serve))
