@@ -38,13 +38,10 @@ START_S = 120
 STOP_S = 60
 
 ENGLISH = (
-    "Please write a short, friendly reply to Maria Thompson (maria.thompson@example.org), whose "
-    "card 4111 1111 1111 1111 was charged twice. Tell her the second charge is refunded."
+    "My name is Maria Thompson, my e-mail is maria.thompson@example.org and my card is "
+    "4111 1111 1111 1111. Please explain to me in two sentences why the sky is blue."
 )
-CHINESE = (
-    "请用一句话回复客户王小明：他的身份证号是11010519491231002X，手机号是13800138000，"
-    "账户已经恢复正常。"
-)
+CHINESE = "你好，我是王小明，身份证11010519491231002X，手机13800138000。请用中文说你好。"
 FORBIDDEN = "Why does this key not work? AKIA" + "IOSFODNN7" + "EXAMPLE"
 EXPECTED = {
     "en": {"PERSON", "EMAIL", "CREDIT_CARD"},
