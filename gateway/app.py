@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     import grpc
 
     from gateway.admission import Limits
+    from gateway.ledger import Appender
     from gateway.settings import GatewaySettings
-    from meshkit.contract import Audit, Cache, Compliance, Inference
+    from meshkit.contract import Cache, Compliance, Inference
 
 __all__ = ["SERVICE", "Neighbours", "gateway", "pipeline_of"]
 
@@ -54,7 +55,7 @@ class Neighbours:
     compliance: Compliance
     cache: Cache
     inference: Inference
-    audit: Audit
+    audit: Appender
 
 
 @asynccontextmanager

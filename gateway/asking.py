@@ -52,6 +52,8 @@ class Asking:
                 await self._release(run, tokens)
         finally:
             run.usage = tokens.usage
+            # An engine that refused before its first token has cost the caller nothing.
+            run.served = tokens.failure is None or tokens.tokens > 0
         run.finish = _how_it_ended(run, tokens)
 
     async def _release(self, run: Run, tokens: TokenStream) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
@@ -23,11 +23,19 @@ if TYPE_CHECKING:
 
     from gateway.refusals import Counted, RefusalFlood
     from gateway.run import Run
-    from meshkit.contract import Appended, Audit, Receipt, TraceContext
+    from meshkit.contract import Appended, Receipt, TraceContext
 
-__all__ = ["Ledger"]
+__all__ = ["Appender", "Ledger"]
 
 log = structlog.get_logger()
+
+
+class Appender(Protocol):
+    """The part of `meshkit.contract.Audit` that a gateway may use: it reads no records."""
+
+    async def append(self, event: Event) -> Appended:
+        """See `meshkit.contract.Audit.append`."""
+        ...
 
 
 @dataclass(slots=True)
@@ -37,7 +45,7 @@ class Ledger:
     budget_s: an event without an ack by then counts as not durable.
     """
 
-    audit: Audit
+    audit: Appender
     flood: RefusalFlood
     budget_s: float
     clock_us: Callable[[], int] = now_us

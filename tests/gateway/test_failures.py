@@ -499,3 +499,30 @@ async def test_calls_of_a_connection_that_dies_are_recorded_and_stop(start) -> N
         assert house.audit.outcomes == ["CANCELLED"] * 6
         assert house.inference.running == 0
         assert house.pipeline.in_flight == 0
+
+
+async def test_a_caller_that_does_not_read_is_ended_with_its_stream_s_life(start) -> None:
+    fakes = {"inference": {"endless": True, "token_s": 0.0005}}
+    settings = {"stream_life_ms": 1_500, "expected_tokens": 4_096}
+    async with start(fakes, **settings) as house, house.caller() as stub:
+        request = chat("x" * 20_000 + " y", parameters={"max_tokens": 4_096})
+        stream = streaming(stub, request)
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            if house.audit.outcomes:
+                break
+
+        assert house.audit.outcomes == ["OUT_OF_TIME"]
+        assert house.inference.running == 0
+        assert house.pipeline.in_flight == 0
+        stream.cancel()
+        assert (await stub.Chat(chat())).text  # the connection is as good as before
+
+
+async def test_a_model_that_refuses_at_once_costs_no_tokens(start) -> None:
+    limits = {"user_tokens_per_s": 0.001, "user_tokens_burst": 400}
+    fakes = {"inference": {"dies_after": 0}}
+    async with start(fakes, limits=limits) as house, house.caller() as stub:
+        for n in range(4):
+            refusal, _ = await refused(stub.Chat(chat("x" * 300 + str(n))))
+            assert refusal.reason is Reason.INFERENCE_DOWN

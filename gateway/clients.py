@@ -1,0 +1,376 @@
+"""The four neighbours over the wire, as the same Protocols that the appliance meets in process.
+
+ComplianceClient   Screen, and Release as a stream of its own for each answer
+CacheClient        Get, Put
+InferenceClient    Generate; closing the iterator cancels the call, and that stops the engine
+AuditClient        one stream for all events, kept for as long as the gateway runs
+
+Every call carries the deadline of the RPC being served, less a reserve to record a timeout with,
+and its trace. Refusals come back as the peer told them; a peer that cannot be reached, dies half
+way or talks nonsense is down, by its own reason. Nothing is sent twice but audit events, whose log
+takes each once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Any, cast
+
+import grpc
+import structlog
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.wire import (
+    ack_from_wire,
+    cached_from_wire,
+    event_to_wire,
+    question_to_wire,
+)
+from meshkit.channel import Reaching, carried
+from meshkit.contract import (
+    BlockedText,
+    CacheMiss,
+    Ended,
+    Generated,
+    Reason,
+    Refusal,
+)
+from meshkit.counters import counted
+from meshkit.status import from_rpc_error
+from meshkit.telemetry import outbound_traceparent
+from meshkit.w3c import HEADER, parse_traceparent
+from meshkit.wire import (
+    finish_from_wire,
+    finish_to_wire,
+    messages_to_wire,
+    model_from_wire,
+    parameters_to_wire,
+    released_from_wire,
+    released_to_wire,
+    scope_to_wire,
+    screened_from_wire,
+    screened_to_wire,
+    usage_from_wire,
+    usage_to_wire,
+    verdict_from_wire,
+)
+from sealgate.v1 import audit_pb2, cache_pb2, compliance_pb2, inference_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+
+    from gateway.appends import Appends
+    from meshkit.channel import Line
+    from meshkit.contract import (
+        Appended,
+        CachedAnswer,
+        Event,
+        Message,
+        ModelInfo,
+        Parameters,
+        Question,
+        Released,
+        Scope,
+        Screened,
+    )
+    from sealgate.v1.audit_pb2_grpc import AuditServiceAsyncStub
+    from sealgate.v1.cache_pb2_grpc import CacheServiceAsyncStub
+    from sealgate.v1.compliance_pb2_grpc import ComplianceServiceAsyncStub
+    from sealgate.v1.inference_pb2_grpc import InferenceServiceAsyncStub
+
+__all__ = ["AuditClient", "CacheClient", "ComplianceClient", "Hops", "InferenceClient"]
+
+log = structlog.get_logger()
+
+
+class Hops(BaseModel):
+    """Times and limits of calls to neighbours: `GATEWAY_HOPS__RESERVE_MS=100`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    reserve_ms: int = Field(
+        default=70, ge=0, description="Taken off a call's deadline: a timeout is told from here."
+    )
+    connect_ms: int = Field(
+        default=1_000, ge=0, description="How long a call waits for a neighbour that restarts."
+    )
+    cache_connect_ms: int = Field(
+        default=50, ge=0, description="The same for the cache: a miss is cheaper than waiting."
+    )
+    abandon_ms: int = Field(
+        default=1_000, gt=0, description="To give a lease back, also after the call's deadline."
+    )
+    append_ms: int = Field(
+        default=4_000, gt=0, description="An event without an ack by then: AUDIT_DOWN."
+    )
+    appends_max: int = Field(
+        default=4_096, gt=0, description="Events without an ack; beyond: OVERLOADED. 1-100 kB each."
+    )
+    appends_retry_ms: int = Field(
+        default=50, gt=0, description="What an OVERLOADED appender is told."
+    )
+    append_batch_max: int = Field(
+        default=64, ge=1, le=1_024, description="Events in one message; they wait for nobody."
+    )
+    append_pause_ms: int = Field(
+        default=50, gt=0, description="Before the stream is made again; doubles up to 20 times it."
+    )
+    reaching: Reaching = Reaching.model_validate({"reconnect_max_ms": 500})
+
+
+_Failed = grpc.aio.AioRpcError
+
+
+class ComplianceClient:
+    """Implements `meshkit.contract.Compliance`."""
+
+    def __init__(self, line: Line[ComplianceServiceAsyncStub], hops: Hops) -> None:
+        self._line = line
+        self._hops = hops
+
+    async def screen(self, scope: Scope, messages: Sequence[Message]) -> Screened:
+        """See `meshkit.contract.Compliance.screen`."""
+        item = compliance_pb2.ScreenItem(
+            scope=scope_to_wire(scope), messages=messages_to_wire(messages)
+        )
+        await _reach(self._line, self._hops.connect_ms, Reason.COMPLIANCE_DOWN)
+        with self._line.stub() as stub:
+            try:
+                reply = await stub.Screen(
+                    compliance_pb2.ScreenRequest(items=[item]),
+                    **carried(reserve_ms=self._hops.reserve_ms),
+                )
+            except _Failed as failure:
+                raise from_rpc_error(failure, down=Reason.COMPLIANCE_DOWN) from None
+        return _screened(reply)
+
+    async def release(
+        self, scope: Scope, deltas: AsyncIterable[str]
+    ) -> AsyncGenerator[str | Released, None]:
+        """See `meshkit.contract.Compliance.release`."""
+        with self._line.stub() as stub:
+            call = stub.Release(**carried(reserve_ms=self._hops.reserve_ms))
+            sending = asyncio.create_task(_send_deltas(call, scope, deltas))
+            try:
+                async with aclosing(_released(call, sending)) as items:
+                    async for item in items:
+                        yield item
+            finally:
+                call.cancel()
+                sending.cancel()
+                await asyncio.wait([sending])
+
+
+def _screened(reply: compliance_pb2.ScreenResponse) -> Screened:
+    if len(reply.results) != 1:
+        raise Refusal(Reason.COMPLIANCE_DOWN)
+    result = reply.results[0]
+    try:
+        match result.WhichOneof("result"):
+            case "screened":
+                return screened_from_wire(result.screened)
+            case "blocked":
+                verdict = verdict_from_wire(result.blocked)
+            case _:
+                raise Refusal(Reason.COMPLIANCE_DOWN)
+    except Refusal:
+        raise Refusal(Reason.COMPLIANCE_DOWN) from None
+    raise BlockedText(verdict)
+
+
+async def _send_deltas(
+    call: grpc.aio.StreamStreamCall[Any, Any], scope: Scope, deltas: AsyncIterable[str]
+) -> None:
+    """Hand the answer over as it comes; whatever fails in `deltas` ends the call too."""
+    source = cast("AsyncGenerator[str, None]", aiter(deltas))
+    try:
+        async with aclosing(source):
+            await call.write(compliance_pb2.ReleaseRequest(open=scope_to_wire(scope)))
+            async for delta in source:
+                await call.write(compliance_pb2.ReleaseRequest(delta=delta))
+            await call.write(
+                compliance_pb2.ReleaseRequest(end=compliance_pb2.ReleaseRequest.End())
+            )
+            await call.done_writing()
+    except (_Failed, asyncio.InvalidStateError):
+        return  # the call is over: its reader knows why
+    except Exception:
+        call.cancel()
+        raise
+
+
+async def _released(
+    call: grpc.aio.StreamStreamCall[Any, compliance_pb2.ReleaseResponse],
+    sending: asyncio.Task[None],
+) -> AsyncGenerator[str | Released, None]:
+    """Yield what may leave.
+
+    Raises:
+        Refusal: COMPLIANCE_DOWN, also for a stream that ends before, or not with, all it released.
+    """
+    text: list[str] = []
+    try:
+        async for frame in call:
+            if frame.WhichOneof("frame") == "released":
+                released = _trusted(frame, "".join(text))
+                yield released
+                return
+            text.append(frame.delta)
+            if frame.delta:
+                yield frame.delta
+    except _Failed as failure:
+        raise from_rpc_error(failure, down=Reason.COMPLIANCE_DOWN) from None
+    except asyncio.CancelledError:
+        _raise_cause(sending)
+        raise
+    raise Refusal(Reason.COMPLIANCE_DOWN)
+
+
+def _trusted(frame: compliance_pb2.ReleaseResponse, text: str) -> Released:
+    try:
+        released = released_from_wire(frame.released)
+    except Refusal:
+        raise Refusal(Reason.COMPLIANCE_DOWN) from None
+    if released.text != text:
+        raise Refusal(Reason.COMPLIANCE_DOWN)
+    return released
+
+
+def _raise_cause(sending: asyncio.Task[None]) -> None:
+    """Raise why the call was cancelled from here, unless it was us who are cancelled."""
+    us = asyncio.current_task()
+    if us is not None and us.cancelling():
+        return
+    if sending.done() and not sending.cancelled() and (cause := sending.exception()) is not None:
+        raise cause
+
+
+class CacheClient:
+    """Implements `meshkit.contract.Cache`."""
+
+    def __init__(self, line: Line[CacheServiceAsyncStub], hops: Hops) -> None:
+        self._line = line
+        self._hops = hops
+
+    async def get(self, question: Question) -> CachedAnswer | CacheMiss:
+        """See `meshkit.contract.Cache.get`."""
+        await _reach(self._line, self._hops.cache_connect_ms, Reason.CACHE_DOWN)
+        with self._line.stub() as stub:
+            try:
+                reply = await stub.Get(
+                    cache_pb2.GetRequest(question=question_to_wire(question)),
+                    **carried(reserve_ms=self._hops.reserve_ms),
+                )
+            except _Failed as failure:
+                raise from_rpc_error(failure, down=Reason.CACHE_DOWN) from None
+        if reply.WhichOneof("result") != "hit":
+            return CacheMiss(lease=reply.miss.lease)
+        try:
+            return cached_from_wire(reply.hit)
+        except Refusal:
+            raise Refusal(Reason.CACHE_DOWN) from None
+
+    async def put(self, question: Question, lease: bytes, answer: Released, ended: Ended) -> None:
+        """See `meshkit.contract.Cache.put`."""
+        request = cache_pb2.PutRequest(
+            question=question_to_wire(question),
+            lease=lease,
+            answer=released_to_wire(answer),
+            finish_reason=finish_to_wire(ended.finish_reason),
+            usage=usage_to_wire(ended.usage),
+        )
+        await self._put(request, carried(reserve_ms=self._hops.reserve_ms)["timeout"])
+
+    async def abandon(self, question: Question, lease: bytes) -> None:
+        """See `meshkit.contract.Cache.abandon`. Also for calls that have no time left."""
+        request = cache_pb2.PutRequest(question=question_to_wire(question), lease=lease)
+        await self._put(request, self._hops.abandon_ms / 1_000)
+
+    async def _put(self, request: cache_pb2.PutRequest, timeout_s: float) -> None:
+        with self._line.stub() as stub:
+            try:
+                await stub.Put(request, timeout=timeout_s, metadata=_trace_header())
+            except _Failed as failure:
+                raise from_rpc_error(failure, down=Reason.CACHE_DOWN) from None
+
+    async def purge(self, tenant: str) -> int:
+        """See `meshkit.contract.Cache.purge`."""
+        with self._line.stub() as stub:
+            try:
+                reply = await stub.Purge(
+                    cache_pb2.PurgeRequest(tenant=tenant),
+                    **carried(reserve_ms=self._hops.reserve_ms),
+                )
+            except _Failed as failure:
+                raise from_rpc_error(failure, down=Reason.CACHE_DOWN) from None
+        return reply.entries
+
+
+class InferenceClient:
+    """Implements `meshkit.contract.Inference`."""
+
+    def __init__(self, line: Line[InferenceServiceAsyncStub], hops: Hops) -> None:
+        self._line = line
+        self._hops = hops
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        """See `meshkit.contract.Inference.models`."""
+        await _reach(self._line, self._hops.connect_ms, Reason.INFERENCE_DOWN)
+        with self._line.stub() as stub:
+            try:
+                reply = await stub.ListModels(
+                    inference_pb2.InferenceServiceListModelsRequest(),
+                    **carried(reserve_ms=self._hops.reserve_ms),
+                )
+            except _Failed as failure:
+                raise from_rpc_error(failure, down=Reason.INFERENCE_DOWN) from None
+        return tuple(model_from_wire(model) for model in reply.models)
+
+    async def generate(
+        self, scope: Scope, model: str, screened: Screened, parameters: Parameters
+    ) -> AsyncGenerator[Generated | Ended, None]:
+        """See `meshkit.contract.Inference.generate`."""
+        request = inference_pb2.GenerateRequest(
+            scope=scope_to_wire(scope),
+            model=model,
+            prompt=screened_to_wire(screened),
+            parameters=parameters_to_wire(parameters),
+        )
+        await _reach(self._line, self._hops.connect_ms, Reason.INFERENCE_DOWN)
+        with self._line.stub() as stub:
+            call = stub.Generate(request, **carried(reserve_ms=self._hops.reserve_ms))
+            try:
+                async for frame in call:
+                    yield _generated(frame)
+                    if frame.WhichOneof("frame") == "ended":
+                        return
+            except _Failed as failure:
+                raise from_rpc_error(failure, down=Reason.INFERENCE_DOWN) from None
+            finally:
+                call.cancel()
+        raise Refusal(Reason.INFERENCE_DOWN)
+
+
+def _generated(frame: inference_pb2.GenerateResponse) -> Generated | Ended:
+    match frame.WhichOneof("frame"):
+        case "piece":
+            return Generated(frame.piece.text, max(1, frame.piece.tokens))
+        case "ended":
+            try:
+                finish = finish_from_wire(frame.ended.finish_reason)
+            except Refusal:
+                raise Refusal(Reason.INFERENCE_DOWN) from None
+            return Ended(finish_reason=finish, usage=usage_from_wire(frame.ended.usage))
+        case _:
+            raise Refusal(Reason.INFERENCE_DOWN)
+
+
+async def _reach(line: Line[Any], connect_ms: int, down: Reason) -> None:
+    if not await line.connected(connect_ms / 1_000):
+        raise Refusal(down)
+
+
+def _trace_header() -> tuple[tuple[str, str], ...]:
+    header = outbound_traceparent()
+    return ((HEADER, header),) if header is not None else ()
