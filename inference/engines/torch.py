@@ -139,6 +139,7 @@ class TorchEngine:
                         return
         finally:
             with self._wake:
+                self._open.discard(request.id)
                 self._leaving.append(request.id)
                 self._wake.notify()
 
@@ -203,15 +204,22 @@ class TorchEngine:
                 self._wake.wait()
             joining, self._joining = self._joining, []
             leaving, self._leaving = self._leaving, []
-            self._open.difference_update(leaving)
             closing = self._closing
-        for request in joining:
-            self._requests[request.id] = request
-            if not self._scheduler.submit(request.id, len(request.answer.prompt)):
-                self._finish(request, Refusal(Reason.OVERLOADED))
+        # First those who leave: a place that a caller gave up is free for the next at once.
         for job in leaving:
             self._drop(job)
+        for request in joining:
+            if request.id not in leaving:
+                self._join(request)
         return not closing
+
+    def _join(self, request: Request) -> None:
+        self._requests[request.id] = request
+        if not self._scheduler.submit(request.id, len(request.answer.prompt)):
+            # `_admit` counts the same places, so this would be a fault of ours.
+            log.error("inference.queue_miscounted")
+            _hand_over(request.loop, [(request.mailbox, (Refusal(Reason.OVERLOADED),))])
+            self._drop(request.id)
 
     def _prefill(self, prefill: Prefill) -> None:
         request = self._requests[prefill.job]
@@ -250,10 +258,6 @@ class TorchEngine:
         for request, items in outgoing:
             if not isinstance(items[-1], Generated):
                 self._drop(request.id)
-
-    def _finish(self, request: Request, item: Item) -> None:
-        _hand_over(request.loop, [(request.mailbox, (item,))])
-        self._drop(request.id)
 
     def _drop(self, job: int) -> None:
         if self._requests.pop(job, None) is not None:

@@ -40,7 +40,7 @@ async def test_two_callers_are_answered_at_the_same_time(smollm) -> None:
 
     async def caller(name: str) -> None:
         async for item in smollm.stream(STORY, max_tokens=40, temperature=0.5, seed=3):
-            order.append((name, item))  # noqa: PERF401 -- interleaved with the other caller's
+            order.append((name, item))
 
     await asyncio.gather(caller("a"), caller("b"))
 

@@ -1,0 +1,211 @@
+"""The engine around a scripted model: overload, faults, departures, shutdown."""
+
+# ruff: noqa: ARG002 -- the scripted model has a model's signatures
+import asyncio
+import threading
+from contextlib import aclosing
+
+import pytest
+import pytest_asyncio
+import torch
+from structlog.testing import capture_logs
+
+from inference.engines.torch import TorchEngine
+from inference.tokenizer import ChatTokenizer, _byte_letters
+from meshkit.contract import (
+    Ended,
+    FinishReason,
+    Message,
+    ModelInfo,
+    Parameters,
+    Reason,
+    Refusal,
+    Role,
+)
+
+CONTROL, NORMAL = 3, 1
+LETTER = 5
+ASK = (Message(Role.USER, "canary"),)
+INFO = ModelInfo(name="scripted", digest=b"d" * 32, context_tokens=256, licence="none")
+
+
+def byte_tokenizer() -> ChatTokenizer:
+    """Three control tokens, then one token a byte."""
+    letters = list(_byte_letters())
+    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *letters]
+    return ChatTokenizer(tokens, [], [CONTROL] * 3 + [NORMAL] * len(letters))
+
+
+class ScriptedModel:
+    """Says the same letter for ever; can be told to stumble, or to wait."""
+
+    def __init__(self) -> None:
+        self.fault: Exception | None = None
+        self.bad_rows = False
+        self.gate = threading.Event()
+        self.gate.set()
+        self.rows: list[int] = []
+        self.size = len(byte_tokenizer()._raw)
+
+    def prefill(self, tokens, *, slot, start):
+        return self._logits(1)[0]
+
+    def decode(self, tokens, positions):
+        self.rows.append(len(tokens))
+        logits = self._logits(len(tokens))
+        if self.bad_rows:
+            logits[0, 7] = torch.nan
+        return logits
+
+    def move(self, move) -> None:
+        pass
+
+    def _logits(self, rows: int):
+        self.gate.wait(5)
+        if self.fault is not None:
+            raise self.fault
+        logits = torch.zeros(rows, self.size)
+        logits[:, LETTER] = 9
+        return logits
+
+
+@pytest.fixture
+def model() -> ScriptedModel:
+    return ScriptedModel()
+
+
+@pytest_asyncio.fixture
+async def make_engine(model, make_settings):
+    engines = []
+
+    def make(**changes) -> TorchEngine:
+        engine = TorchEngine(
+            model,
+            byte_tokenizer(),
+            info=INFO,
+            default_system="s",
+            settings=make_settings(**changes),
+        )
+        engine.start()
+        engines.append(engine)
+        return engine
+
+    yield make
+    model.gate.set()
+    for engine in engines:
+        await engine.close()
+        assert not engine._thread.is_alive()
+
+
+async def drain(engine, **parameters):
+    return [item async for item in engine.generate(ASK, Parameters(**parameters))]
+
+
+async def refused(engine, **parameters) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        await drain(engine, **parameters)
+    return caught.value
+
+
+async def test_requests_share_forward_passes(make_engine, model) -> None:
+    engine = make_engine(slots=4)
+    model.gate.clear()
+    asked = [asyncio.create_task(drain(engine, max_tokens=20)) for _ in range(6)]
+    await asyncio.sleep(0.05)
+    model.gate.set()
+    answers = await asyncio.gather(*asked)
+
+    assert max(model.rows) == 4
+    assert sum(model.rows) == 6 * 19
+    assert engine.generated_tokens == 6 * 20
+    assert {answer[-1].finish_reason for answer in answers} == {FinishReason.LENGTH}
+
+
+async def test_beyond_the_queue_a_caller_is_told_to_come_again(make_engine, model) -> None:
+    engine = make_engine(slots=1, waiting_max=1, retry_after_ms=321)
+    model.gate.clear()
+    taken = [asyncio.create_task(drain(engine, max_tokens=2)) for _ in range(2)]
+    await asyncio.sleep(0.02)
+    refusal = await refused(engine)
+    model.gate.set()
+    await asyncio.gather(*taken)
+
+    assert (refusal.reason, refusal.retry_after_ms) == (Reason.OVERLOADED, 321)
+    assert isinstance((await drain(engine, max_tokens=2))[-1], Ended)
+
+
+async def test_logits_that_are_no_numbers_end_their_request_alone(make_engine, model) -> None:
+    engine = make_engine(slots=2)
+    model.gate.clear()
+    asked = [asyncio.create_task(drain(engine, max_tokens=9)) for _ in range(2)]
+    await asyncio.sleep(0.02)
+    model.bad_rows = True
+    model.gate.set()
+    first, second = await asyncio.gather(*asked, return_exceptions=True)
+    model.bad_rows = False
+
+    assert {first.reason, second.reason} == {Reason.INFERENCE_DOWN}
+    assert engine.healthy
+    assert isinstance((await drain(engine, max_tokens=2))[-1], Ended)
+
+
+async def test_a_fault_ends_all_requests_and_the_engine_recovers(make_engine, model) -> None:
+    engine = make_engine(slots=2, restarts_max=1)
+    model.gate.clear()
+    asked = [asyncio.create_task(refused(engine)) for _ in range(4)]
+    await asyncio.sleep(0.02)
+    model.fault = RuntimeError("prompt was: canary")
+    with capture_logs() as logs:
+        model.gate.set()
+        refusals = await asyncio.gather(*asked)
+    model.fault = None
+
+    assert {refusal.reason for refusal in refusals} == {Reason.INFERENCE_DOWN}
+    assert [entry["kind"] for entry in logs] == ["RuntimeError"]
+    assert "canary" not in str(logs)
+    assert engine.healthy
+    assert isinstance((await drain(engine, max_tokens=2))[-1], Ended)
+
+
+async def test_an_engine_that_keeps_failing_says_so(make_engine, model) -> None:
+    engine = make_engine(restarts_max=1)
+    model.fault = RuntimeError()
+    reasons = {(await refused(engine)).reason for _ in range(3)}
+    engine._thread.join(2)
+
+    assert reasons == {Reason.INFERENCE_DOWN}
+    assert not engine.healthy
+
+
+async def test_closing_ends_what_is_under_way(make_engine, model) -> None:
+    engine = make_engine(slots=1)
+    asked = [asyncio.create_task(refused(engine, max_tokens=10_000)) for _ in range(2)]
+    model.gate.clear()
+    await asyncio.sleep(0.02)
+    closing = asyncio.create_task(engine.close())
+    await asyncio.sleep(0.02)
+    model.gate.set()
+    await closing
+
+    assert {refusal.reason for refusal in await asyncio.gather(*asked)} <= {Reason.INFERENCE_DOWN}
+    assert (await refused(engine)).reason is Reason.INFERENCE_DOWN
+
+
+async def test_a_prompt_that_leaves_no_room_is_refused(make_engine) -> None:
+    engine = make_engine()
+    with pytest.raises(Refusal) as caught:
+        async for _ in engine.generate((Message(Role.USER, "x" * 300),), Parameters()):
+            pass
+
+    assert (caught.value.reason, caught.value.field) == (Reason.INVALID_FIELD, "messages")
+
+
+async def test_leaving_frees_the_slot_for_the_next(make_engine, model) -> None:
+    engine = make_engine(slots=1, waiting_max=1)
+    async with aclosing(engine.generate(ASK, Parameters(max_tokens=100))) as items:
+        await anext(items)
+        waiting = asyncio.create_task(drain(engine, max_tokens=3))
+        await asyncio.sleep(0.01)
+
+    answer = await asyncio.wait_for(waiting, 5)
+    assert answer[-1].usage.completion_tokens == 3
