@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from audit.events import event_bytes, parse_leaf, same_event
 from audit.intake import Intent, Waiting
+from audit.parts import AuditStats, Parts
 from audit.payloads import PURPOSE, Opened, payload_aad, payload_bytes, read_payload
 from meshkit.contract import (
     Appended,
@@ -40,15 +40,8 @@ from meshkit.tlog import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from audit.events import Pseudonyms
-    from audit.index import Index, IndexRow
+    from audit.index import IndexRow
     from audit.intake import Committer
-    from audit.payloads import PayloadStore, Sealer
-    from audit.publisher import Publisher
-    from audit.receipts import ReceiptMaker
-    from audit.settings import AuditSettings
-    from audit.storage import LogStore
-    from audit.wal import Wal
 
 __all__ = ["AuditLog", "AuditStats", "Parts"]
 
@@ -56,32 +49,6 @@ _LOG_PART_BYTES_MAX = 2_048
 _TRACE_RECORDS_MAX = 1_000
 
 _Key = tuple[bytes, Phase]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What an `AuditLog` is made of; `open_audit` puts them together."""
-
-    settings: AuditSettings
-    vkey: str
-    pseudonyms: Pseudonyms
-    sealer: Sealer
-    wal: Wal
-    store: LogStore
-    payloads: PayloadStore
-    index: Index
-    receipts: ReceiptMaker
-    publisher: Publisher
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditStats:
-    """How far the log is, in events."""
-
-    durable: int
-    indexed: int
-    published: int
-    waiting: int
 
 
 class AuditLog:
@@ -95,6 +62,8 @@ class AuditLog:
         self._recent: dict[_Key, int] = {}
         self._evicted = parts.index.newest_call()
         self._closed: Reason | None = None
+        self._payload_bytes = 0
+        self._drained = asyncio.Event()
 
     @property
     def vkey(self) -> str:
@@ -130,8 +99,8 @@ class AuditLog:
     async def idle(self) -> None:
         """Wait until no event is under way; after `close`."""
         while self._in_flight:
-            futures = [waiting.done for waiting in self._in_flight.values()]
-            await asyncio.wait(futures)
+            self._drained.clear()
+            await self._drained.wait()
 
     # --- append -----------------------------------------------------------------------------
 
@@ -209,9 +178,12 @@ class AuditLog:
         if self._closed is not None:
             raise Refusal(self._closed)
         if len(self._in_flight) >= self._settings.intake_events_max:
-            raise Refusal(Reason.OVERLOADED, retry_after_ms=self._settings.overloaded_retry_ms)
+            raise self._overloaded()
         if self._parts.publisher.backlog >= self._settings.backlog_events_max:
             raise Refusal(Reason.AUDIT_DOWN)
+
+    def _overloaded(self) -> Refusal:
+        return Refusal(Reason.OVERLOADED, retry_after_ms=self._settings.overloaded_retry_ms)
 
     async def _prepare(self, waiting: Waiting) -> None:
         """Seal the payload; for an OUTCOME whose INTENT is not in memory, look that up."""
@@ -219,7 +191,11 @@ class AuditLog:
         plain = payload_bytes(event)
         if len(plain) > self._settings.payload_bytes_max:
             raise Refusal(Reason.INVALID_FIELD, field="payload")
+        if self._payload_bytes + len(plain) > self._settings.intake_bytes_max:
+            raise self._overloaded()
         if plain:
+            waiting.payload_bytes = len(plain)
+            self._payload_bytes += len(plain)
             waiting.sealed = await self._seal(event, plain)
             waiting.sealed_sha256 = sha256(waiting.sealed).hexdigest()
         if event.phase is Phase.OUTCOME:
@@ -283,7 +259,10 @@ class AuditLog:
 
     def settled(self, waiting: Waiting) -> None:
         """Forget that an event is under way."""
-        self._in_flight.pop((waiting.event.call_id, waiting.event.phase), None)
+        if self._in_flight.pop((waiting.event.call_id, waiting.event.phase), None) is not None:
+            self._payload_bytes -= waiting.payload_bytes
+        if not self._in_flight:
+            self._drained.set()
 
     async def _intent(self, event: Event) -> Intent | None:
         """Find an OUTCOME's INTENT where memory may have lost it: restart, or a very long call."""

@@ -46,8 +46,8 @@ class Disk:
         return handle
 
     def create(self, path: Path) -> int:
-        """Open an empty file for appending; one that is there is emptied."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+        """Open a new file for appending; FileExistsError if the name is taken."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         return os.open(path, flags, _FILE_MODE)
 
     def write(self, handle: int, data: bytes) -> None:
@@ -127,7 +127,12 @@ def make_folders(disk: Disk, path: Path) -> None:
 def _write_beside(disk: Disk, path: Path, data: bytes) -> Path:
     """Write a durable file under a name that nobody reads."""
     beside = path.with_name(f".{path.name}.new")
-    handle = disk.create(beside)
+    try:
+        handle = disk.create(beside)
+    except FileExistsError:
+        # Left by a crash, perhaps with the final name on it too: it must not be written to.
+        disk.unlink(beside)
+        handle = disk.create(beside)
     try:
         disk.write(handle, data)
         disk.sync(handle)

@@ -13,8 +13,9 @@ synchronous=NORMAL): after a power loss it may be behind, never torn.
 from __future__ import annotations
 
 import sqlite3
+import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from meshkit.contract import Phase, Reason, Refusal
 
@@ -68,6 +69,7 @@ class Index:
     def __init__(self, path: Path, origin: str) -> None:
         self._path = path
         self._origin = origin
+        self._reading = threading.Lock()
         self._writer = self._open()
         self._reader = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self.size = self._load_size()
@@ -140,6 +142,10 @@ class Index:
             self._writer.execute("UPDATE meta SET size = size + ?", (len(rows),))
         self.size += len(rows)
 
+    def _ask(self, question: str, *values: bytes | int | str) -> list[Any]:
+        with self._reading:  # look-ups come from several threads
+            return self._reader.execute(question, values).fetchall()
+
     def find(self, call_id: bytes, phase: Phase) -> Place | None:
         """Return where an event is; about 10 µs.
 
@@ -147,31 +153,35 @@ class Index:
             Refusal: AUDIT_DOWN, if the file cannot be read: the event may be there.
         """
         try:
-            row = self._reader.execute(
+            rows = self._ask(
                 "SELECT number, payload FROM calls WHERE call_id = ? AND phase = ?",
-                (call_id, _NUMBER[phase]),
-            ).fetchone()
+                call_id,
+                _NUMBER[phase],
+            )
         except sqlite3.Error:
             raise Refusal(Reason.AUDIT_DOWN) from None
-        return None if row is None else Place(row[0], phase, row[1])
+        return Place(rows[0][0], phase, rows[0][1]) if rows else None
 
     def by_call(self, tenant: str, call_id: bytes) -> list[Place]:
         """Return a call's entries, within the tenant (pseudonym)."""
-        rows = self._reader.execute(
+        rows = self._ask(
             "SELECT number, phase, payload FROM calls WHERE call_id = ? AND tenant = ?",
-            (call_id, tenant),
+            call_id,
+            tenant,
         )
         return [Place(row[0], _PHASES[row[1]], row[2]) for row in rows]
 
     def by_trace(self, tenant: str, trace_id: bytes, limit: int) -> list[int]:
         """Return the numbers of a trace's entries, within the tenant (pseudonym)."""
-        rows = self._reader.execute(
+        rows = self._ask(
             "SELECT number FROM traces WHERE tenant = ? AND trace_id = ? ORDER BY number LIMIT ?",
-            (tenant, trace_id, limit),
+            tenant,
+            trace_id,
+            limit,
         )
         return [row[0] for row in rows]
 
     def newest_call(self) -> bytes:
         """Return the largest call id; empty if there is none."""
-        row = self._reader.execute("SELECT max(call_id) FROM calls").fetchone()
-        return row[0] or b""
+        newest: bytes | None = self._ask("SELECT max(call_id) FROM calls")[0][0]
+        return newest or b""

@@ -56,6 +56,7 @@ class Waiting:
     done: asyncio.Future[Appended]
     sealed: bytes = b""
     sealed_sha256: str = ""
+    payload_bytes: int = 0
     intent: Intent | None = None
     """OUTCOME: what the index knew; the committer knows the newer ones."""
     followers: list[asyncio.Future[Appended]] = field(default_factory=list)
@@ -114,8 +115,19 @@ class Committer:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                count = min(len(self._queue), self._settings.group_events_max)
-                await self._commit([self._queue.popleft() for _ in range(count)])
+                await self._commit(self._next_group())
+
+    def _next_group(self) -> list[Waiting]:
+        group: list[Waiting] = []
+        size = 0
+        while (
+            self._queue
+            and len(group) < self._settings.group_events_max
+            and size < self._settings.group_bytes_max
+        ):
+            group.append(self._queue.popleft())
+            size += len(group[-1].sealed)
+        return group
 
     async def _commit(self, group: list[Waiting]) -> None:
         now_us = time.time_ns() // 1_000

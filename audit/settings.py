@@ -38,6 +38,12 @@ class AuditSettings(MeshSettings):
     intake_events_max: int = Field(
         4_096, gt=0, description="Events waiting for their fsync; beyond: OVERLOADED."
     )
+    group_bytes_max: int = Field(
+        4 * _MIB, gt=0, description="Sealed payloads one fsync makes durable, about; at least one."
+    )
+    intake_bytes_max: int = Field(
+        64 * _MIB, gt=0, description="Payloads waiting for their fsync; beyond: OVERLOADED."
+    )
     overloaded_retry_ms: int = Field(50, gt=0, description="What an OVERLOADED caller is told.")
     backlog_events_max: int = Field(
         2_000_000,

@@ -87,11 +87,14 @@ def one_round(folder, again, rng):
         finally:
             os._exit(1)
     os.close(write_end)
-    # A third of the kills hit start and recovery, the others the load.
-    deadline = time.monotonic() + rng.choice([0.04, 0.25, 0.4]) * (0.2 + rng.random())
     told = b""
+    # A third of the kills hit start and recovery; the others the load, once it runs.
+    early = rng.random() < 1 / 3
+    deadline = time.monotonic() + (rng.uniform(0.01, 0.1) if early else 30)
     while (left := deadline - time.monotonic()) > 0:
         if select.select([read_end], [], [], left)[0]:
+            if not early and b"acked" not in told:
+                deadline = time.monotonic() + rng.uniform(0.01, 0.3)
             told += (more := os.read(read_end, 1 << 16))
             if not more:
                 break

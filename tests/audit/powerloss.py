@@ -65,11 +65,9 @@ class MemoryDisk(Disk):
     def create(self, path):
         with self.guard:
             self._effect("create")
-            node = self.names_now.get(path)
-            if node is None:
-                node = self.names_now[path] = Node()
-            else:
-                del node.data[:]
+            if path in self.names_now:
+                raise FileExistsError
+            node = self.names_now[path] = Node()
             return self._handle(node)
 
     def write(self, handle, data):

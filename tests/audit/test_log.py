@@ -2,13 +2,15 @@
 
 import asyncio
 import os
+import time
 from base64 import b64encode
 
 import pytest
 
+from audit.disk import Disk
 from audit.locks import SqliteLock
 from audit.opening import call_id_now
-from meshkit.contract import Appended, Message, Phase, Reason, Refusal, Role, TraceContext
+from meshkit.contract import Appended, Message, Payload, Phase, Reason, Refusal, Role, TraceContext
 from meshkit.tlog import (
     Proof,
     ReceiptInvalid,
@@ -229,6 +231,35 @@ async def test_the_intake_is_bounded(world):
         assert {(a.reason, a.retry_after_ms) for a in refused} == {(Reason.OVERLOADED, 50)}
         assert len(refused) == 20
         assert isinstance(await audit.append(make_outcome()), Appended)
+
+
+async def test_waiting_payloads_are_bounded(world):
+    big = Payload(released="x" * 40_000)
+    async with world.open(intake_bytes_max=100_000, payload_bytes_max=50_000) as audit:
+        answers = await audit.append_many([make_outcome(payload=big) for _ in range(5)])
+        assert [isinstance(a, Appended) for a in answers] == [True, True, False, False, False]
+        assert answers[-1].reason is Reason.OVERLOADED
+        again = await audit.append_many([make_outcome(payload=big) for _ in range(2)])
+        assert all(isinstance(answer, Appended) for answer in again)
+        with pytest.raises(Refusal, match="INVALID_FIELD payload"):
+            await audit.append(make_outcome(payload=Payload(released="x" * 50_001)))
+
+
+class SlowDisk(Disk):
+    def sync(self, handle):
+        time.sleep(0.05)
+        super().sync(handle)
+
+
+async def test_closing_waits_for_events_whose_callers_went_away(world):
+    event = make_outcome()
+    async with world.open(SlowDisk()) as audit:
+        leaving = asyncio.create_task(audit.append(event))
+        await asyncio.sleep(0.01)
+        leaving.cancel()
+        await asyncio.sleep(0)
+    async with world.open() as audit:
+        assert len(await audit.records("acme", call_id=event.call_id)) == 1
 
 
 async def test_acks_go_on_while_lock_and_signer_are_away_and_publishing_catches_up(

@@ -1,0 +1,44 @@
+"""What an audit log is made of, and how far it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from audit.events import Pseudonyms
+    from audit.index import Index
+    from audit.payloads import PayloadStore, Sealer
+    from audit.publisher import Publisher
+    from audit.receipts import ReceiptMaker
+    from audit.settings import AuditSettings
+    from audit.storage import LogStore
+    from audit.wal import Wal
+
+__all__ = ["AuditStats", "Parts"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What an `AuditLog` is made of; `open_audit` puts them together."""
+
+    settings: AuditSettings
+    vkey: str
+    pseudonyms: Pseudonyms
+    sealer: Sealer
+    wal: Wal
+    store: LogStore
+    payloads: PayloadStore
+    index: Index
+    receipts: ReceiptMaker
+    publisher: Publisher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditStats:
+    """How far the log is, in events."""
+
+    durable: int
+    indexed: int
+    published: int
+    waiting: int
