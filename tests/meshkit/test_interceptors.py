@@ -6,12 +6,15 @@ import time
 import grpc
 import pytest
 import structlog
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from meshkit.contract import Reason, Refusal
+from meshkit.counters import counters
 from meshkit.identity import ServiceIdentity, TenantIdentity
 from meshkit.interceptors import RequestContext, _Method, current
 from meshkit.logs import configure_logging
 from meshkit.status import from_rpc_error
+from meshkit.telemetry import Telemetry, step, telemetry
 from sealgate.v1 import common_pb2
 
 CANARY = "canary-ada@example.org"
@@ -146,9 +149,11 @@ async def test_a_handlers_own_abort_passes(serve, channel, tenant_ends, method):
     async def abort(_request, context):
         await context.abort(grpc.StatusCode.ABORTED, "constant")
 
+    bugs = counters().get("rpc.bugs", 0)
     async with serve(Four(abort).add_to) as port, channel(port, tenant_ends) as ours:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await ask(ours, method, message())
+    assert counters().get("rpc.bugs", 0) == bugs
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.ABORTED, "constant")
 
 
@@ -212,6 +217,44 @@ async def test_a_handler_knows_who_calls_how_and_until_when(serve, channel, tena
     assert 0 < context.deadline.remaining_s <= 5
     assert context.header("traceparent") == header
     assert context.certificate_pem == tenant_ends.chain
+
+
+async def test_only_our_services_decide_what_is_traced(serve, channel, tenant_ends, service_ends):
+    header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    spans = InMemorySpanExporter()
+    async with (
+        telemetry(Telemetry(trace_sample_ratio=0), service="gateway", exporter=spans),
+        serve(Four(echo).add_to) as port,
+        channel(port, tenant_ends) as tenant,
+        channel(port, service_ends) as service,
+    ):
+        await ask(tenant, "Unary", message(), metadata=[("traceparent", header)])
+        assert not spans.get_finished_spans()
+        await ask(service, "Unary", message(), metadata=[("traceparent", header)])
+    (span,) = spans.get_finished_spans()
+    assert (span.name, span.parent.span_id) == ("/test.Four/Unary", 0xB7AD6B7169203331)
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_canary_is_nowhere(serve, channel, tenant_ends, method, logged):
+    """Whatever a caller writes and a bug repeats: not in status, trailers, log lines or spans."""
+
+    async def repeat(request, _context):
+        with step("screen"):
+            raise RuntimeError(request)
+
+    spans = InMemorySpanExporter()
+    async with (
+        telemetry(Telemetry(trace_sample_ratio=1), service="gateway", exporter=spans),
+        serve(Four(repeat).add_to) as port,
+        channel(port, tenant_ends) as ours,
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(ours, method, message(CANARY), metadata=[("x-note", CANARY)])
+    seen = [f"{caught.value!r} {caught.value.trailing_metadata()}", logged.getvalue()]
+    seen += [span.to_json() for span in spans.get_finished_spans()]
+    assert len(seen) == 4
+    assert not [text for text in seen if "canary" in text]
 
 
 async def test_outside_an_rpc_there_is_no_context():
@@ -400,3 +443,25 @@ async def test_the_memory_of_peers_has_a_bound(make_guard, monkeypatch):
         found = await guard.peer("/x/Y", LocalContext(peer_uri=(uri,)))
         assert found.identity.tenant == f"t{number}"
     assert len(guard._peers) <= 3
+
+
+async def test_a_generator_is_closed_at_once_in_its_own_task(make_guard):
+    """Not whenever it is collected: what it holds (an engine, a record) ends with the call."""
+    closed_by = []
+
+    async def replies(_request, _context):
+        try:
+            while True:
+                yield b"x"
+        finally:
+            closed_by.append(asyncio.current_task())
+
+    class Gone(LocalContext):
+        async def write(self, _reply):
+            raise asyncio.CancelledError
+
+    handler = grpc.unary_stream_rpc_method_handler(replies)
+    wrapped = _Method(make_guard(), "/test.Four/Yields", handler)
+    with pytest.raises(asyncio.CancelledError):
+        await wrapped._unary_stream(b"", Gone())
+    assert closed_by == [asyncio.current_task()]
