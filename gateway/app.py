@@ -14,7 +14,6 @@ from __future__ import annotations
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.admission import MemoryLimits, rates_for
@@ -31,7 +30,6 @@ from gateway.users import users
 from meshkit.authorization import Authorizer
 from meshkit.interceptors import MeshInterceptor
 from meshkit.server import serving
-from sealgate.v1.gateway_pb2_grpc import add_GatewayServiceServicer_to_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -128,7 +126,7 @@ async def gateway(
     )
     try:
         async with serving(
-            partial(add_GatewayServiceServicer_to_server, GatewayServicer(pipeline)),
+            GatewayServicer(pipeline).add_to,
             address=f"{settings.host}:{settings.port}",
             credentials=credentials,
             guard=guard,

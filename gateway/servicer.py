@@ -20,7 +20,10 @@ from meshkit.contract import Reason, Refusal
 from meshkit.deadline import Deadline
 from meshkit.identity import TenantIdentity
 from meshkit.interceptors import current
-from sealgate.v1.gateway_pb2_grpc import GatewayServiceServicer
+from sealgate.v1.gateway_pb2_grpc import (
+    GatewayServiceServicer,
+    add_GatewayServiceServicer_to_server,
+)
 
 if TYPE_CHECKING:
     from gateway.pipeline import Pipeline
@@ -46,6 +49,10 @@ class GatewayServicer(GatewayServiceServicer):
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._reserve_s = pipeline.settings.reply_reserve_ms / 1_000
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Serve these methods on `server`."""
+        add_GatewayServiceServicer_to_server(self, server)
 
     async def Chat(self, request: pb.ChatRequest, context: Context) -> pb.ChatResponse:
         """See gateway.proto."""
