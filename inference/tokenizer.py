@@ -25,7 +25,7 @@ from meshkit.contract import Message, Role
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gguf import GGUFReader
+    from inference.gguf_file import GgufFile
 
 __all__ = ["ChatTokenizer", "load_tokenizer"]
 
@@ -85,35 +85,35 @@ class ChatTokenizer:
         return self._raw[token]
 
 
-def load_tokenizer(reader: GGUFReader, *, template_sha256: str) -> ChatTokenizer:
+def load_tokenizer(file: GgufFile, *, template_sha256: str) -> ChatTokenizer:
     """Rebuild the tokenizer. Cost: 0.2 s.
 
     Raises:
         ModelFileError: tokenizer or template are not those this module implements.
     """
-    if (_text(reader, "tokenizer.ggml.model"), _text(reader, "tokenizer.ggml.pre")) != (
+    if (_field(file, "tokenizer.ggml.model"), _field(file, "tokenizer.ggml.pre")) != (
         "gpt2",
         "smollm",
     ):
         msg = "the file's tokenizer is not SmolLM's byte-level BPE"
         raise ModelFileError(msg)
-    template = str(_text(reader, "tokenizer.chat_template"))
+    template = str(_field(file, "tokenizer.chat_template"))
     if hashlib.sha256(template.encode()).hexdigest() != template_sha256:
         msg = "the file's chat template is not the one that its manifest names"
         raise ModelFileError(msg)
     return ChatTokenizer(
-        _text(reader, "tokenizer.ggml.tokens"),
-        _text(reader, "tokenizer.ggml.merges"),
-        _text(reader, "tokenizer.ggml.token_type"),
+        _field(file, "tokenizer.ggml.tokens"),
+        _field(file, "tokenizer.ggml.merges"),
+        _field(file, "tokenizer.ggml.token_type"),
     )
 
 
-def _text(reader: GGUFReader, key: str) -> Any:  # noqa: ANN401 -- gguf is untyped
-    field = reader.get_field(key)
-    if field is None:
+def _field(file: GgufFile, key: str) -> Any:  # noqa: ANN401 -- metadata is of any type
+    try:
+        return file.fields[key]
+    except KeyError as error:
         msg = f"the file lacks {key}"
-        raise ModelFileError(msg)
-    return field.contents()
+        raise ModelFileError(msg) from error
 
 
 def _byte_letters() -> dict[str, int]:

@@ -12,17 +12,16 @@ are permuted alike.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType, dequantize
 
+from inference.gguf_file import TensorFormat
 from inference.registry import ModelFileError
 
 if TYPE_CHECKING:
-    from gguf import GGUFReader
-    from numpy.typing import NDArray
+    from inference.gguf_file import GgufFile, Tensor
 
 __all__ = ["GROUP", "Architecture", "Codes4", "Codes8", "Layer", "Weights", "load_weights"]
 
@@ -106,15 +105,15 @@ class Weights:
     final_norm: torch.Tensor
 
 
-def load_weights(reader: GGUFReader) -> Weights:
-    """Read the weights of an opened file.
+def load_weights(file: GgufFile) -> Weights:
+    """Read the weights of a file.
 
     Raises:
         ModelFileError: the file's architecture or formats are not those described here.
     """
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    tensors = file.tensors
     try:
-        architecture = _architecture(reader)
+        architecture = _architecture(file)
         return Weights(
             architecture=architecture,
             embedding=_codes8(tensors["token_embd.weight"]),
@@ -126,13 +125,9 @@ def load_weights(reader: GGUFReader) -> Weights:
         raise ModelFileError(msg) from error
 
 
-def _architecture(reader: GGUFReader) -> Architecture:
-    def field(name: str) -> Any:  # noqa: ANN401 -- gguf is untyped
-        return reader.fields[name].contents()
-
-    if field("general.architecture") != "llama" or "output.weight" in {
-        tensor.name for tensor in reader.tensors
-    }:
+def _architecture(file: GgufFile) -> Architecture:
+    field = file.fields.__getitem__
+    if field("general.architecture") != "llama" or "output.weight" in file.tensors:
         msg = "the file is not a llama model with a tied head"
         raise ModelFileError(msg)
     heads, width = field("llama.attention.head_count"), field("llama.embedding_length")
@@ -150,7 +145,7 @@ def _architecture(reader: GGUFReader) -> Architecture:
     )
 
 
-def _layer(tensors: dict[str, Any], prefix: str) -> Layer:
+def _layer(tensors: dict[str, Tensor], prefix: str) -> Layer:
     def codes(*names: str) -> Codes4:
         parts = [_codes4(tensors[f"{prefix}{name}.weight"]) for name in names]
         return Codes4(
@@ -169,15 +164,14 @@ def _layer(tensors: dict[str, Any], prefix: str) -> Layer:
     )
 
 
-def _vector(tensor: Any) -> torch.Tensor:  # noqa: ANN401 -- gguf is untyped
-    return torch.from_numpy(np.array(dequantize(tensor.data, tensor.tensor_type)))
+def _vector(tensor: Tensor) -> torch.Tensor:
+    _demand(tensor, TensorFormat.F32)
+    return torch.from_numpy(tensor.raw.view(np.float32).copy())
 
 
-def _codes4(tensor: Any) -> Codes4:  # noqa: ANN401 -- gguf is untyped
-    """Take Q4_1 apart; quantise anything else to the same form."""
-    if tensor.tensor_type != GGMLQuantizationType.Q4_1:
-        return _quantised4(np.array(dequantize(tensor.data, tensor.tensor_type)))
-    blocks = tensor.data.reshape(tensor.data.shape[0], -1, _Q4_1_BYTES)
+def _codes4(tensor: Tensor) -> Codes4:
+    _demand(tensor, TensorFormat.Q4_1)
+    blocks = tensor.raw.reshape(tensor.raw.shape[0], -1, _Q4_1_BYTES)
     nibbles = blocks[..., 4:]
     codes = np.concatenate([nibbles & 15, nibbles >> 4], axis=-1).astype(np.int8)
     scales = np.ascontiguousarray(blocks[..., :4]).view(np.float16).astype(np.float32)
@@ -188,22 +182,15 @@ def _codes4(tensor: Any) -> Codes4:  # noqa: ANN401 -- gguf is untyped
     )
 
 
-def _quantised4(matrix: NDArray[np.float32]) -> Codes4:
-    groups = matrix.reshape(matrix.shape[0], -1, GROUP)
-    m = groups.min(axis=-1)
-    d = (groups.max(axis=-1) - m) / 15
-    steps = np.where(d > 0, d, 1)
-    codes = np.rint((groups - m[..., None]) / steps[..., None]).astype(np.int8)
-    return Codes4(
-        torch.from_numpy(codes.reshape(matrix.shape)), torch.from_numpy(d), torch.from_numpy(m)
-    )
-
-
-def _codes8(tensor: Any) -> Codes8:  # noqa: ANN401 -- gguf is untyped
-    if tensor.tensor_type != GGMLQuantizationType.Q8_0:
-        msg = "the file's embedding is not Q8_0"
-        raise ModelFileError(msg)
-    blocks = tensor.data.reshape(tensor.data.shape[0], -1, _Q8_0_BYTES)
+def _codes8(tensor: Tensor) -> Codes8:
+    _demand(tensor, TensorFormat.Q8_0)
+    blocks = tensor.raw.reshape(tensor.raw.shape[0], -1, _Q8_0_BYTES)
     codes = np.ascontiguousarray(blocks[..., 2:]).view(np.int8)
     d = np.ascontiguousarray(blocks[..., :2]).view(np.float16).astype(np.float32)
     return Codes8(torch.from_numpy(codes.reshape(codes.shape[0], -1)), torch.from_numpy(d[..., 0]))
+
+
+def _demand(tensor: Tensor, form: TensorFormat) -> None:
+    if tensor.format is not form:
+        msg = f"{tensor.name} is {tensor.format.name}, not {form.name}"
+        raise ModelFileError(msg)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 import torch
-from gguf import GGUFReader
 
 from inference.engines.llama import Llama
 from inference.engines.torch import TorchEngine
+from inference.gguf_file import read_gguf
 from inference.registry import checked_file, load_manifest, model_info
 from inference.tokenizer import load_tokenizer
 from inference.weights import load_weights
@@ -33,12 +33,10 @@ def load_engine(settings: InferenceSettings) -> TorchEngine:
     torch.set_num_threads(settings.threads)
     manifest = load_manifest(settings.model)
     info = model_info(manifest, context_tokens=settings.context_tokens_max)
-    reader = GGUFReader(checked_file(manifest, settings.models_dir))
-    tokenizer = load_tokenizer(reader, template_sha256=manifest.template_sha256)
+    file = read_gguf(checked_file(manifest, settings.models_dir))
+    tokenizer = load_tokenizer(file, template_sha256=manifest.template_sha256)
     with torch.inference_mode():
-        model = Llama(
-            load_weights(reader), slots=settings.slots, context_tokens=info.context_tokens
-        )
+        model = Llama(load_weights(file), slots=settings.slots, context_tokens=info.context_tokens)
     log.info("inference.loaded", model=info.name, seconds=round(time.perf_counter() - began, 1))
     return TorchEngine(
         model,

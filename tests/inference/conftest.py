@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from gguf import GGUFReader
 
 from inference.engines.load import load_engine
+from inference.gguf_file import read_gguf
 from inference.registry import checked_file, load_manifest
 from inference.service import InferenceService, mac_verifier
 from inference.settings import InferenceSettings
@@ -97,10 +97,15 @@ def scope():
 
 
 @pytest.fixture(scope="session")
-def reader() -> GGUFReader:
-    return GGUFReader(checked_file(load_manifest(MODEL), settings().models_dir))
+def model_path() -> Path:
+    return checked_file(load_manifest(MODEL), settings().models_dir)
 
 
 @pytest.fixture(scope="session")
-def file_weights(reader):
-    return load_weights(reader)
+def model_file(model_path):
+    return read_gguf(model_path)
+
+
+@pytest.fixture(scope="session")
+def file_weights(model_file):
+    return load_weights(model_file)

@@ -7,6 +7,8 @@ import torch
 from gguf import GGUFReader, dequantize
 
 from inference.engines.llama import Llama
+from inference.gguf_file import read_gguf
+from inference.registry import ModelFileError
 from inference.scheduler import Move
 from inference.weights import Architecture, Codes4, Codes8, Layer, Weights
 
@@ -136,20 +138,41 @@ def test_a_moved_request_goes_on_as_if_nothing_had_happened(weights) -> None:
     assert torch.equal(model.decode([7], [12])[0], stayed)
 
 
-def test_the_file_s_own_codes_are_used(reader: GGUFReader, file_weights: Weights) -> None:
-    """Q4_1 and Q8_0 are taken over, not quantised again: every weight is equal, bit for bit."""
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
+def test_the_file_is_read_as_its_own_library_reads_it(model_path, model_file, file_weights) -> None:
+    """Metadata, names and shapes are equal; so is every weight, since no code is quantised anew."""
+    theirs = GGUFReader(model_path)
+    ours = {name: value for name, value in theirs.fields.items() if not name.startswith("GGUF.")}
+    assert {name: field.contents() for name, field in ours.items()} == model_file.fields
+    tensors = {tensor.name: tensor for tensor in theirs.tensors}
+    assert {name: tuple(reversed(tensor.shape)) for name, tensor in tensors.items()} == {
+        name: tensor.shape for name, tensor in model_file.tensors.items()
+    }
+
+    def truth(*names: str) -> torch.Tensor:
+        found = [tensors[f"{name}.weight"] for name in names]
+        return torch.cat([torch.tensor(dequantize(t.data, t.tensor_type)) for t in found])
+
     for index in (0, 29):
-        layer = file_weights.layers[index]
-        for ours, names in (
+        layer, at = file_weights.layers[index], f"blk.{index}."
+        for codes, names in (
             (layer.qkv, ("attn_q", "attn_k", "attn_v")),
+            (layer.attention_out, ("attn_output",)),
             (layer.gate_up, ("ffn_gate", "ffn_up")),
             (layer.down, ("ffn_down",)),
         ):
-            found = [tensors[f"blk.{index}.{name}.weight"] for name in names]
-            truth = torch.cat([torch.tensor(dequantize(t.data, t.tensor_type)) for t in found])
-            assert torch.equal(ours.dequantised(), truth)
-    embedding = tensors["token_embd.weight"]
-    truth = torch.tensor(dequantize(embedding.data, embedding.tensor_type))
-    assert torch.equal(file_weights.embedding.dequantised(), truth)
-    assert torch.equal(file_weights.embedding.rows(torch.tensor([3, 9])), truth[[3, 9]])
+            assert torch.equal(codes.dequantised(), truth(*(at + name for name in names)))
+        assert torch.equal(layer.attention_norm, truth(f"{at}attn_norm"))
+    embedding = truth("token_embd")
+    assert torch.equal(file_weights.embedding.dequantised(), embedding)
+    assert torch.equal(file_weights.embedding.rows(torch.tensor([3, 9])), embedding[[3, 9]])
+
+
+@pytest.mark.parametrize("damage", ["magic", "short", "empty"])
+def test_what_is_no_gguf_is_refused(tmp_path, model_path, damage) -> None:
+    start = model_path.read_bytes()[:5_000]
+    raw = {"magic": b"GGML" + start[4:], "short": start, "empty": b"GGUF"}[damage]
+    file = tmp_path / "damaged.gguf"
+    file.write_bytes(raw)
+
+    with pytest.raises(ModelFileError, match="cannot be understood"):
+        read_gguf(file)

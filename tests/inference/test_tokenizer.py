@@ -19,9 +19,9 @@ known = st.characters(
 
 
 @pytest.fixture(scope="module")
-def tokenizer(reader) -> ChatTokenizer:
+def tokenizer(model_file) -> ChatTokenizer:
     manifest = load_manifest("smollm2-135m-instruct")
-    return load_tokenizer(reader, template_sha256=manifest.template_sha256)
+    return load_tokenizer(model_file, template_sha256=manifest.template_sha256)
 
 
 def decoded(tokenizer, ids) -> str:
@@ -73,9 +73,9 @@ def test_the_template_is_chatml(tokenizer) -> None:
     )
 
 
-def test_another_template_is_refused(reader) -> None:
+def test_another_template_is_refused(model_file) -> None:
     with pytest.raises(ModelFileError):
-        load_tokenizer(reader, template_sha256="00" * 32)
+        load_tokenizer(model_file, template_sha256="00" * 32)
 
 
 def one_hot(token: int):
