@@ -5,8 +5,8 @@
 
 Under `data`, all of it readable by the owner alone:
 
-    seal.key        32 random bytes: whoever has it and `raft/` has every key. docs/OPERATIONS of an
-                    installation should keep it on another volume, or use a KMS or PKCS#11 seal
+    seal.key        32 random bytes: whoever has it and `raft/` has every key. Beyond a trial keep
+                    it on another volume, or use a KMS or PKCS#11 seal
     raft/           OpenBao's storage
     audit/          what OpenBao itself records: one JSON line a request, secrets HMAC'd
     tls/            the listener's certificate and its CA, whose private key is forgotten at once

@@ -1,35 +1,44 @@
 """One real OpenBao for the room, prepared as the appliance prepares it."""
 
+import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
 
-from appliance.bootstrap import SERVICES, BootstrapSettings, Estate, prepared
+from appliance.bootstrap import BootstrapSettings, Estate, prepared
 from appliance.openbao import OpenBao, OpenBaoSettings, openbao
+from appliance.openbao_admin import Admin
 from meshkit.vault import AppRole, Vault, vault
 
-LOGIN = BootstrapSettings(tenants=("demo", "acme"))
+SETTINGS = BootstrapSettings(tenants=("demo", "acme"))
 
 
 @dataclass(frozen=True)
 class World:
     bao: OpenBao
-    logins: dict[str, AppRole]
 
-    def vault_of(self, service: str) -> AbstractAsyncContextManager[Vault]:
-        return vault(self.bao.vault_settings(), self.logins[service])
+    async def login_of(self, service: str) -> AppRole:
+        """A login of its own for each test: `Estate.logins` ends those that were there."""
+        operator = AppRole(**json.loads((self.bao.data / "operator.json").read_text()))
+        async with vault(self.bao.vault_settings(), operator) as keys:
+            return await Admin(keys).login(service)
+
+    @asynccontextmanager
+    async def vault_of(self, service: str) -> AsyncIterator[Vault]:
+        async with vault(self.bao.vault_settings(), await self.login_of(service)) as keys:
+            yield keys
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     data = tmp_path_factory.mktemp("openbao")
     async with openbao(OpenBaoSettings(data=data)) as bao:
-        async with prepared(bao, LOGIN) as estate:
-            logins = {name: await estate.admin.login(name) for name in SERVICES}
-        yield World(bao, logins)
+        async with prepared(bao, SETTINGS):
+            pass
+        yield World(bao)
 
 
 @pytest.fixture
@@ -40,7 +49,7 @@ def bao(world: World) -> OpenBao:
 @pytest_asyncio.fixture
 async def estate(bao: OpenBao) -> AsyncIterator[Estate]:
     """The operator's view."""
-    async with prepared(bao, LOGIN) as estate:
+    async with prepared(bao, SETTINGS) as estate:
         yield estate
 
 

@@ -47,7 +47,7 @@ async def test_health_and_seal_are_what_hvac_sees(audit, bao) -> None:
 
 
 async def test_hvac_logs_in_with_what_the_bootstrap_gave(world) -> None:
-    login = world.logins["audit"]
+    login = await world.login_of("audit")
     client = hvac.Client(url=world.bao.address, verify=str(world.bao.ca))
 
     client.auth.approle.login(login.role_id, login.secret_id)

@@ -1,7 +1,13 @@
 """Who gets in, over real sockets, with certificates that a real OpenBao issued."""
 
+import datetime as dt
+
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from meshkit.tls import Certificate, CertificateHolder, Tls, TlsError
 
@@ -116,3 +122,38 @@ async def test_a_new_certificate_is_shown_without_a_restart(files, kit) -> None:
         holder.replace(first)
         assert await shown(port) == first.serial
         assert 0 < holder.remaining_s <= 3_600
+
+
+@pytest.mark.parametrize("curve", [ec.SECP521R1(), ec.SECP256K1()])
+def test_only_the_two_curves_that_every_peer_has(files, curve) -> None:
+    now = dt.datetime.now(dt.UTC)
+    key = ec.generate_private_key(curve)
+    certificate = (
+        x509.CertificateBuilder(x509.Name([]), x509.Name([]), key.public_key(), 1)
+        .not_valid_before(now)
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .sign(key, hashes.SHA256())
+    )
+    with pytest.raises(TlsError, match="not ECDSA P-256 or P-384"):
+        Certificate.from_pem(
+            chain=certificate.public_bytes(Encoding.PEM),
+            key=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+            peer_ca=files.server.peer_ca.read_bytes(),
+        )
+
+
+def test_a_certificate_that_is_over_is_refused(files) -> None:
+    now = dt.datetime.now(dt.UTC)
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        x509.CertificateBuilder(x509.Name([]), x509.Name([]), key.public_key(), 1)
+        .not_valid_before(now - dt.timedelta(hours=2))
+        .not_valid_after(now - dt.timedelta(seconds=1))
+        .sign(key, hashes.SHA256())
+    )
+    with pytest.raises(TlsError, match="is over"):
+        Certificate.from_pem(
+            chain=certificate.public_bytes(Encoding.PEM),
+            key=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+            peer_ca=files.server.peer_ca.read_bytes(),
+        )
