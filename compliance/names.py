@@ -25,7 +25,7 @@ from compliance.name_words import COMMON_WORDS, NOT_PEOPLE_ZH, SURNAMES_ZH
 from compliance.requantise import eight_bit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -122,6 +122,9 @@ def _session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
 
 # --- Latin script ---------------------------------------------------------------------------
 
+LATIN_CONTEXT = 48
+"""Characters that the model sees on both sides of what may be names."""
+
 _LATIN_LABELS = {
     **dict.fromkeys((1, 2, 3, 4), "PERSON"),
     # building number, street, unit, city, state, postal code
@@ -167,19 +170,24 @@ class LatinNames:
 
     def wants(self, window: str, core: int) -> bool:
         """Whether a capitalised word stands there that is no common one, or a name is announced."""
-        return any(
-            found[0].lower() not in COMMON_WORDS for found in _CAPITALISED.finditer(window, core)
-        ) or (_ANNOUNCED.search(window, core) is not None)
+        return next(_candidates(window, core), None) is not None
 
     def find(self, window: str, core: int) -> list[Finding]:
-        """Run the model over the window."""
-        encoding = self._tokenizer.encode(window)
+        """Run the model over the part of the window that holds what may be names."""
+        places = list(_candidates(window, core))
+        if not places:
+            return []
+        first = _word_start(window, min(start for start, _ in places) - LATIN_CONTEXT)
+        last = max(end for _, end in places) + LATIN_CONTEXT
+        part = window[first:last]
+        encoding = self._tokenizer.encode(part)
         scores = self._scores(encoding.ids)
         found: list[Finding] = []
         for kind in self._kinds:
-            spans = _spans(window, encoding.offsets, scores[kind], _JOINS[kind])
+            spans = _spans(part, encoding.offsets, scores[kind], _JOINS[kind])
             for start, end, score in spans:
-                finding = _clean(window, kind, max(start, core), end, score)
+                begin = max(start + first, core)
+                finding = _clean(window, kind, begin, end + first, score)
                 if finding is not None:
                     found.append(finding)
         return found
@@ -196,6 +204,20 @@ class LatinNames:
         powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
         shares = powers / powers.sum(axis=-1, keepdims=True)
         return {kind: shares[:, self._columns[kind]].sum(axis=-1).tolist() for kind in self._kinds}
+
+
+def _candidates(window: str, core: int) -> Iterator[tuple[int, int]]:
+    """Places in the core that may be names: unusual capitalised words, words behind `name is`."""
+    for found in _CAPITALISED.finditer(window, core):
+        if found[0].lower() not in COMMON_WORDS:
+            yield found.span()
+    for found in _ANNOUNCED.finditer(window, core):
+        yield found.span()
+
+
+def _word_start(text: str, at: int) -> int:
+    """The beginning of the word at `at`, or of the text."""
+    return text.rfind(" ", 0, at) + 1 if at > 0 else 0
 
 
 def _spans(
@@ -249,6 +271,9 @@ def _clean(text: str, kind: str, start: int, end: int, score: float) -> Finding 
 
 # --- Chinese --------------------------------------------------------------------------------
 
+CHINESE_CONTEXT = 16
+"""Characters before the core that the model sees."""
+
 _ZH_KINDS = {"PER": "PERSON", "LOC": "LOCATION", "ORG": "ORG"}
 _ZH_HINT = re.compile(
     f"[{SURNAMES_ZH}][一-鿿]|[省市区县镇乡村州国路街山江河湖]|公司|集团|银行|医院|大学|学院|局|部|[·•]"
@@ -277,16 +302,16 @@ class ChineseNames:
     def find(self, window: str, core: int) -> list[Finding]:
         """Run the model over the window."""
         half = self._half_width
-        ids = [self._ids.get(half.get(c, c), self._unknown) for c in window]
+        first = max(0, core - CHINESE_CONTEXT)
+        ids = [self._ids.get(half.get(c, c), self._unknown) for c in window[first:]]
         feed = {"token_ids": np.array([ids]), "length": np.array([len(ids)])}
         emissions = self._session.run(None, feed)[0][0]
         labels = [self._tags.get(tag, "O") for tag in _viterbi(emissions, self._transitions)]
         found: list[Finding] = []
-        for kind, start, end in _words(labels):
-            if end > core and _plausible(kind, window[start:end]):
-                name = f"{kind}_NAME"
-                begin = max(start, core)
-                found.append(Finding(kind, name, begin, end, _ZH_SCORE, "names_zh"))
+        for kind, start, stop in _words(labels):
+            begin, end = max(start + first, core), stop + first
+            if end > core and _plausible(kind, window[start + first : end]):
+                found.append(Finding(kind, f"{kind}_NAME", begin, end, _ZH_SCORE, "names_zh"))
         return found
 
 

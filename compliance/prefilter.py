@@ -49,7 +49,7 @@ class HyperscanPrefilter:
             self._database.scan(text, match_event_handler=self._on_match)
             return self._hits
 
-    def _on_match(self, index: int, _start: int, _end: int, _flags: int, _context: object) -> None:
+    def _on_match(self, index: int, *_where: object) -> None:
         self._hits.append(index)
 
 

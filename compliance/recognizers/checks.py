@@ -63,7 +63,7 @@ def luhn(value: str) -> bool:
     return bool(digits) and total % 10 == 0
 
 
-_CARD_PREFIX = re.compile(r"4|5[0-8]|2[2-7]|3[04-689]|6|1800|2131|81|9")
+_CARD_PREFIX = re.compile(r"4|5[0-8]|2[2-7]|3[04-9]|6|1800|2131|81|9")
 
 
 def card(value: str) -> bool:
