@@ -170,7 +170,11 @@ ENTRIES: dict[str, Entry] = {
     "step_release_us": Entry(unit="us", meaning="answer not seen before, names on"),
     "step_commit_us": Entry(unit="us", meaning="the four salted commitments of a call"),
     "step_seal_us": Entry(unit="us", meaning="payload sealed"),
-    "step_append_us": Entry(unit="us", meaning="INTENT and OUTCOME, durable, 64 at once"),
+    "step_append_us": Entry(
+        unit="us", meaning="INTENT and OUTCOME of a call, durable, 64 calls at once"
+    ),
+    "step_intent_us": Entry(unit="us", meaning="INTENT, what is left to wait for after look-up"),
+    "step_outcome_us": Entry(unit="us", meaning="OUTCOME made, sealed, durable, receipt signed"),
     "step_serialise_us": Entry(unit="us", meaning="request parsed, response serialised"),
     "smollm2_decode_tokens_per_s": Entry(
         unit="tokens/s", meaning="torch engine, SmolLM2-135M on this CPU, one stream"

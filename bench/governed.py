@@ -66,7 +66,7 @@ def watched(plan: Plan, pid: int, *names: str) -> AbstractAsyncContextManager[No
     return profiled(pid, ROOT / "bench" / "results" / f"profile-{plan.profile}.txt")
 
 
-async def _warm(caller: house.Caller, first: int) -> list[bytes]:
+async def warm(caller: house.Caller, first: int) -> list[bytes]:
     """Return DISTINCT requests whose answers are in the cache: fresh, so that none expires."""
     asked = caller.requests(first, DISTINCT)
     for one in asked:
@@ -99,13 +99,13 @@ HITS = _Kind(
     names=("governed_hit_rps",),
     tier=gateway_pb2.CACHE_TIER_L1,
     in_flight=IN_FLIGHT,
-    prepare=_warm,
+    prepare=warm,
 )
 LONE_HITS = _Kind(
     names=("governed_hit_p50", "governed_hit_p99"),
     tier=gateway_pb2.CACHE_TIER_L1,
     in_flight=1,
-    prepare=_warm,
+    prepare=warm,
 )
 MISSES = _Kind(
     names=("governed_miss_rps",),
@@ -151,7 +151,7 @@ async def _hit_latency(
     ours: dict[float, list[float]] = {0.5: [], 0.99: []}
     theirs: dict[float, list[float]] = {0.5: [], 0.99: []}
     for _ in range(plan.pairs):
-        asked = await _warm(caller, next(numbers))
+        asked = await warm(caller, next(numbers))
         governed = [await _timed(caller, asked[n % DISTINCT]) for n in range(plan.latency_calls)]
         echoed = [await _timed_echo(echo) for _ in range(plan.latency_calls)]
         for q, seen in ours.items():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.children import WORK, child, cores
+from bench.children import WORK, Child, child, cores
 from bench.load import Run, channel, drive
 from bench.workload import prompt
 from sealgate.v1 import common_pb2, gateway_pb2
@@ -41,10 +41,19 @@ class Caller:
     spends as little as it can.
     """
 
-    pid: int
+    process: Child
     model: str
     _chat: grpc.aio.UnaryUnaryMultiCallable[bytes, gateway_pb2.ChatResponse]
     _stream: grpc.aio.UnaryStreamMultiCallable[bytes, gateway_pb2.ChatStreamResponse]
+
+    @property
+    def pid(self) -> int:
+        """The server's."""
+        return self.process.pid
+
+    async def steps(self) -> dict[str, float]:
+        """Return the mean wall microseconds of each step of the pipeline since last asked."""
+        return await self.process.ask("steps")
 
     def requests(self, first: int, count: int) -> list[bytes]:
         """Serialise `count` requests of the workload from number `first` on."""
@@ -102,4 +111,4 @@ async def appliance(*, tokens_per_s: float = 0.0) -> AsyncIterator[Caller]:
             stream = opened.unary_stream(
                 f"{SERVICE}/ChatStream", bytes, gateway_pb2.ChatStreamResponse.FromString
             )
-            yield Caller(process.pid, models.models[0].name, chat, stream)
+            yield Caller(process, models.models[0].name, chat, stream)
