@@ -184,6 +184,8 @@ class ShoutingModel:
     generated: int = 0
     running: int = 0
     prompts: list = field(default_factory=list)
+    calls: list = field(default_factory=list)
+    """Call ids, the newest last."""
 
     async def models(self):
         if self.down:
@@ -194,6 +196,7 @@ class ShoutingModel:
     async def generate(self, scope, model, screened, parameters):
         self.journal.append("generate")
         self.prompts.append(screened.messages)
+        self.calls.append(scope.call_id)
         if self.down:
             raise Refusal(Reason.INFERENCE_DOWN)
         words = screened.messages[-1].content.upper().split(" ")

@@ -143,7 +143,7 @@ def start(authority, policies):
     """Return how to start a gateway: `async with start(**settings) as house`."""
 
     @asynccontextmanager
-    async def started(fakes=None, **settings):
+    async def started(fakes=None, *, audit=None, **settings):
         journal = []
         house = House(
             authority,
@@ -151,7 +151,7 @@ def start(authority, policies):
             WaryCompliance(journal),
             DictCache(journal),
             ShoutingModel(journal),
-            MemoryAudit(journal),
+            audit or MemoryAudit(journal),
         )
         for name, values in (fakes or {}).items():
             for key, value in values.items():
