@@ -23,6 +23,10 @@ demo: $(VENV)/.appliance models ## from nothing to a governed, recorded, verifie
 up: $(VENV)/.appliance models ## the appliance in the foreground, under var/appliance; Ctrl-C drains
 	@$(BIN)/python -m appliance.main
 
+.PHONY: mesh
+mesh: $(VENV)/.appliance models ## the five services as processes of their own, under var/mesh
+	@$(BIN)/python -m appliance.mesh
+
 # --- setting up -----------------------------------------------------------------------------
 
 .PHONY: install models system-packages

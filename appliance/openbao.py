@@ -45,7 +45,7 @@ from meshkit.vault_http import VaultHttp, connected_http
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-__all__ = ["OpenBao", "OpenBaoError", "OpenBaoSettings", "openbao"]
+__all__ = ["LAUNCHER", "OpenBao", "OpenBaoError", "OpenBaoSettings", "openbao"]
 
 log = structlog.get_logger()
 
@@ -57,7 +57,7 @@ _ACTIVE = 200
 _RAFT = {"performance_multiplier": 1}
 """A single voter waits one heartbeat timeout before it leads: 1 s so, 5 s by default."""
 
-_LAUNCHER = """
+LAUNCHER = """
 import ctypes, os, signal, sys
 PR_SET_PDEATHSIG = 1
 parent, program, *rest = sys.argv[1:]
@@ -67,7 +67,9 @@ if os.getppid() != int(parent):
     sys.exit("the parent is gone already")
 os.execv(program, [program, *rest])
 """
-"""prctl(2): the wish to die with the parent thread outlives execve, so OpenBao inherits it."""
+"""Starts a program that dies with us, as `python -c LAUNCHER OUR_PID PROGRAM ARGUMENTS…`.
+
+prctl(2): the wish to die with the parent thread outlives execve, so the program inherits it."""
 
 
 class OpenBaoSettings(BaseModel):
@@ -214,7 +216,7 @@ def _config(data: Path, port: int) -> dict[str, Any]:
 
 async def _launch(program: Path, config: Path, logfile: Path) -> asyncio.subprocess.Process:
     output = os.open(logfile, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
+    command = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid())]
     try:
         return await asyncio.create_subprocess_exec(
             *command, str(program), "server", f"-config={config}",

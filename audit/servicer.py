@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
 from audit.wire import ack_of, event_from_wire, record_to_wire
 from meshkit.authorization import Request
-from meshkit.contract import Actor, Audit, Event, Reason, Refusal
+from meshkit.contract import Actor, Audit, Event, Reason, Refusal, TraceContext
 from meshkit.identity import ServiceIdentity, TenantIdentity
 from meshkit.interceptors import current
 from meshkit.logs import frames_of
+from meshkit.telemetry import root_span
+from meshkit.w3c import Parent
 from sealgate.v1 import audit_pb2 as pb
 from sealgate.v1.audit_pb2_grpc import AuditServiceServicer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     import grpc
 
@@ -47,6 +50,7 @@ BATCHES_MAX = 64
 _APPEND = f"/{SERVICE}/Append"
 _CALL_ID_BYTES = 16
 _TRACE_ID_BYTES = 16
+_SPAN_ID_BYTES = 8
 
 
 class Log(Audit, Protocol):
@@ -75,6 +79,18 @@ class AuditServicer(AuditServiceServicer):
     def __init__(self, log: Log, authorizer: Authorizer) -> None:
         self._log = log
         self._authorizer = authorizer
+        self._streams: set[_AppendStream] = set()
+        self._draining = False
+
+    def drain(self) -> None:
+        """End every stream of events once what was read of it has its acks; take no other.
+
+        Producers keep theirs open for ever, and would hold up a shutdown for as long as it may
+        take. They send whatever has no ack again, to whoever serves the log next.
+        """
+        self._draining = True
+        for stream in self._streams:
+            stream.drain()
 
     async def Append(  # type: ignore[override] # the stubs know no handler that writes
         self, request_iterator: AsyncIterator[pb.AppendRequest], context: Context
@@ -82,13 +98,14 @@ class AuditServicer(AuditServiceServicer):
         """See audit.proto. A batch's acks go out together, once the last of it is durable."""
         producer = current().identity
         assert producer is not None
+        if self._draining:
+            raise Refusal(Reason.AUDIT_DOWN)
         stream = _AppendStream(self._log, producer.spiffe_id, context)
-        reading = asyncio.create_task(stream.read(request_iterator))
+        self._streams.add(stream)
         try:
-            await stream.write()
-            await reading
+            await stream.serve(request_iterator)
         finally:
-            reading.cancel()
+            self._streams.discard(stream)
             stream.cancel()
 
     async def GetRecord(
@@ -179,23 +196,43 @@ class _AppendStream:
         self._ready = asyncio.Event()
         self._under_way: set[asyncio.Task[None]] = set()
         self._read_all = False
+        self._reading: asyncio.Task[None] | None = None
+        self._settling: asyncio.Task[None] | None = None
 
-    async def read(self, requests: AsyncIterator[pb.AppendRequest]) -> None:
-        """Take events in until the producer has no more, then wait for the last ack."""
+    async def serve(self, requests: AsyncIterator[pb.AppendRequest]) -> None:
+        """Read, append and ack until the producer has no more, or `drain`."""
+        self._reading = asyncio.create_task(self._read(requests))
+        self._settling = asyncio.create_task(self._settle(self._reading))
+        await self._write()
+        await self._settling
+
+    def drain(self) -> None:
+        """Read no further; `serve` ends once what was read has its acks."""
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def _settle(self, reading: asyncio.Task[None]) -> None:
+        """Wait for the last ack, however the reading ended; raise why, unless it was drained."""
         try:
-            async for request in requests:
-                _demand(1 <= len(request.events) <= BATCH_EVENTS_MAX, "events")
-                await self._room.acquire()
-                task = asyncio.create_task(self._append(request.events))
-                self._under_way.add(task)
-                task.add_done_callback(self._under_way.discard)
+            await asyncio.wait([reading])
             if self._under_way:
                 await asyncio.wait(self._under_way)
         finally:
             self._read_all = True
             self._ready.set()
+        if not reading.cancelled():
+            reading.result()
 
-    async def write(self) -> None:
+    async def _read(self, requests: AsyncIterator[pb.AppendRequest]) -> None:
+        """Take events in until the producer has no more."""
+        async for request in requests:
+            _demand(1 <= len(request.events) <= BATCH_EVENTS_MAX, "events")
+            await self._room.acquire()
+            task = asyncio.create_task(self._append(request.events))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def _write(self) -> None:
         """Send each batch's acks; that makes room for another batch."""
         while True:
             await self._ready.wait()
@@ -208,16 +245,18 @@ class _AppendStream:
 
     def cancel(self) -> None:
         """Stop waiting for events of a stream that broke: its producer sends them again."""
-        for task in self._under_way:
-            task.cancel()
+        for task in (self._reading, self._settling, *self._under_way):
+            if task is not None:
+                task.cancel()
 
     async def _append(self, batch: Sequence[pb.AuditEvent]) -> None:
         results: list[Event | Appended | Refusal] = [_read(event) for event in batch]
         good = [(at, each) for at, each in enumerate(results) if isinstance(each, Event)]
         try:
-            answers = await self._log.append_many(
-                [event for _, event in good], producer=self._producer
-            )
+            with _spans(batch):
+                answers = await self._log.append_many(
+                    [event for _, event in good], producer=self._producer
+                )
         except Exception as bug:  # noqa: BLE001 -- without an ack, the producer would hang
             log.error("audit.bug", kind=type(bug).__name__, frames=frames_of(bug))  # noqa: TRY400 -- its text may be a user's
             answers = [Refusal(Reason.INTERNAL)] * len(good)
@@ -231,6 +270,23 @@ class _AppendStream:
             ]
         )
         self._ready.set()
+
+
+@contextmanager
+def _spans(batch: Sequence[pb.AuditEvent]) -> Iterator[None]:
+    """Give each event whose trace is being exported a span of that trace, not of the stream's."""
+    with ExitStack() as spans:
+        for event in batch:
+            if (
+                event.trace_sampled
+                and len(event.trace_id) == _TRACE_ID_BYTES
+                and len(event.span_id) == _SPAN_ID_BYTES
+            ):
+                trace = TraceContext(trace_id=event.trace_id, span_id=event.span_id)
+                spans.enter_context(
+                    root_span("audit.append", Parent(trace, sampled=True), trust_parent=True)
+                )
+        yield
 
 
 def _read(event: pb.AuditEvent) -> Event | Refusal:

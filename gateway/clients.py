@@ -3,7 +3,7 @@
 ComplianceClient   Screen, and Release as a stream of its own for each answer
 CacheClient        Get, Put
 InferenceClient    Generate; closing the iterator cancels the call, and that stops the engine
-AuditClient        one stream for all events, kept for as long as the gateway runs
+gateway.audit_client has the fourth: one stream for all events, for as long as the gateway runs.
 
 Every call carries the deadline of the RPC being served, less a reserve to record a timeout with,
 and its trace. Refusals come back as the peer told them; a peer that cannot be reached, dies half
@@ -14,32 +14,18 @@ takes each once.
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
-import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.wire import (
-    ack_from_wire,
-    cached_from_wire,
-    event_to_wire,
-    question_to_wire,
-)
+from gateway.wire import cached_from_wire, question_to_wire
 from meshkit.channel import Reaching, carried
-from meshkit.contract import (
-    BlockedText,
-    CacheMiss,
-    Ended,
-    Generated,
-    Reason,
-    Refusal,
-)
-from meshkit.counters import counted
+from meshkit.contract import BlockedText, CacheMiss, Ended, Generated, Reason, Refusal
 from meshkit.status import from_rpc_error
 from meshkit.telemetry import outbound_traceparent
-from meshkit.w3c import HEADER, parse_traceparent
+from meshkit.w3c import HEADER
 from meshkit.wire import (
     finish_from_wire,
     finish_to_wire,
@@ -55,17 +41,14 @@ from meshkit.wire import (
     usage_to_wire,
     verdict_from_wire,
 )
-from sealgate.v1 import audit_pb2, cache_pb2, compliance_pb2, inference_pb2
+from sealgate.v1 import cache_pb2, compliance_pb2, inference_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 
-    from gateway.appends import Appends
     from meshkit.channel import Line
     from meshkit.contract import (
-        Appended,
         CachedAnswer,
-        Event,
         Message,
         ModelInfo,
         Parameters,
@@ -74,14 +57,11 @@ if TYPE_CHECKING:
         Scope,
         Screened,
     )
-    from sealgate.v1.audit_pb2_grpc import AuditServiceAsyncStub
     from sealgate.v1.cache_pb2_grpc import CacheServiceAsyncStub
     from sealgate.v1.compliance_pb2_grpc import ComplianceServiceAsyncStub
     from sealgate.v1.inference_pb2_grpc import InferenceServiceAsyncStub
 
-__all__ = ["AuditClient", "CacheClient", "ComplianceClient", "Hops", "InferenceClient"]
-
-log = structlog.get_logger()
+__all__ = ["CacheClient", "ComplianceClient", "Hops", "InferenceClient"]
 
 
 class Hops(BaseModel):
@@ -150,7 +130,10 @@ class ComplianceClient:
     ) -> AsyncGenerator[str | Released, None]:
         """See `meshkit.contract.Compliance.release`."""
         with self._line.stub() as stub:
-            call = stub.Release(**carried(reserve_ms=self._hops.reserve_ms))
+            # No iterator: the answer is written as it comes.
+            call = stub.Release(  # type: ignore[call-arg] # the stubs know no call without one
+                **carried(reserve_ms=self._hops.reserve_ms)
+            )
             sending = asyncio.create_task(_send_deltas(call, scope, deltas))
             try:
                 async with aclosing(_released(call, sending)) as items:
@@ -165,15 +148,11 @@ class ComplianceClient:
 def _screened(reply: compliance_pb2.ScreenResponse) -> Screened:
     if len(reply.results) != 1:
         raise Refusal(Reason.COMPLIANCE_DOWN)
-    result = reply.results[0]
+    (result,) = reply.results
     try:
-        match result.WhichOneof("result"):
-            case "screened":
-                return screened_from_wire(result.screened)
-            case "blocked":
-                verdict = verdict_from_wire(result.blocked)
-            case _:
-                raise Refusal(Reason.COMPLIANCE_DOWN)
+        if result.WhichOneof("result") == "screened":
+            return screened_from_wire(result.screened)
+        verdict = verdict_from_wire(result.blocked)
     except Refusal:
         raise Refusal(Reason.COMPLIANCE_DOWN) from None
     raise BlockedText(verdict)
@@ -189,9 +168,7 @@ async def _send_deltas(
             await call.write(compliance_pb2.ReleaseRequest(open=scope_to_wire(scope)))
             async for delta in source:
                 await call.write(compliance_pb2.ReleaseRequest(delta=delta))
-            await call.write(
-                compliance_pb2.ReleaseRequest(end=compliance_pb2.ReleaseRequest.End())
-            )
+            await call.write(compliance_pb2.ReleaseRequest(end=compliance_pb2.ReleaseRequest.End()))
             await call.done_writing()
     except (_Failed, asyncio.InvalidStateError):
         return  # the call is over: its reader knows why

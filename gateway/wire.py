@@ -46,12 +46,14 @@ from sealgate.v1 import gateway_pb2 as pb
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from gateway.appends import Pending
     from gateway.arrival import Arrival
     from gateway.run import Answer
     from meshkit.contract import Actor, Commitment, Event, ModelInfo, Payload, Question
 
 __all__ = [
     "ack_from_wire",
+    "append_to_wire",
     "cached_from_wire",
     "delta_frame",
     "event_to_wire",
@@ -239,7 +241,6 @@ def event_to_wire(event: Event, *, sampled: bool) -> audit_pb.AuditEvent:
         ),
         action=event.action,
         outcome=event.outcome,
-        finish_reason=finish_to_wire(event.finish_reason) if event.finish_reason else None,
         model=event.model,
         model_digest=event.model_digest,
         compliance_policy_digest=event.compliance_policy_digest,
@@ -257,9 +258,18 @@ def event_to_wire(event: Event, *, sampled: bool) -> audit_pb.AuditEvent:
         trace_sampled=sampled,
     )
     made.occurred_at.FromMicroseconds(event.occurred_at_us)
+    if event.finish_reason is not None:
+        made.finish_reason = finish_to_wire(event.finish_reason)
     if event.actor is not None:
         made.actor.CopyFrom(_actor(event.actor))
     return made
+
+
+def append_to_wire(batch: Iterable[Pending]) -> audit_pb.AppendRequest:
+    """Write a batch of events."""
+    return audit_pb.AppendRequest(
+        events=[event_to_wire(each.event, sampled=each.sampled) for each in batch]
+    )
 
 
 def ack_from_wire(ack: audit_pb.AppendAck) -> tuple[tuple[bytes, Phase], Appended | Refusal]:

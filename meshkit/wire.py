@@ -10,6 +10,7 @@ to check, since they differ by method.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -24,14 +25,20 @@ from meshkit.contract import (
     Reason,
     Receipt,
     Refusal,
+    Released,
     Role,
+    Scope,
+    Screened,
     Usage,
     Verdict,
 )
+from meshkit.identity import is_label
 from sealgate.v1 import common_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from meshkit.contract import TraceContext
 
 __all__ = [
     "counts_from_wire",
@@ -48,6 +55,12 @@ __all__ = [
     "receipt_from_wire",
     "receipt_to_bytes",
     "receipt_to_wire",
+    "released_from_wire",
+    "released_to_wire",
+    "scope_from_wire",
+    "scope_to_wire",
+    "screened_from_wire",
+    "screened_to_wire",
     "usage_from_wire",
     "usage_to_wire",
     "verdict_from_wire",
@@ -209,6 +222,84 @@ def model_from_wire(model: pb.Model) -> ModelInfo:
         context_tokens=model.context_tokens,
         licence=model.licence,
         languages=tuple(model.languages),
+    )
+
+
+# --- between services -----------------------------------------------------------------------
+
+_CALL_ID_BYTES = 16
+_PRINCIPAL_BYTES_MAX = 4_096
+_SESSION = re.compile(r"[A-Za-z0-9._-]{0,64}")
+
+
+def scope_to_wire(scope: Scope) -> pb.Scope:
+    """Convert what a neighbour must know of a call; its trace travels in metadata."""
+    return pb.Scope(
+        call_id=scope.call_id,
+        tenant=scope.tenant,
+        principal=scope.principal,
+        session=scope.session,
+    )
+
+
+def scope_from_wire(scope: pb.Scope, trace: TraceContext) -> Scope:
+    """Convert and check. Raises Refusal: INVALID_FIELD, with the field's name."""
+    for field, holds in (
+        ("call_id", len(scope.call_id) == _CALL_ID_BYTES),
+        ("tenant", is_label(scope.tenant)),
+        ("principal", 1 <= len(scope.principal.encode()) <= _PRINCIPAL_BYTES_MAX),
+        ("session", _SESSION.fullmatch(scope.session) is not None),
+    ):
+        if not holds:
+            raise Refusal(Reason.INVALID_FIELD, field=f"scope.{field}")
+    return Scope(
+        call_id=scope.call_id,
+        tenant=scope.tenant,
+        principal=scope.principal,
+        session=scope.session,
+        trace=trace,
+    )
+
+
+def screened_to_wire(screened: Screened) -> pb.ScreenedPrompt:
+    """Convert a prompt that compliance let in."""
+    return pb.ScreenedPrompt(
+        messages=messages_to_wire(screened.messages),
+        verdict=verdict_to_wire(screened.verdict),
+        mac=screened.mac,
+        mac_key_version=screened.mac_key_version,
+    )
+
+
+def screened_from_wire(screened: pb.ScreenedPrompt) -> Screened:
+    """Convert what claims to be a screened prompt: whoever uses it checks its MAC first."""
+    return Screened(
+        messages=messages_from_wire(screened.messages),
+        verdict=verdict_from_wire(screened.verdict),
+        mac=screened.mac,
+        mac_key_version=screened.mac_key_version,
+    )
+
+
+def released_to_wire(released: Released) -> pb.ReleasedAnswer:
+    """Convert an answer that compliance let out."""
+    return pb.ReleasedAnswer(
+        text=released.text,
+        verdict=verdict_to_wire(released.verdict),
+        mac=released.mac,
+        mac_key_version=released.mac_key_version,
+        blocked=released.blocked,
+    )
+
+
+def released_from_wire(released: pb.ReleasedAnswer) -> Released:
+    """Convert what claims to be a released answer: whoever keeps it checks its MAC first."""
+    return Released(
+        text=released.text,
+        verdict=verdict_from_wire(released.verdict),
+        mac=released.mac,
+        mac_key_version=released.mac_key_version,
+        blocked=released.blocked,
     )
 
 

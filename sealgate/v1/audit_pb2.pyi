@@ -141,6 +141,7 @@ class AuditEvent(_message.Message):
     ANSWER_DELIVERED_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    TRACE_SAMPLED_FIELD_NUMBER: _builtins.int
     call_id: _builtins.bytes
     """16 bytes, UUIDv7."""
     phase: Global___Phase.ValueType
@@ -160,6 +161,10 @@ class AuditEvent(_message.Message):
     authorization_policy_digest: _builtins.bytes
     purpose: _builtins.str
     cache_tier: _builtins.str
+    trace_sampled: _builtins.bool
+    """The call's trace is being exported: W3C's sampled flag, which a stream of many calls cannot
+    carry in its metadata. No part of the record.
+    """
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
         """When the producer saw it. UTC, microseconds; absent is an error, not 1970."""
@@ -216,10 +221,11 @@ class AuditEvent(_message.Message):
         answer_delivered: Global___Commitment | None = ...,
         payload: Global___AuditPayload | None = ...,
         detail: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        trace_sampled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "answer_delivered", b"answer_delivered", "answer_released", b"answer_released", "connection", b"connection", "occurred_at", b"occurred_at", "payload", b"payload", "prompt_received", b"prompt_received", "prompt_screened", b"prompt_screened", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "answer_delivered", b"answer_delivered", "answer_released", b"answer_released", "authorization_policy_digest", b"authorization_policy_digest", "cache_tier", b"cache_tier", "call_id", b"call_id", "compliance_policy_digest", b"compliance_policy_digest", "connection", b"connection", "counts", b"counts", "detail", b"detail", "finish_reason", b"finish_reason", "model", b"model", "model_digest", b"model_digest", "occurred_at", b"occurred_at", "outcome", b"outcome", "payload", b"payload", "phase", b"phase", "prompt_received", b"prompt_received", "prompt_screened", b"prompt_screened", "purpose", b"purpose", "span_id", b"span_id", "tenant", b"tenant", "trace_id", b"trace_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "answer_delivered", b"answer_delivered", "answer_released", b"answer_released", "authorization_policy_digest", b"authorization_policy_digest", "cache_tier", b"cache_tier", "call_id", b"call_id", "compliance_policy_digest", b"compliance_policy_digest", "connection", b"connection", "counts", b"counts", "detail", b"detail", "finish_reason", b"finish_reason", "model", b"model", "model_digest", b"model_digest", "occurred_at", b"occurred_at", "outcome", b"outcome", "payload", b"payload", "phase", b"phase", "prompt_received", b"prompt_received", "prompt_screened", b"prompt_screened", "purpose", b"purpose", "span_id", b"span_id", "tenant", b"tenant", "trace_id", b"trace_id", "trace_sampled", b"trace_sampled", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -62,7 +62,7 @@ class GetRequest(_message.Message):
     def question(self) -> Global___Question: ...
     @_builtins.property
     def wait_max(self) -> _duration_pb2.Duration:
-        """0 to 60 s."""
+        """0 to 60 s; absent: as long as the service is set to."""
 
     def __init__(
         self,

@@ -1,0 +1,266 @@
+"""`python -m appliance.mesh`: five processes that trust nobody, and an OpenBao, on this host.
+
+The same house as `appliance.main`, with gRPC over mutual TLS between the rooms: each service is a
+process of its own with its own login to OpenBao, its own certificate and its own data. Reads the
+same settings and leaves the same facts in `ready.json`. A service that ends is started again.
+
+Started first: audit, compliance, cache and inference, side by side; then the gateway, which is told
+where they are. Drained in reverse, by SIGINT or SIGTERM: the gateway finishes its calls while its
+neighbours still work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+from pydantic import Field, ValidationError
+from pydantic_settings import SettingsConfigDict
+
+from appliance.bootstrap import BootstrapSettings, prepared
+from appliance.children import Child, ChildError
+from appliance.openbao import OpenBao, OpenBaoError, OpenBaoSettings, openbao
+from appliance.settings import ApplianceSettings
+from meshkit.contract import Refusal
+from meshkit.files import write_private
+from meshkit.screening_keys import SECRET
+from meshkit.server import stop_event
+from meshkit.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from appliance.bootstrap import Estate
+
+__all__ = ["Mesh", "MeshHouseSettings", "main", "mesh"]
+
+log = structlog.get_logger()
+
+_CANNOT_START = 1
+_ROTATION_RETRY_S = 10.0
+NEIGHBOURS = ("audit", "compliance", "cache", "inference")
+
+
+class MeshHouseSettings(ApplianceSettings):
+    """Environment `APPLIANCE_*`, as the appliance's, and these."""
+
+    model_config = SettingsConfigDict(env_prefix="APPLIANCE_")
+
+    data_dir: Path = Field(Path("var/mesh"), description="All that they keep. Local disk.")
+    compliance_port: int = Field(50_052, ge=0, le=65_535, description="Loopback; 0: a free one.")
+    cache_port: int = Field(50_053, ge=0, le=65_535, description="Loopback; 0: a free one.")
+    inference_port: int = Field(50_054, ge=0, le=65_535, description="Loopback; 0: a free one.")
+    restart_pause_s: float = Field(
+        0.5, ge=0, description="Before a service that ended is started again; doubles."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mesh:
+    """A running mesh, and what its neighbours on this host need to know."""
+
+    data: Path
+    children: dict[str, Child]
+    bao: OpenBao
+
+    def facts(self) -> dict[str, str]:
+        """Return what goes into `ready.json`: as the appliance's, and each service's port."""
+        ports = {f"{name}_port": str(child.port) for name, child in self.children.items()}
+        return {
+            "gateway": f"localhost:{self.children['gateway'].port}",
+            "audit": f"localhost:{self.children['audit'].port}",
+            "tls": str(self.data / "tls"),
+            "auditor_tls": str(self.data / "tls-auditor"),
+            "log": str(self.data / "audit" / "log"),
+            "vkey": str(self.data / "audit" / "vkey"),
+            **ports,
+        }
+
+
+@asynccontextmanager
+async def mesh(
+    settings: MeshHouseSettings, *, tell: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[Mesh]:
+    """Run everything for as long as the block runs. Enter from the main thread.
+
+    Raises:
+        OpenBaoError, ChildError, Refusal, OSError: a part cannot start.
+    """
+    async with AsyncExitStack() as owned:
+        tell("Starting OpenBao and preparing keys, certificates and policies")
+        bao = await owned.enter_async_context(
+            openbao(OpenBaoSettings(data=settings.data_dir / "openbao", port=settings.openbao_port))
+        )
+        wanted = BootstrapSettings(
+            trust_domain=settings.trust_domain,
+            tenants=settings.tenants,
+            service_certificate_ttl_s=settings.certificate_ttl_s,
+        )
+        estate = await owned.enter_async_context(prepared(bao, wanted))
+        await _prepare_clients(estate, settings)
+        await estate.logins()  # ends whatever logins an earlier run left
+        await owned.enter_async_context(_rotating(estate, settings.screening_key_life_s))
+        house = Mesh(data=settings.data_dir.absolute(), children={}, bao=bao)
+        tell("Starting audit, compliance, cache and inference")
+        children = [_child(name, settings, house, estate) for name in NEIGHBOURS]
+        await _start(owned, house, children)
+        tell("Starting the gateway")
+        await _start(owned, house, [_child("gateway", settings, house, estate)])
+        yield house
+
+
+async def _start(owned: AsyncExitStack, house: Mesh, children: list[Child]) -> None:
+    """Start side by side, own, watch."""
+
+    async def stop() -> None:
+        await asyncio.gather(*(child.stop() for child in children))
+
+    owned.push_async_callback(stop)
+    for result in await asyncio.gather(
+        *(child.start() for child in children), return_exceptions=True
+    ):
+        if isinstance(result, BaseException):
+            raise result
+    for child in children:
+        house.children[child.service] = child
+        await owned.enter_async_context(_task(child.watched()))
+
+
+@asynccontextmanager
+async def _task(work: object) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(work)  # type: ignore[call-overload] # a coroutine of no result
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@asynccontextmanager
+async def _rotating(estate: Estate, life_s: float) -> AsyncIterator[None]:
+    """Rotate the key behind screening MACs; the services read it by themselves."""
+
+    async def rotate() -> None:
+        wait_s = life_s
+        while True:
+            await asyncio.sleep(wait_s)
+            try:
+                await estate.rotate_secret(SECRET)
+                wait_s = life_s
+            except Refusal as failure:
+                log.warning("screening_keys.not_rotated", kind=type(failure).__name__)
+                wait_s = min(_ROTATION_RETRY_S, life_s)
+
+    async with _task(rotate()):
+        yield
+
+
+async def _prepare_clients(estate: Estate, settings: MeshHouseSettings) -> None:
+    tenant = settings.tenants[0]
+    await asyncio.gather(
+        estate.issue_client(tenant, "assistant", settings.data_dir / "tls"),
+        estate.issue_client(tenant, "auditor", settings.data_dir / "tls-auditor"),
+    )
+
+
+def _child(service: str, settings: MeshHouseSettings, house: Mesh, estate: Estate) -> Child:
+    ports = {
+        "gateway": settings.gateway_port,
+        "compliance": settings.compliance_port,
+        "cache": settings.cache_port,
+        "inference": settings.inference_port,
+        "audit": settings.audit_port,
+    }
+    return Child(
+        service=service,
+        folder=house.data / "services" / service,
+        settings=_environment(service, settings, house),
+        login=partial(estate.login, service),
+        port=ports[service],
+        pause_s=settings.restart_pause_s,
+    )
+
+
+def _environment(service: str, settings: MeshHouseSettings, house: Mesh) -> dict[str, str]:
+    """Return what a service is told; nothing secret, for an environment can be read by others."""
+    exposed = service in {"gateway", "audit"}
+    common = {
+        "JOIN__OPENBAO__ADDRESS": house.bao.address,
+        "JOIN__OPENBAO__CA": str(house.bao.ca),
+        "JOIN__CERTIFICATE_TTL_S": str(settings.certificate_ttl_s),
+        "TRUST_DOMAIN": settings.trust_domain,
+        "HOST": settings.host if exposed else "127.0.0.1",
+    }
+    own = {
+        "gateway": {
+            "SERVING__REFLECTION": str(settings.reflection),
+            **{
+                f"{name.upper()}_TARGET": f"localhost:{child.port}"
+                for name, child in house.children.items()
+            },
+        },
+        "compliance": {"MODELS_FOLDER": str(settings.models_dir.absolute())},
+        "cache": {},
+        "inference": {"MODELS_DIR": str(settings.models_dir.absolute())},
+        "audit": {"DATA_DIR": str(house.data / "audit"), **_shared_policies()},
+    }
+    prefix = service.upper()
+    return {f"{prefix}_{name}": value for name, value in (common | own[service]).items()}
+
+
+def _shared_policies() -> dict[str, str]:
+    """Have audit decide by the gateway's policies, where those are not the shipped ones."""
+    folder = os.environ.get("GATEWAY_POLICIES_DIR")
+    return {} if folder is None else {"POLICIES_DIR": folder}
+
+
+async def _serve(settings: MeshHouseSettings) -> None:
+    stop = stop_event()
+    ready = settings.data_dir / "ready.json"
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ready.unlink(missing_ok=True)
+    async with mesh(settings, tell=_say) as house:
+        facts = house.facts()
+        write_private(ready, json.dumps(facts, indent=2).encode())
+        _say(
+            f"Serving on {facts['gateway']}, auditors on {facts['audit']}; "
+            f"services' logs under {house.data / 'services'}. Try:\n"
+            f"  sealgate chat 'What is a tamper-evident log?' --target {facts['gateway']} "
+            f"--tls {facts['tls']}"
+        )
+        await stop.wait()
+        ready.unlink(missing_ok=True)
+        _say("Draining: calls under way finish")
+    _say("Stopped")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 -- what people who wait read
+
+
+def main() -> int:
+    """Run; return the exit code: 0 after an orderly end, 1 if it cannot start."""
+    configure_logging()
+    try:
+        asyncio.run(_serve(MeshHouseSettings.load()))
+    except (ValidationError, OpenBaoError, ChildError, OSError, ValueError) as failure:
+        # Settings hide their input, and these texts name files, ports and settings only.
+        _say(f"Cannot start: {failure}")
+        return _CANNOT_START
+    except Refusal as refusal:
+        _say(f"Cannot start: {refusal.reason.value}")
+        return _CANNOT_START
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""`python -m audit.main`: the audit log by itself, a member of the mesh."""
+
+from __future__ import annotations
+
+from meshkit import tls_floor  # isort: skip -- before grpc, or TLS 1.2 would be let in
+
+import sys
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path  # noqa: TC003 -- pydantic reads it at run time
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from audit.locks import VaultLock
+from audit.opening import open_audit
+from audit.servicer import SERVICE, AuditServicer, admits
+from audit.settings import AuditSettings
+from audit.signer import VaultSigner
+from meshkit.authorization import Authorizer
+from meshkit.envelope import FolderWrappedKeys, keyring
+from meshkit.interceptors import MeshInterceptor
+from meshkit.member import Member, ServerSettings, run
+from meshkit.policies import FOLDER
+from meshkit.server import Serving, serving
+from sealgate.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from audit.servicer import Log
+    from meshkit.tls import CertificateHolder
+
+__all__ = ["AuditServer", "audit_at", "serve"]
+
+assert tls_floor.in_time()
+
+_MIB = 1_024 * 1_024
+
+
+class AuditServer(AuditSettings, ServerSettings):
+    """Environment `AUDIT_*`: the service's own settings, and how it joins the mesh."""
+
+    model_config = SettingsConfigDict(env_prefix="AUDIT_")
+
+    port: int = Field(50_055, ge=0, le=65_535, description="0 asks the kernel for a free one.")
+    checkpoint_key: str = Field("audit-checkpoint", description="Signing key in OpenBao's transit.")
+    checkpoint_lock: str = Field(
+        "audit/checkpoint-lock", description="Where the newest checkpoint is held, in its KV."
+    )
+    policies_dir: Path = Field(default=FOLDER, description="Say who may read: see the gateway's.")
+    policies_every_s: float = Field(2.0, gt=0, description="How often a change is looked for.")
+    # Requests: a batch of events, each with the payload of a whole call. No lame duck: there is
+    # one writer, so nobody else could take events meanwhile.
+    serving: Serving = Serving.model_validate({"request_bytes_max": 16 * _MIB, "lame_duck_ms": 0})
+
+
+@asynccontextmanager
+async def audit_at(
+    settings: ServerSettings, log: Log, authorizer: Authorizer, certificate: CertificateHolder
+) -> AsyncIterator[int]:
+    """Serve a log; yield the port. Tests enter here. Raises as `serving`."""
+    servicer = AuditServicer(log, authorizer)
+    async with serving(
+        partial(add_AuditServiceServicer_to_server, servicer),
+        address=f"{settings.host}:{settings.port}",
+        credentials=certificate.server_credentials(),
+        guard=MeshInterceptor(
+            trust_domain=settings.trust_domain,
+            call_budget_ms=settings.call_budget_ms,
+            admits=admits,
+        ),
+        settings=settings.serving,
+        names=(SERVICE,),
+    ) as port:
+        yield port
+        servicer.drain()
+
+
+@asynccontextmanager
+async def serve(settings: AuditServer, member: Member) -> AsyncIterator[int]:
+    """Open the log and serve it; yield the port."""
+    keys = member.keys
+    authorizer = Authorizer(settings.policies_dir)
+    origin = f"{settings.trust_domain}/audit"
+    async with (
+        authorizer.watching(settings.policies_every_s),
+        keyring(keys, FolderWrappedKeys(settings.data_dir / "keys")) as sealer,
+        open_audit(
+            settings,
+            signer=await VaultSigner.load(keys, settings.checkpoint_key, origin),
+            lock=VaultLock(keys, settings.checkpoint_lock),
+            sealer=sealer,
+            pseudonym_key=(await keys.secret("pseudonym-key")).newest,
+        ) as log,
+        audit_at(settings, log, authorizer, member.certificate) as port,
+    ):
+        yield port
+
+
+if __name__ == "__main__":
+    sys.exit(run("audit", AuditServer, serve))

@@ -1,0 +1,79 @@
+"""`python -m cache.main`: the cache by itself, a member of the mesh."""
+
+from __future__ import annotations
+
+from meshkit import tls_floor  # isort: skip -- before grpc, or TLS 1.2 would be let in
+
+import sys
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from cache.service import mac_verifier, open_cache
+from cache.servicer import SERVICE, CacheServicer, admits
+from cache.settings import CacheSettings
+from meshkit.envelope import MemoryWrappedKeys, keyring
+from meshkit.interceptors import MeshInterceptor
+from meshkit.member import Member, ServerSettings, run
+from meshkit.screening_keys import Watching, watched_screening_keys
+from meshkit.server import serving
+from sealgate.v1.cache_pb2_grpc import add_CacheServiceServicer_to_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from meshkit.contract import Cache
+    from meshkit.tls import CertificateHolder
+
+__all__ = ["CacheServer", "cache_at", "serve"]
+
+assert tls_floor.in_time()
+
+
+class CacheServer(CacheSettings, ServerSettings):
+    """Environment `CACHE_*`: the service's own settings, and how it joins the mesh."""
+
+    model_config = SettingsConfigDict(env_prefix="CACHE_")
+
+    port: int = Field(50_053, ge=0, le=65_535, description="0 asks the kernel for a free one.")
+    screening_keys: Watching = Watching()
+
+
+@asynccontextmanager
+async def cache_at(
+    settings: ServerSettings, cache: Cache, certificate: CertificateHolder
+) -> AsyncIterator[int]:
+    """Serve a service object; yield the port. Tests enter here. Raises as `serving`."""
+    async with serving(
+        partial(add_CacheServiceServicer_to_server, CacheServicer(cache)),
+        address=f"{settings.host}:{settings.port}",
+        credentials=certificate.server_credentials(),
+        guard=MeshInterceptor(
+            trust_domain=settings.trust_domain,
+            call_budget_ms=settings.call_budget_ms,
+            admits=admits,
+        ),
+        settings=settings.serving,
+        names=(SERVICE,),
+    ) as port:
+        yield port
+
+
+@asynccontextmanager
+async def serve(settings: CacheServer, member: Member) -> AsyncIterator[int]:
+    """Open the service and serve it; yield the port."""
+    secret = (await member.keys.secret("cache-keys")).newest
+    async with (
+        watched_screening_keys(member.keys, settings.screening_keys) as mac_keys,
+        keyring(member.keys, MemoryWrappedKeys()) as sealer,
+        open_cache(settings, sealer=sealer, verify=mac_verifier(mac_keys), secret=secret) as cache,
+        cache_at(settings, cache, member.certificate) as port,
+    ):
+        yield port
+
+
+if __name__ == "__main__":
+    sys.exit(run("cache", CacheServer, serve))

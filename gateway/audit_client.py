@@ -1,0 +1,153 @@
+"""The audit service over the wire: one stream for all events, made again whenever it breaks.
+
+    async with audit_client(line, hops) as audit:
+        appended = await audit.append(event)        # durable, exactly once
+
+A task of its own keeps the stream. Whatever has no ack when it breaks is sent again on the next
+one, unchanged: the log takes an event once by its call id and phase. An appender waits `append_ms`
+at most, and then knows only that its event may not be durable: AUDIT_DOWN.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+import grpc
+import structlog
+
+from gateway.appends import Appends
+from gateway.wire import ack_from_wire, append_to_wire
+from meshkit.contract import Reason, Refusal
+from meshkit.counters import counted
+from meshkit.telemetry import outbound_traceparent
+from meshkit.w3c import parse_traceparent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from gateway.clients import Hops
+    from meshkit.channel import Line
+    from meshkit.contract import Appended, Event
+
+    Stream = grpc.aio.StreamStreamCall[Any, Any]
+
+__all__ = ["AuditClient", "audit_client"]
+
+log = structlog.get_logger()
+
+_PAUSE_GROWTH_MAX = 20
+
+
+class AppendStub(Protocol):
+    """The part of the generated stub that is used here."""
+
+    def Append(self) -> Stream:
+        """Open a stream of batches."""
+        ...
+
+
+class AuditClient:
+    """Implements `gateway.ledger.Appender`. Made by `audit_client`, which keeps its stream."""
+
+    def __init__(self, line: Line[Any], hops: Hops) -> None:
+        self._line = line
+        self._hops = hops
+        self._appends = Appends(hops.appends_max, hops.appends_retry_ms)
+        self.streams = 0
+        """How many were made: 1, and one more each time that one broke or moved on."""
+
+    async def append(self, event: Event) -> Appended:
+        """See `meshkit.contract.Audit.append`."""
+        pending = self._appends.add(event, sampled=_sampled())
+        try:
+            async with asyncio.timeout(self._hops.append_ms / 1_000):
+                result = await asyncio.shield(pending.done)
+        except TimeoutError:
+            raise Refusal(Reason.AUDIT_DOWN) from None
+        finally:
+            self._appends.leave(pending)
+        if isinstance(result, Refusal):
+            # Each appender gets its own: a refusal carries what happened to it.
+            raise Refusal(result.reason, field=result.field, retry_after_ms=result.retry_after_ms)
+        return result
+
+    async def keep_streaming(self) -> None:
+        """Keep a stream open, for ever."""
+        first_s = self._hops.append_pause_ms / 1_000
+        pause_s = first_s
+        while True:
+            acks = await self._stream()
+            pause_s = first_s if acks else min(pause_s * 2, first_s * _PAUSE_GROWTH_MAX)
+            await asyncio.sleep(pause_s if not self._line.renewed else 0)
+
+    async def _stream(self) -> int:
+        """Send and take acks until the stream is over; return how many acks came."""
+        if not await self._line.connected(self._hops.connect_ms / 1_000):
+            return 0
+        with self._line.stub() as stub:
+            self.streams += 1
+            call: Stream = stub.Append()
+            self._appends.rewind()
+            reading = asyncio.create_task(self._take_acks(call))
+            reading.add_done_callback(lambda _: self._appends.changed.set())
+            try:
+                await self._send(call, reading)
+                async with asyncio.timeout(self._hops.append_ms / 1_000):
+                    return await reading
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError) as failure:
+                _tell(failure)
+                return 0
+            finally:
+                call.cancel()
+                reading.cancel()
+                await asyncio.wait([reading])
+
+    async def _send(self, call: Stream, reading: asyncio.Task[int]) -> None:
+        """Send whatever there is, until the peer ends the stream or our certificate is renewed."""
+        changed = self._appends.changed
+        while not reading.done():
+            if self._line.renewed:
+                # The peer acks what it has, then ends its half; the rest goes by the next stream.
+                await call.done_writing()
+                return
+            batch = self._appends.take(self._hops.append_batch_max)
+            if batch:
+                await call.write(append_to_wire(batch))
+            else:
+                changed.clear()
+                await changed.wait()
+
+    async def _take_acks(self, call: Stream) -> int:
+        acks = 0
+        async for reply in call:
+            for ack in reply.acks:
+                acks += 1
+                with suppress(KeyError):  # an enum of a newer version: its appender times out
+                    self._appends.settle(*ack_from_wire(ack))
+        return acks
+
+
+def _tell(failure: Exception) -> None:
+    counted("audit.stream.broken")
+    code = failure.code().name if isinstance(failure, grpc.aio.AioRpcError) else "ENDED"
+    log.warning("audit.stream_broken", code=code)
+
+
+def _sampled() -> bool:
+    parent = parse_traceparent(outbound_traceparent())
+    return parent is not None and parent.sampled
+
+
+@asynccontextmanager
+async def audit_client(line: Line[Any], hops: Hops) -> AsyncIterator[AuditClient]:
+    """Keep a stream to the audit service for as long as the block runs."""
+    client = AuditClient(line, hops)
+    streaming = asyncio.create_task(client.keep_streaming(), name="audit-stream")
+    try:
+        yield client
+    finally:
+        streaming.cancel()
+        with suppress(asyncio.CancelledError):
+            await streaming

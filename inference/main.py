@@ -1,0 +1,76 @@
+"""`python -m inference.main`: inference by itself, a member of the mesh."""
+
+from __future__ import annotations
+
+from meshkit import tls_floor  # isort: skip -- before grpc, or TLS 1.2 would be let in
+
+import sys
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from inference.service import mac_verifier, open_inference
+from inference.servicer import SERVICE, InferenceServicer, admits
+from inference.settings import InferenceSettings
+from meshkit.interceptors import MeshInterceptor
+from meshkit.member import Member, ServerSettings, run
+from meshkit.screening_keys import Watching, watched_screening_keys
+from meshkit.server import serving
+from sealgate.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from meshkit.contract import Inference
+    from meshkit.tls import CertificateHolder
+
+__all__ = ["InferenceServer", "inference_at", "serve"]
+
+assert tls_floor.in_time()
+
+
+class InferenceServer(InferenceSettings, ServerSettings):
+    """Environment `INFERENCE_*`: the service's own settings, and how it joins the mesh."""
+
+    model_config = SettingsConfigDict(env_prefix="INFERENCE_")
+
+    port: int = Field(50_054, ge=0, le=65_535, description="0 asks the kernel for a free one.")
+    screening_keys: Watching = Watching()
+
+
+@asynccontextmanager
+async def inference_at(
+    settings: ServerSettings, inference: Inference, certificate: CertificateHolder
+) -> AsyncIterator[int]:
+    """Serve a service object; yield the port. Tests enter here. Raises as `serving`."""
+    async with serving(
+        partial(add_InferenceServiceServicer_to_server, InferenceServicer(inference)),
+        address=f"{settings.host}:{settings.port}",
+        credentials=certificate.server_credentials(),
+        guard=MeshInterceptor(
+            trust_domain=settings.trust_domain,
+            call_budget_ms=settings.call_budget_ms,
+            admits=admits,
+        ),
+        settings=settings.serving,
+        names=(SERVICE,),
+    ) as port:
+        yield port
+
+
+@asynccontextmanager
+async def serve(settings: InferenceServer, member: Member) -> AsyncIterator[int]:
+    """Load the model and serve it; yield the port."""
+    async with (
+        watched_screening_keys(member.keys, settings.screening_keys) as mac_keys,
+        open_inference(settings, verify=mac_verifier(mac_keys)) as inference,
+        inference_at(settings, inference, member.certificate) as port,
+    ):
+        yield port
+
+
+if __name__ == "__main__":
+    sys.exit(run("inference", InferenceServer, serve))

@@ -1,0 +1,58 @@
+"""gRPC at inference: open to the gateway alone. Every prompt's MAC is checked by the service."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, cast
+
+from inference.wire import frame, models_reply, read_asked
+from meshkit.identity import ServiceIdentity
+from meshkit.interceptors import current
+from meshkit.telemetry import step
+from sealgate.v1.inference_pb2_grpc import InferenceServiceServicer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    import grpc
+
+    from meshkit.contract import Ended, Generated, Inference
+    from meshkit.identity import Identity
+    from sealgate.v1 import inference_pb2 as pb
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+__all__ = ["SERVICE", "InferenceServicer", "admits"]
+
+SERVICE = "sealgate.v1.InferenceService"
+
+
+def admits(identity: Identity, method: str) -> bool:  # noqa: ARG001 -- the interceptor's signature
+    """Whether a peer may call us: the gateway, and nobody else."""
+    return isinstance(identity, ServiceIdentity) and identity.name == "gateway"
+
+
+class InferenceServicer(InferenceServiceServicer):
+    """The methods of inference.proto over one service object."""
+
+    def __init__(self, inference: Inference) -> None:
+        self._inference = inference
+
+    async def Generate(  # type: ignore[override] # the stubs know no handler that writes
+        self, request: pb.GenerateRequest, context: Context
+    ) -> None:
+        """See inference.proto. A cancelled call cancels this task, and that closes the engine's."""
+        asked = read_asked(request, current().trace)
+        items = self._inference.generate(asked.scope, asked.model, asked.screened, asked.parameters)
+        with step("inference.generate"):
+            async with aclosing(cast("AsyncGenerator[Generated | Ended, None]", items)) as pieces:
+                async for item in pieces:
+                    await context.write(frame(item))
+
+    async def ListModels(
+        self,
+        request: pb.InferenceServiceListModelsRequest,  # noqa: ARG002 -- empty
+        context: Context,  # noqa: ARG002 -- gRPC's signature
+    ) -> pb.InferenceServiceListModelsResponse:
+        """See inference.proto."""
+        return models_reply(await self._inference.models())

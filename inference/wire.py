@@ -1,0 +1,71 @@
+"""What inference is asked and what it answers: between sealgate.v1 and our own types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meshkit.contract import Ended, Reason, Refusal
+from meshkit.wire import (
+    finish_to_wire,
+    model_to_wire,
+    parameters_from_wire,
+    scope_from_wire,
+    screened_from_wire,
+    usage_to_wire,
+)
+from sealgate.v1 import inference_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from meshkit.contract import (
+        Generated,
+        ModelInfo,
+        Parameters,
+        Scope,
+        Screened,
+        TraceContext,
+    )
+
+__all__ = ["Asked", "frame", "models_reply", "read_asked"]
+
+MODEL_BYTES_MAX = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request to generate; whether compliance vouches for its prompt is the service's to see."""
+
+    scope: Scope
+    model: str
+    screened: Screened
+    parameters: Parameters
+
+
+def read_asked(request: pb.GenerateRequest, trace: TraceContext) -> Asked:
+    """Read a request. Raises Refusal: INVALID_FIELD."""
+    if not 1 <= len(request.model.encode()) <= MODEL_BYTES_MAX:
+        raise Refusal(Reason.INVALID_FIELD, field="model")
+    return Asked(
+        scope_from_wire(request.scope, trace),
+        request.model,
+        screened_from_wire(request.prompt),
+        parameters_from_wire(request.parameters),
+    )
+
+
+def frame(item: Generated | Ended) -> pb.GenerateResponse:
+    """Write a piece of an answer, or its end."""
+    if isinstance(item, Ended):
+        return pb.GenerateResponse(
+            ended=pb.GenerateResponse.Ended(
+                finish_reason=finish_to_wire(item.finish_reason), usage=usage_to_wire(item.usage)
+            )
+        )
+    return pb.GenerateResponse(piece=pb.GenerateResponse.Piece(text=item.text, tokens=item.tokens))
+
+
+def models_reply(models: Iterable[ModelInfo]) -> pb.InferenceServiceListModelsResponse:
+    """Write a list of models."""
+    return pb.InferenceServiceListModelsResponse(models=[model_to_wire(model) for model in models])
