@@ -97,7 +97,8 @@ class MeshInterceptor:
             call_budget_ms: The longest a call with a single request may take, and what it gets
                 when it brings no deadline. Request streams live as long as their connection.
             admits: Whether this peer may call this method at all; else DENIED.
-            on_refused: Told of each refusal at the door, and the method, before the client is.
+            on_refused: Told of each refusal at the door, and the method, before the client is: of
+                a peer, or, within `current()`, of a request that is no message of ours.
         """
         self._trust_domain = trust_domain
         self.budget_ms = call_budget_ms
@@ -130,9 +131,13 @@ class MeshInterceptor:
         try:
             return self._peer(method, context)
         except Refusal as refusal:
-            if self._on_refused is not None:
-                await self._on_refused(refusal, method)
+            await self.refused(refusal, method)
             raise
+
+    async def refused(self, refusal: Refusal, method: str) -> None:
+        """Tell the service of a refusal that no handler of its will see."""
+        if self._on_refused is not None:
+            await self._on_refused(refusal, method)
 
     def _peer(self, method: str, context: Context) -> _Peer:
         facts, name = context.auth_context(), context.peer()
@@ -208,6 +213,10 @@ class _GuardedLookup(_Lookup):
         if handler is None:
             return None
         return self._guard.wrapped(handler_call_details.method, handler)
+
+
+class _Unread(Refusal):
+    """A request that no handler saw."""
 
 
 class _Method:
@@ -312,8 +321,18 @@ class _Method:
                 return await answer()
         except grpc.aio.AbortError:
             raise
+        except _Unread as refusal:
+            await tell(context, await self._noted(refusal), method=self._name)
         except Exception as error:  # noqa: BLE001 -- the last line before the wire
             await tell(context, error, method=self._name)
+
+    async def _noted(self, refusal: Refusal) -> Exception:
+        """Have a refusal recorded that no handler saw; return what to tell."""
+        try:
+            await self._guard.refused(refusal, self._name)
+        except Exception as error:  # noqa: BLE001 -- as in `_guarded`
+            return error
+        return refusal
 
     def _ours_to_end(self, given_s: float | None) -> bool:
         """Whether nobody else ends the call in time: gRPC does at the deadline of the client."""
@@ -327,7 +346,7 @@ class _Method:
         try:
             return parser(raw)
         except DecodeError:
-            raise Refusal(Reason.INVALID_FIELD, field=_bad_field(parser, raw)) from None
+            raise _Unread(Reason.INVALID_FIELD, field=_bad_field(parser, raw)) from None
 
     def _serialised(self, reply: object) -> object:
         serialise = self._inner.response_serializer

@@ -168,6 +168,41 @@ async def test_text_that_is_not_utf8_is_told_by_field(serve, channel, tenant_end
     assert "canary" not in f"{caught.value!r}{caught.value.trailing_metadata()}"
 
 
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_request_that_no_handler_saw_is_noted_under_its_caller(
+    serve, channel, tenant_ends, make_guard, method
+):
+    told = []
+
+    async def note(refusal, _method):
+        told.append((refusal.reason, current().identity.tenant))
+
+    guard = make_guard(on_refused=note)
+    async with (
+        serve(Four(echo).add_to, guard=guard) as port,
+        channel(port, tenant_ends) as ours,
+    ):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await ask(ours, method, b"\x12\x08canary\xff\xfe")
+    assert told == [(Reason.INVALID_FIELD, "acme")]
+
+
+async def test_a_refusal_that_cannot_be_noted_is_told_as_that(
+    serve, channel, tenant_ends, make_guard
+):
+    async def note(_refusal, _method):
+        raise Refusal(Reason.AUDIT_DOWN)
+
+    guard = make_guard(on_refused=note)
+    async with (
+        serve(Four(echo).add_to, guard=guard) as port,
+        channel(port, tenant_ends) as ours,
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(ours, "Unary", b"\xff\xff\xff")
+    assert from_rpc_error(caught.value).reason is Reason.AUDIT_DOWN
+
+
 async def test_garbage_is_an_invalid_field_without_a_name(serve, channel, tenant_ends):
     async with serve(Four(echo).add_to) as port, channel(port, tenant_ends) as ours:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
