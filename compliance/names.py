@@ -142,6 +142,8 @@ _ANNOUNCED = re.compile(
 )
 """Behind these a name may follow in lower case."""
 _LOWER_CASE_MIN = 0.97
+NAME_MIN = 2
+"""Characters: a single one is an initial or a mistake."""
 _JOINS = {
     "PERSON": re.compile(r"(?:[ \t]{0,2}|\. |\.|-|[ ]?['’])"),
     "LOCATION": re.compile(r"[ ,.\n\t#/-]{0,3}"),
@@ -258,7 +260,7 @@ def _clean(text: str, kind: str, start: int, end: int, score: float) -> Finding 
         if value.endswith(("'s", "’s")):
             end -= 2
             value = value[:-2]
-        if len(value) < 2 or any(c.isdigit() or c in "_@=/" for c in value):  # noqa: PLR2004
+        if len(value) < NAME_MIN or any(c.isdigit() or c in "_@=/" for c in value):
             return None
         if all(word.lower() in COMMON_WORDS for word in value.split()):
             return None
@@ -367,4 +369,4 @@ def _words(labels: list[str]) -> list[tuple[str, int, int]]:
 def _plausible(kind: str, value: str) -> bool:
     if _HAN.search(value) is None or value in NOT_PEOPLE_ZH:
         return False
-    return len(value) >= 2 or kind == "LOCATION"  # noqa: PLR2004
+    return len(value) >= NAME_MIN or kind == "LOCATION"

@@ -32,6 +32,8 @@ _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
 _FLOAT, _INT8 = 1, 3
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _BLOCK = 32
+_BITS = 4
+_INPUTS = 3
 _ZERO_POINT = 8
 _INT8_MAX = 127
 
@@ -116,8 +118,8 @@ def _product(node: bytes) -> _Product | None:
         return None
     inputs = [f.value.decode() for f in fields if f.number == _NODE_INPUT]
     attributes = dict(_attribute(f.value) for f in fields if f.number == _NODE_ATTRIBUTE)
-    known = attributes.get("bits") == 4 and attributes.get("block_size") == _BLOCK  # noqa: PLR2004
-    if len(inputs) != 3 or not known:  # noqa: PLR2004
+    known = attributes.get("bits") == _BITS and attributes.get("block_size") == _BLOCK
+    if len(inputs) != _INPUTS or not known:
         msg = "a quantised product of this model has another form than expected"
         raise ValueError(msg)
     return _Product(inputs[1], inputs[2], attributes["K"], attributes["N"])
@@ -184,7 +186,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         at += 1
         shift += 7
-        if byte < 0x80:  # noqa: PLR2004
+        if byte < 0x80:  # noqa: PLR2004 -- the top bit says that more follow
             return value, at
 
 

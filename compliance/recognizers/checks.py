@@ -4,6 +4,8 @@ Every function takes the value as it stood in (folded) text, separators included
 whether it holds. None raises on any string.
 """
 
+# ruff: noqa: PLR2004 -- lengths and moduli are the standards' own
+
 from __future__ import annotations
 
 import ipaddress
@@ -59,7 +61,7 @@ def luhn(value: str) -> bool:
     total = 0
     for position, digit in enumerate(reversed(digits)):
         number = int(digit) << (position & 1)
-        total += number - 9 if number > 9 else number  # noqa: PLR2004 -- digits end at nine
+        total += number - 9 if number > 9 else number
     return bool(digits) and total % 10 == 0
 
 
@@ -104,13 +106,13 @@ def _is_day(year: int, month: int, day: int) -> bool:
         date(year, month, day)
     except ValueError:
         return False
-    return 1850 <= year <= 2100  # noqa: PLR2004 -- years of people alive
+    return 1850 <= year <= 2100
 
 
 def cn_resident_18(value: str) -> bool:
     """GB 11643-1999: province, day of birth and ISO 7064 MOD 11-2 check character."""
     bare = _bare(value)
-    if len(bare) != 18 or not bare[:17].isdigit() or bare[:2] not in _CN_PROVINCES:  # noqa: PLR2004
+    if len(bare) != 18 or not bare[:17].isdigit() or bare[:2] not in _CN_PROVINCES:
         return False
     if not _is_day(int(bare[6:10]), int(bare[10:12]), int(bare[12:14])):
         return False
@@ -122,7 +124,7 @@ def cn_resident_15(value: str) -> bool:
     """The form before 1999: province and a day of birth in the 1900s; it has no check digit."""
     bare = _bare(value)
     return (
-        len(bare) == 15  # noqa: PLR2004
+        len(bare) == 15
         and bare.isdigit()
         and bare[:2] in _CN_PROVINCES
         and _is_day(1900 + int(bare[6:8]), int(bare[8:10]), int(bare[10:12]))
@@ -135,7 +137,7 @@ _USCC = "0123456789ABCDEFGHJKLMNPQRTUWXY"
 def uscc(value: str) -> bool:
     """GB 32100-2015: unified social credit code, check character modulo 31."""
     bare = _bare(value)
-    if len(bare) != 18 or any(character not in _USCC for character in bare):  # noqa: PLR2004
+    if len(bare) != 18 or any(character not in _USCC for character in bare):
         return False
     total = sum(_USCC.index(character) * pow(3, i, 31) for i, character in enumerate(bare[:17]))
     return _USCC[-total % 31] == bare[17]
@@ -145,7 +147,7 @@ def us_ssn(value: str) -> bool:
     """SSA: no area 000, 666 or 9xx, no group 00, no serial 0000, none of the advertised ones."""
     digits = digits_of(value)
     return (
-        len(digits) == 9  # noqa: PLR2004
+        len(digits) == 9
         and digits[:3] not in {"000", "666"}
         and digits[0] != "9"
         and digits[3:5] != "00"
@@ -158,9 +160,9 @@ def us_ssn(value: str) -> bool:
 def us_phone(value: str) -> bool:
     """NANP: area and exchange begin with 2 to 9 and are no N11."""
     digits = digits_of(value)
-    digits = digits[1:] if len(digits) == 11 and digits[0] == "1" else digits  # noqa: PLR2004
+    digits = digits[1:] if len(digits) == 11 and digits[0] == "1" else digits
     return (
-        len(digits) == 10  # noqa: PLR2004
+        len(digits) == 10
         and digits[0] in "23456789"
         and digits[3] in "23456789"
         and digits[1:3] != "11"
@@ -171,13 +173,13 @@ def routing_number(value: str) -> bool:
     """ABA routing number: weights 3 7 1, modulo 10."""
     digits = digits_of(value)
     weighted = sum(int(d) * (3, 7, 1)[i % 3] for i, d in enumerate(digits))
-    return len(digits) == 9 and weighted % 10 == 0 and weighted > 0  # noqa: PLR2004
+    return len(digits) == 9 and weighted % 10 == 0 and weighted > 0
 
 
 def nhs(value: str) -> bool:
     """NHS number: weights 10 to 2, modulo 11 (NHS Data Dictionary)."""
     digits = digits_of(value)
-    if len(digits) != 10 or len(set(digits)) == 1:  # noqa: PLR2004
+    if len(digits) != 10 or len(set(digits)) == 1:
         return False
     rest = 11 - sum(int(d) * (10 - i) for i, d in enumerate(digits[:9])) % 11
     return rest % 11 == int(digits[9])
@@ -186,7 +188,7 @@ def nhs(value: str) -> bool:
 def de_tax_id(value: str) -> bool:
     """German tax id: one digit twice or thrice in the first ten, ISO 7064 MOD 11,10."""
     digits = digits_of(value)
-    if len(digits) != 11 or digits[0] == "0":  # noqa: PLR2004
+    if len(digits) != 11 or digits[0] == "0":
         return False
     if max(Counter(digits[:10]).values()) not in {2, 3}:
         return False
@@ -200,7 +202,7 @@ def de_tax_id(value: str) -> bool:
 def fr_nir(value: str) -> bool:
     """French social-security number: 97 minus the rest modulo 97; Corsica's letters count."""
     bare = _bare(value).replace("2A", "19", 1).replace("2B", "18", 1)
-    if len(bare) != 15 or not bare.isdigit():  # noqa: PLR2004
+    if len(bare) != 15 or not bare.isdigit():
         return False
     return 97 - int(bare[:13]) % 97 == int(bare[13:])
 
@@ -228,7 +230,7 @@ _CF_ODD = dict(
 def codice_fiscale(value: str) -> bool:
     """Italian tax code: check letter of the decree of 23 December 1976."""
     bare = _bare(value)
-    if len(bare) != 16:  # noqa: PLR2004
+    if len(bare) != 16:
         return False
     total = sum(_CF_ODD[c] for c in bare[:15:2])
     total += sum(int(c) if c.isdigit() else ord(c) - 65 for c in bare[1:15:2])
@@ -239,13 +241,13 @@ def pl_pesel(value: str) -> bool:
     """Polish PESEL: weights 1 3 7 9, modulo 10."""
     digits = digits_of(value)
     total = sum(int(d) * (1, 3, 7, 9)[i % 4] for i, d in enumerate(digits[:10]))
-    return len(digits) == 11 and -total % 10 == int(digits[10]) and len(set(digits)) > 1  # noqa: PLR2004
+    return len(digits) == 11 and -total % 10 == int(digits[10]) and len(set(digits)) > 1
 
 
 def nl_bsn(value: str) -> bool:
     """Dutch BSN: weights 9 to 2 and minus 1, modulo 11."""
     digits = digits_of(value)
-    if len(digits) != 9 or len(set(digits)) == 1:  # noqa: PLR2004
+    if len(digits) != 9 or len(set(digits)) == 1:
         return False
     total = sum(int(d) * (9 - i) for i, d in enumerate(digits[:8])) - int(digits[8])
     return total % 11 == 0
@@ -274,7 +276,7 @@ def ipv6(value: str) -> bool:
         address = ipaddress.IPv6Address(value)
     except ValueError:
         return False
-    return not (address.is_unspecified or address.is_loopback) and len(value) > 4  # noqa: PLR2004
+    return not (address.is_unspecified or address.is_loopback) and len(value) > 4
 
 
 _DATE = re.compile(r"([0-9]{1,4})\D+([0-9]{1,2})\D+([0-9]{1,4})")
@@ -284,12 +286,9 @@ def plausible_date(value: str) -> bool:
     """A day of the calendar in some order; with the month's name in it, taken as it is."""
     found = _DATE.search(value)
     if found is None:
-        return re.search(r"[A-Za-z]{3}", value) is not None or len(digits_of(value)) == 8  # noqa: PLR2004
+        return re.search(r"[A-Za-z]{3}", value) is not None or len(digits_of(value)) == 8
     a, b, c = (int(part) for part in found.groups())
-    return any(
-        1 <= month <= 12 and 1 <= day <= 31  # noqa: PLR2004 -- the calendar's own numbers
-        for month, day in ((b, c), (a, b), (b, a))
-    )
+    return any(1 <= month <= 12 and 1 <= day <= 31 for month, day in ((b, c), (a, b), (b, a)))
 
 
 _KINDS = (re.compile(r"[a-z]"), re.compile(r"[A-Z]"), re.compile(r"[0-9]"))
@@ -298,7 +297,7 @@ _BITS_PER_CHARACTER_MIN = 3.0
 
 def random_looking(value: str) -> bool:
     """Letters and digits mixed, and at least three bits a character (Shannon)."""
-    if sum(kind.search(value) is not None for kind in _KINDS) < 2:  # noqa: PLR2004
+    if sum(kind.search(value) is not None for kind in _KINDS) < 2:
         return False
     size = len(value)
     bits = -sum(n / size * math.log2(n / size) for n in Counter(value).values())

@@ -1,5 +1,7 @@
 """United Kingdom and the European Union. PURE."""
 
+# ruff: noqa: PLR2004 -- numbers of digits are the formats' own
+
 from __future__ import annotations
 
 from compliance.recognizers import checks
@@ -75,7 +77,7 @@ EU = (
         pattern=rf"{NOT_BEFORE}[CFGHJKLMNPRTVWXYZ][CFGHJKLMNPRTVWXYZ0-9]{{8}}[0-9]?{NOT_AFTER}",
         source="BMI, serial numbers of identity cards and passports",
         score=(0.0, 0.92),
-        check=lambda value: sum(character.isdigit() for character in value) >= 2,  # noqa: PLR2004
+        check=lambda value: sum(character.isdigit() for character in value) >= 2,
         context=("personalausweis", "ausweis", "reisepass", "ausweisnummer"),
     ),
     Recognizer(
@@ -158,7 +160,7 @@ EU = (
         r"(?P<v>[a-z]{2} ?[0-9a-z]{8,12})(?![0-9A-Za-z])",
         source="Directive 2006/112/EC, Article 215, by its label",
         score=(0.8, 0.85),
-        check=lambda value: sum(character.isdigit() for character in value) >= 7,  # noqa: PLR2004
+        check=lambda value: sum(character.isdigit() for character in value) >= 7,
         case=False,
     ),
     Recognizer(

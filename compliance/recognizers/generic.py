@@ -1,5 +1,7 @@
 """What looks the same in every country. PURE."""
 
+# ruff: noqa: PLR2004 -- numbers of digits are the formats' own
+
 from __future__ import annotations
 
 from compliance.recognizers import checks
@@ -208,7 +210,7 @@ GENERIC = (
         r"(?P<v>(?=[a-z\-]{0,6}[0-9])[a-z0-9](?:[a-z0-9]|-(?=[a-z0-9])){4,19})(?![a-z0-9])",
         source="HIPAA Safe Harbor (F) and (G): record and beneficiary numbers, by their label",
         score=(0.85, 0.9),
-        check=lambda value: sum(character.isdigit() for character in value) >= 4,  # noqa: PLR2004
+        check=lambda value: sum(character.isdigit() for character in value) >= 4,
         case=False,
         veto=False,
     ),
@@ -258,7 +260,7 @@ GENERIC = (
         r"(?: (?:is|was))?[ :#=(为是]{0,4}(?P<v>(?=[a-z]{0,3}[0-9])[a-z0-9]{6,12})(?![a-z0-9])",
         source="ICAO Doc 9303-4: up to nine characters, by its label",
         score=(0.9, 0.95),
-        check=lambda value: sum(character.isdigit() for character in value) >= 5,  # noqa: PLR2004
+        check=lambda value: sum(character.isdigit() for character in value) >= 5,
         case=False,
         veto=False,
     ),
@@ -271,7 +273,7 @@ GENERIC = (
         r"(?P<v>(?=[a-z]{0,4}[0-9])[a-z0-9][a-z0-9\-]{4,19})(?![a-z0-9])",
         source="AAMVA and national formats vary: by its label",
         score=(0.8, 0.9),
-        check=lambda value: sum(character.isdigit() for character in value) >= 5,  # noqa: PLR2004
+        check=lambda value: sum(character.isdigit() for character in value) >= 5,
         case=False,
         veto=False,
     ),
@@ -283,7 +285,7 @@ GENERIC = (
         r"[0-9]{1,5}\)?){2,6}(?![0-9A-Za-z])",
         source="ITU-T E.164: 8 to 15 digits behind + or 00",
         score=(0.85, 0.95),
-        check=lambda value: 8 <= len(checks.digits_of(value)) <= 16,  # noqa: PLR2004
+        check=lambda value: 8 <= len(checks.digits_of(value)) <= 16,
         context=("phone", "call", "tel", "mobile", "cell", "fax", "电话", "手机", "联系"),
         digits=(8, 17),
     ),

@@ -1,5 +1,7 @@
 """`sealgate compliance scan | evaluate`: the personal-data filter, offline."""
 
+# ruff: noqa: PLC0415 -- a service loads only when a command needs it
+
 from __future__ import annotations
 
 import argparse
@@ -83,9 +85,9 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _guarded(work: Any) -> int:  # noqa: ANN401 -- a coroutine of either command
     """Run a command; turn what may go wrong into a line on stderr and an exit code."""
-    from compliance.names import WeightsError  # noqa: PLC0415 -- lazy: the SDK has no compliance
-    from compliance.policy import PolicyError  # noqa: PLC0415
-    from meshkit.contract import Refusal  # noqa: PLC0415
+    from compliance.names import WeightsError
+    from compliance.policy import PolicyError
+    from meshkit.contract import Refusal
 
     try:
         asyncio.run(work)
@@ -102,8 +104,8 @@ def _guarded(work: Any) -> int:  # noqa: ANN401 -- a coroutine of either command
 
 
 async def _scan_file(args: argparse.Namespace) -> None:
-    from compliance.transform import masked  # noqa: PLC0415
-    from meshkit.contract import Direction  # noqa: PLC0415
+    from compliance.transform import masked
+    from meshkit.contract import Direction
 
     with _written_whole(args.output) as out:
         async for record, findings, policy in _scanned(args, [args.input]):
@@ -124,7 +126,7 @@ async def _scan_file(args: argparse.Namespace) -> None:
 
 
 async def _evaluate_files(args: argparse.Namespace) -> None:
-    from compliance.evaluate import Evaluation  # noqa: PLC0415
+    from compliance.evaluate import Evaluation
 
     files = sorted(args.gold.glob("*.jsonl")) if args.gold.is_dir() else [args.gold]
     if not files:
@@ -149,9 +151,9 @@ async def _evaluate_files(args: argparse.Namespace) -> None:
 
 async def _scanned(args: argparse.Namespace, files: list[Path]) -> AsyncIterator[_Scanned]:
     """Scan every record of the files, with progress on stderr."""
-    from compliance.scanner import findings_of  # noqa: PLC0415
-    from compliance.service import open_scanner  # noqa: PLC0415
-    from meshkit.contract import Direction  # noqa: PLC0415
+    from compliance.scanner import findings_of
+    from compliance.service import open_scanner
+    from meshkit.contract import Direction
 
     with _Progress() as progress:
         async with open_scanner(_settings(args)) as scanner:
@@ -163,7 +165,7 @@ async def _scanned(args: argparse.Namespace, files: list[Path]) -> AsyncIterator
 
 
 def _settings(args: argparse.Namespace) -> ComplianceSettings:
-    from compliance.settings import ComplianceSettings  # noqa: PLC0415
+    from compliance.settings import ComplianceSettings
 
     return ComplianceSettings(
         policy_file=args.policy, names=not args.no_names, models_folder=args.models
