@@ -29,7 +29,9 @@ class BadLogitsError(Exception):
 def nucleus(
     logits: NDArray[np.float32], *, temperature: float, top_p: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the tokens that may be drawn, most likely first, and their probabilities.
+    """Return the tokens that may be drawn and their probabilities.
+
+    Most likely first; in order of their ids if `top_p` is 1, since nothing need be sorted then.
 
     Args:
         logits: shape (vocabulary,), finite.
@@ -41,13 +43,15 @@ def nucleus(
     scaled = (logits.astype(np.float64) - logits.max()) / temperature
     mass = np.exp(scaled)
     mass /= mass.sum()
+    if top_p >= 1:
+        return np.arange(mass.size), mass
     # Tokens below a small share cannot all be in the nucleus; sort the few above it first.
     candidates = np.flatnonzero(mass > mass.max() / 1_000)
     if mass[candidates].sum() < top_p:
         candidates = np.arange(mass.size)
     order = candidates[np.argsort(-mass[candidates], kind="stable")]
     before = np.cumsum(mass[order]) - mass[order]
-    kept = order[before < top_p] if top_p < 1 else order
+    kept = order[before < top_p]
     shares = mass[kept]
     return kept, shares / shares.sum()
 

@@ -61,7 +61,9 @@ class Llama:
         self._final_norm = weights.final_norm
         self._head = Head(weights.embedding.dequantised())
         shape = (arch.layers, slots, arch.kv_heads, context_tokens, arch.head)
-        self._keys, self._values = torch.zeros(shape), torch.zeros(shape)
+        # Not zeroed, so that pages take no memory until a request reaches them; nothing is read
+        # from a slot beyond what its own request has written.
+        self._keys, self._values = torch.empty(shape), torch.empty(shape)
         self._filled = [0] * slots
         rates = arch.rope_base ** (-torch.arange(0, arch.head, 2).float() / arch.head)
         angles = torch.arange(context_tokens).float()[:, None] * rates
