@@ -87,10 +87,8 @@ class House:
     auditor_tls: Path
     """The same of its auditor."""
     log: Path
-    """The tlog-tiles root."""
-    vkey: str
-    inference: InferenceService
-    bao: OpenBao
+    """The tlog-tiles root; its verifier key lies beside it, in `vkey`."""
+    openbao_pid: int
 
 
 @asynccontextmanager
@@ -119,19 +117,11 @@ async def appliance(
         builder = await _Builder.start(owned, settings)
         tell("Opening the audit log")
         audit = await builder.audit()
-        tell("Loading recognizers and name models")
-        compliance = await builder.compliance()
-        cache = await builder.cache()
-        tell("Loading the language model")
-        inference = await builder.inference(engine)
+        neighbours = await builder.neighbours(audit, engine, tell)
         authorizer = Authorizer(gateway_settings.policies_dir, gateway_settings.policies_archive)
         audit_port = await builder.serve_audit(audit, authorizer)
         pipeline = await owned.enter_async_context(
-            pipeline_of(
-                gateway_settings,
-                Neighbours(compliance=compliance, cache=cache, inference=inference, audit=audit),
-                authorizer=authorizer,
-            )
+            pipeline_of(gateway_settings, neighbours, authorizer=authorizer)
         )
         certificate = await builder.certificate("gateway")
         port = await owned.enter_async_context(
@@ -143,9 +133,7 @@ async def appliance(
             tls=settings.data_dir / "tls",
             auditor_tls=settings.data_dir / "tls-auditor",
             log=settings.data_dir / "audit" / "log",
-            vkey=audit.vkey,
-            inference=inference,
-            bao=builder.bao,
+            openbao_pid=builder.bao.pid,
         )
 
 
@@ -179,6 +167,17 @@ class _Builder:
             screening_keys(vaults["compliance"], estate, life_s=settings.screening_key_life_s)
         )
         return cls(settings=settings, owned=owned, bao=bao, vaults=vaults, screening=screening)
+
+    async def neighbours(
+        self, audit: AuditLog, engine: Engine | None, tell: Callable[[str], None]
+    ) -> Neighbours:
+        """Open the other services that the gateway calls."""
+        tell("Loading recognizers and name models")
+        compliance = await self.compliance()
+        cache = await self.cache()
+        tell("Loading the language model")
+        inference = await self.inference(engine)
+        return Neighbours(compliance=compliance, cache=cache, inference=inference, audit=audit)
 
     async def audit(self) -> AuditLog:
         """Open the log, its checkpoints signed and locked in OpenBao."""

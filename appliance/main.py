@@ -60,7 +60,7 @@ def _facts(house: House, data: Path) -> dict[str, object]:
         "auditor_tls": str(house.auditor_tls),
         "log": str(house.log),
         "vkey": str(data / "audit" / "vkey"),
-        "openbao_pid": house.bao.pid,
+        "openbao_pid": house.openbao_pid,
     }
 
 
