@@ -21,13 +21,14 @@ becomes OpenBao. Raft storage takes a kill at any time.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import secrets
 import shutil
 import socket
 import sys
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,7 +44,7 @@ from meshkit.vault import VaultDown, VaultSettings
 from meshkit.vault_http import VaultHttp, connected_http
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 __all__ = ["LAUNCHER", "OpenBao", "OpenBaoError", "OpenBaoSettings", "openbao"]
 
@@ -114,25 +115,47 @@ async def openbao(settings: OpenBaoSettings) -> AsyncIterator[OpenBao]:
     OpenBao when that thread ends.
 
     Raises:
-        OpenBaoError: no program, port taken, or it ended or stayed silent while starting.
+        OpenBaoError: no program, port or data taken, or it ended or was not ready in time.
     """
     program = _program(settings)
     port = _free_port(settings.port)
     data = settings.data.absolute()
-    config = _prepare(data, port)
+    with _alone(data):
+        config = _prepare(data, port)
+        process = await _launch(program, config, data / "openbao.log")
+        try:
+            yield await _ready(process, data, port, settings.ready_ms)
+        finally:
+            await _stop(process, settings.stop_ms)
+
+
+async def _ready(
+    process: asyncio.subprocess.Process, data: Path, port: int, ready_ms: int
+) -> OpenBao:
     address = f"https://127.0.0.1:{port}"
     ca = data / "tls" / "ca.pem"
-    process = await _launch(program, config, data / "openbao.log")
+    # Initialising takes as long as it takes; given up half way, its keys would be lost.
+    patient = VaultSettings(address=address, ca=ca, attempts_max=1, request_timeout_ms=ready_ms)
+    async with connected_http(patient) as http:
+        await _until_active(http, process, data, ready_ms)
+    log.info("openbao.ready", port=port, pid=process.pid)
+    return OpenBao(address=address, ca=ca, data=data, pid=process.pid)
+
+
+@contextmanager
+def _alone(data: Path) -> Iterator[None]:
+    """Hold `data` against a second appliance: two OpenBaos would wait for one another's files."""
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(data / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
     try:
-        # Initialising takes as long as it takes; given up half way, its keys would be lost.
-        patient = settings.ready_ms
-        vault = VaultSettings(address=address, ca=ca, attempts_max=1, request_timeout_ms=patient)
-        async with connected_http(vault) as http:
-            await _until_active(http, process, data, settings.ready_ms)
-        log.info("openbao.ready", port=port, pid=process.pid)
-        yield OpenBao(address=address, ca=ca, data=data, pid=process.pid)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            msg = f"{data} is in use by another appliance"
+            raise OpenBaoError(msg) from None
+        yield
     finally:
-        await _stop(process, settings.stop_ms)
+        os.close(handle)
 
 
 def _program(settings: OpenBaoSettings) -> Path:

@@ -208,6 +208,13 @@ async def test_a_taken_port_is_told(tmp_path) -> None:
                 pass
 
 
+async def test_data_in_use_is_told(own_bao) -> None:
+    bao, _ = own_bao
+    with pytest.raises(OpenBaoError, match="in use by another appliance"):
+        async with openbao(OpenBaoSettings(data=bao.data)):
+            pass
+
+
 async def test_data_without_its_seal_key_is_told(tmp_path) -> None:
     (tmp_path / "raft").mkdir()
     (tmp_path / "raft" / "vault.db").touch()
