@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -54,7 +55,11 @@ class ReceiptMaker:
     def make(
         self, event: Event, index: int, leaf_hash: bytes, prompt: Commitment | None
     ) -> Receipt:
-        """Sign for an OUTCOME; `prompt` is the INTENT's `prompt_received`, if there was one."""
+        """Sign for an OUTCOME; `prompt` is the INTENT's `prompt_received`, if there was one.
+
+        A call refused at the door has no INTENT: what its OUTCOME commits to counts.
+        """
+        prompt = prompt or event.prompt_received
         answer = event.answer_delivered
         unsigned = Receipt(
             origin=self._origin,
@@ -69,17 +74,4 @@ class ReceiptMaker:
             key=self._public,
             key_endorsement=self._endorsement,
         )
-        return Receipt(
-            origin=unsigned.origin,
-            index=index,
-            leaf_hash=leaf_hash,
-            call_id=unsigned.call_id,
-            trace_id=unsigned.trace_id,
-            prompt_salt=unsigned.prompt_salt,
-            prompt_commitment=unsigned.prompt_commitment,
-            answer_salt=unsigned.answer_salt,
-            answer_commitment=unsigned.answer_commitment,
-            key=unsigned.key,
-            key_endorsement=unsigned.key_endorsement,
-            signature=self._key.sign(receipt_bytes(unsigned)),
-        )
+        return replace(unsigned, signature=self._key.sign(receipt_bytes(unsigned)))

@@ -75,7 +75,7 @@ STOPS_MAX = 4
 STOP_BYTES_MAX = 64
 
 _SESSION = re.compile(r"[A-Za-z0-9._-]{0,64}")
-_PURPOSE = re.compile(r"[a-z0-9-]{0,64}")
+_PURPOSE = re.compile(r"([a-z0-9][a-z0-9-]{0,63})?")
 _TIERS = {
     "miss": pb.CACHE_TIER_MISS,
     "l1": pb.CACHE_TIER_L1,

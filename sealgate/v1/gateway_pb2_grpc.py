@@ -34,7 +34,7 @@ class GatewayServiceStub:
     unscreened, nothing leaves it unreleased.
 
     Metadata understood: `traceparent` and `tracestate` (W3C), `authorization`,
-    `sealgate-purpose` (purpose of use: 0 to 64 bytes of [a-z0-9-]; policy may demand one).
+    `sealgate-purpose` (purpose of use: 0 to 64 bytes of [a-z0-9-], no dash first; policy may demand one).
 
     Errors, with google.rpc.ErrorInfo{domain: "sealgate", reason: <Reason>} in the status details;
     never a value, never text of the caller:
@@ -84,7 +84,7 @@ class GatewayServiceServicer:
     unscreened, nothing leaves it unreleased.
 
     Metadata understood: `traceparent` and `tracestate` (W3C), `authorization`,
-    `sealgate-purpose` (purpose of use: 0 to 64 bytes of [a-z0-9-]; policy may demand one).
+    `sealgate-purpose` (purpose of use: 0 to 64 bytes of [a-z0-9-], no dash first; policy may demand one).
 
     Errors, with google.rpc.ErrorInfo{domain: "sealgate", reason: <Reason>} in the status details;
     never a value, never text of the caller:
@@ -160,7 +160,7 @@ class GatewayService:
     unscreened, nothing leaves it unreleased.
 
     Metadata understood: `traceparent` and `tracestate` (W3C), `authorization`,
-    `sealgate-purpose` (purpose of use: 0 to 64 bytes of [a-z0-9-]; policy may demand one).
+    `sealgate-purpose` (purpose of use: 0 to 64 bytes of [a-z0-9-], no dash first; policy may demand one).
 
     Errors, with google.rpc.ErrorInfo{domain: "sealgate", reason: <Reason>} in the status details;
     never a value, never text of the caller:

@@ -35,7 +35,7 @@ class GatewayServiceStub:
     unscreened, nothing leaves it unreleased.
 
     Metadata understood: `traceparent` and `tracestate` (W3C), `authorization`,
-    `sealgate-purpose` (purpose of use: 0 to 64 bytes of [a-z0-9-]; policy may demand one).
+    `sealgate-purpose` (purpose of use: 0 to 64 bytes of [a-z0-9-], no dash first; policy may demand one).
 
     Errors, with google.rpc.ErrorInfo{domain: "sealgate", reason: <Reason>} in the status details;
     never a value, never text of the caller:
@@ -77,7 +77,7 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     unscreened, nothing leaves it unreleased.
 
     Metadata understood: `traceparent` and `tracestate` (W3C), `authorization`,
-    `sealgate-purpose` (purpose of use: 0 to 64 bytes of [a-z0-9-]; policy may demand one).
+    `sealgate-purpose` (purpose of use: 0 to 64 bytes of [a-z0-9-], no dash first; policy may demand one).
 
     Errors, with google.rpc.ErrorInfo{domain: "sealgate", reason: <Reason>} in the status details;
     never a value, never text of the caller:
@@ -115,7 +115,7 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     unscreened, nothing leaves it unreleased.
 
     Metadata understood: `traceparent` and `tracestate` (W3C), `authorization`,
-    `sealgate-purpose` (purpose of use: 0 to 64 bytes of [a-z0-9-]; policy may demand one).
+    `sealgate-purpose` (purpose of use: 0 to 64 bytes of [a-z0-9-], no dash first; policy may demand one).
 
     Errors, with google.rpc.ErrorInfo{domain: "sealgate", reason: <Reason>} in the status details;
     never a value, never text of the caller:

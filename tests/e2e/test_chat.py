@@ -13,9 +13,12 @@ from sealgate import (
     DeniedError,
     FinishReason,
     InvalidRequestError,
+    Message,
     NotFoundError,
+    Role,
     UnavailableError,
 )
+from sealgate.receipts import check
 
 MODEL = "smollm2-135m-instruct"
 
@@ -206,4 +209,4 @@ async def test_an_auditor_may_not_chat(house) -> None:
     async with AsyncClient.from_folder(facts["gateway"], facts["auditor_tls"]) as client:
         with pytest.raises(DeniedError) as caught:
             await client.chat("Hello", model=MODEL)
-    assert caught.value.receipt is not None
+    check(caught.value.receipt, house.vkey, messages=(Message(Role.USER, "Hello"),))

@@ -67,7 +67,7 @@ async def test_a_field_out_of_its_range_is_named_and_its_value_is_not(start, giv
         assert refusal.field == field
 
 
-@pytest.mark.parametrize("purpose", ["Billing", "two words", "x" * 65])
+@pytest.mark.parametrize("purpose", ["Billing", "two words", "-billing", "x" * 65])
 async def test_a_purpose_is_a_label(start, purpose) -> None:
     async with start() as house, house.caller() as stub:
         refusal, _ = await refused(stub.Chat(chat(), metadata=(("sealgate-purpose", purpose),)))
