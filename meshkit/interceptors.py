@@ -31,6 +31,7 @@ from meshkit.counters import counted
 from meshkit.deadline import Deadline
 from meshkit.identity import Identity, ServiceIdentity, connection_of, identity_of
 from meshkit.logs import frames_of
+from meshkit.registration import Registration, behaviour_of
 from meshkit.request import RequestContext, current, with_context
 from meshkit.status import to_status
 from meshkit.telemetry import root_span
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
     Handler = grpc.RpcMethodHandler[Any, Any]
     Parser = Callable[[bytes], Any]
-    _Lookup = grpc.GenericRpcHandler[Any, Any]
-else:
-    _Lookup = grpc.GenericRpcHandler  # generic in its stubs only
 
 __all__ = ["MeshInterceptor", "RequestContext", "current", "tell", "with_context"]
 
@@ -109,7 +107,7 @@ class MeshInterceptor:
 
     def around(self, server: grpc.aio.Server) -> grpc.aio.Server:
         """Return what servicers are added to: each of their methods goes to `server` wrapped."""
-        return cast("grpc.aio.Server", _Guarded(self, server))
+        return cast("grpc.aio.Server", Registration(self.wrapped, server))
 
     def wrapped(self, method: str, handler: Handler) -> Handler:
         """Wrap a method's handler; the same again for the same.
@@ -173,48 +171,6 @@ _PEER_FACTS = (
 """All that `_looked_at` reads: equal facts under an equal name mean an equal peer."""
 
 
-class _Guarded:
-    """The part of a server that generated `add_…_to_server` use; wraps every method.
-
-    gRPC's own interceptors would do, at 50 us a call: they run once a call, this once a method.
-    """
-
-    def __init__(self, guard: MeshInterceptor, server: grpc.aio.Server) -> None:
-        self._guard = guard
-        self._inner = server
-
-    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[_Lookup]) -> None:
-        """Add lookups; called by generated code and by hand."""
-        self._inner.add_generic_rpc_handlers(
-            tuple(_GuardedLookup(self._guard, each) for each in generic_rpc_handlers)
-        )
-
-    def add_registered_method_handlers(
-        self, service_name: str, method_handlers: Mapping[str, Handler]
-    ) -> None:
-        """Add the methods of one service; called by generated code."""
-        wrapped = {
-            name: self._guard.wrapped(f"/{service_name}/{name}", handler)
-            for name, handler in method_handlers.items()
-        }
-        # Missing in gRPC's stubs.
-        self._inner.add_registered_method_handlers(service_name, wrapped)  # type: ignore[attr-defined] # see above
-
-
-class _GuardedLookup(_Lookup):
-    """Finds what `inner` finds, wrapped."""
-
-    def __init__(self, guard: MeshInterceptor, inner: _Lookup) -> None:
-        self._guard = guard
-        self._inner = inner
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
-        handler = self._inner.service(handler_call_details)
-        if handler is None:
-            return None
-        return self._guard.wrapped(handler_call_details.method, handler)
-
-
 class _Unread(Refusal):
     """A request that no handler saw."""
 
@@ -226,6 +182,7 @@ class _Method:
         self._guard = guard
         self._name = name
         self._inner = inner
+        self._behaviour = behaviour_of(inner)
         self._budgeted = not inner.request_streaming and not name.startswith(HEALTH_PREFIX)
 
     def handler(self) -> Handler:
@@ -234,7 +191,7 @@ class _Method:
         Raises:
             TypeError: the handler is not asynchronous: it would block a thread of a pool.
         """
-        behaviour = self._behaviour()
+        behaviour = self._behaviour
         if not (inspect.iscoroutinefunction(behaviour) or inspect.isasyncgenfunction(behaviour)):
             msg = "handlers must be asynchronous"
             raise TypeError(msg)
@@ -257,21 +214,16 @@ class _Method:
                     response_serializer=inner.response_serializer,
                 )
 
-    def _behaviour(self) -> Callable[..., Any]:
-        inner = self._inner
-        found = inner.unary_unary or inner.unary_stream or inner.stream_unary or inner.stream_stream
-        return cast("Callable[..., Any]", found)
-
     async def _unary_unary(self, raw: bytes, context: Context) -> object:
         async def answer() -> object:
-            reply = await self._behaviour()(self._parse(raw), context)
+            reply = await self._behaviour(self._parse(raw), context)
             return self._serialised(reply)
 
         return await self._guarded(context, answer)
 
     async def _stream_unary(self, requests: AsyncIterator[object], context: Context) -> object:
         async def answer() -> object:
-            return self._serialised(await self._behaviour()(requests, context))
+            return self._serialised(await self._behaviour(requests, context))
 
         return await self._guarded(context, answer)
 
@@ -288,7 +240,7 @@ class _Method:
         await self._guarded(context, answer)
 
     async def _write_all(self, request: object, context: Context) -> None:
-        behaviour = self._behaviour()
+        behaviour = self._behaviour
         if not inspect.isasyncgenfunction(behaviour):
             await behaviour(request, context)  # it writes by itself
             return
