@@ -13,7 +13,7 @@ from meshkit.settings import MeshSettings
 class InferenceSettings(MeshSettings):
     """Environment `INFERENCE_*`.
 
-    Key and value cache: slots x context x 46 KiB at most for SmolLM2-135M (fp32), so 740 MiB with
+    Key and value cache: slots x context x 45 KiB at most for SmolLM2-135M (fp32), so 720 MiB with
     the defaults; pages that no request has reached yet take no memory.
     """
 
