@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -135,7 +136,11 @@ class Publisher:
             Refusal: EVIDENCE_LOST. The service must not append any more.
         """
         while True:
-            await self._wake.wait()
+            with suppress(TimeoutError):
+                # Without events, too: what lies in the write-ahead log has an age limit.
+                # Not wait_for: in Python 3.11 it may swallow the cancellation that ends us.
+                async with asyncio.timeout(self._settings.segment_age_max_s):
+                    await self._wake.wait()
             self._wake.clear()
             before = self._store.published
             pause_ms = self._settings.publish_interval_ms

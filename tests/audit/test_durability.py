@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import json
+import os
 import random
 import subprocess
 import sys
@@ -188,6 +189,44 @@ async def test_a_full_disk_closes_the_log_and_space_opens_it_again(world):
         keys_in(audit)
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of 1 MiB, half of it taken by a ballast file."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    (folder / "ballast").write_bytes(bytes(500_000))
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+async def test_a_really_full_disk_loses_nothing_and_goes_on_with_space(world, small_disk):
+    world.data = small_disk / "audit"
+    world.log = world.data / "log"
+    acked, full = [], 0
+    async with world.open(segment_bytes_max=50_000, segment_age_max_s=0.05) as audit:
+        for _ in range(3_000):
+            event = make_outcome()
+            (answer,) = await audit.append_many([event])
+            if isinstance(answer, Appended):
+                acked.append((event, answer.index))
+            else:
+                assert answer.reason is Reason.AUDIT_DOWN
+                full += 1
+                if full > 20:
+                    break
+        assert full > 20
+        (small_disk / "ballast").unlink()
+        event = make_outcome()
+        await insist(audit, event)
+    async with world.open() as audit:
+        again = await audit.append_many([event for event, _ in acked])
+        assert [answer.index for answer in again] == [index for _, index in acked]
+        assert (event.call_id, event.phase) in keys_in(audit)
+
+
 # --- what must not be started -------------------------------------------------------------------
 
 
@@ -278,6 +317,63 @@ async def test_a_flipped_bit_in_the_write_ahead_log_is_refused(world):
             await grow(world, 1)
     segment.write_bytes(sound)
     await grow(world, 1)
+
+
+async def test_damage_before_the_last_group_is_refused_even_if_nothing_was_published(world):
+    """Only the last group can be torn; before it, all was acknowledged."""
+    world.lock = lock = MemoryLock()
+    async with world.open(publish_interval_ms=60_000) as audit:
+        await audit.append(make_outcome())
+        lock.down = True
+        for _ in range(5):
+            await audit.append(make_outcome())
+    lock.down = False
+    assert lock.held.note.split("\n")[1] in {"0", "1", "2"}
+    (segment,) = (world.data / "wal").glob("*.wal")
+    sound = segment.read_bytes()
+    groups = [at for at in range(len(sound)) if sound.startswith(b"\xffSGWAL1\n", at)]
+    assert len(groups) > 5
+    for at in groups[:-1]:
+        segment.write_bytes(sound[: at + 100] + bytes([sound[at + 100] ^ 1]) + sound[at + 101 :])
+        with pytest.raises(Refusal, match="EVIDENCE_LOST"):
+            await grow(world, 1)
+    # The last one cannot be told from a torn write, which nobody was promised.
+    segment.write_bytes(sound[:-1])
+    async with world.open() as audit:
+        assert audit.stats.durable == len(groups) - 1 + 1  # the last is gone, a NOTE came
+
+
+async def test_a_write_ahead_log_of_another_history_is_refused(world, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = World(tmp_path / "other")
+    other.signer = world.signer
+    for each in (world, other):
+        await grow(each, 5)
+    remove(world.data / "wal")
+    copy(other.data / "wal", world.data / "wal")
+    with pytest.raises(Refusal, match="EVIDENCE_LOST"):
+        await grow(world, 1)
+
+
+async def test_a_lock_put_back_to_an_older_checkpoint_is_refused(world):
+    await grow(world, 5)
+    copy(world.folder / "lock.sqlite", world.folder / "old-lock.sqlite")
+    await grow(world, 5)
+    copy(world.folder / "old-lock.sqlite", world.folder / "lock.sqlite")
+    with pytest.raises(Refusal, match="EVIDENCE_LOST"):
+        await grow(world, 1)
+
+
+@pytest.mark.parametrize("kind", ["tile/0/001.p", "tile/1/000.p", "tile/entries/001.p"])
+async def test_a_flipped_bit_at_the_right_edge_is_refused(world, kind):
+    await grow(world, 300)
+    size = int((world.log / "checkpoint").read_text().split("\n")[1])
+    path = world.log / kind / str(1 if kind == "tile/1/000.p" else size - 256)
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(Refusal, match="EVIDENCE_LOST"):
+        await grow(world, 1)
 
 
 async def test_a_flipped_bit_in_a_payload_is_noticed(world):

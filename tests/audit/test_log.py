@@ -245,6 +245,29 @@ async def test_waiting_payloads_are_bounded(world):
             await audit.append(make_outcome(payload=Payload(released="x" * 50_001)))
 
 
+async def test_the_write_ahead_log_is_emptied_even_when_nothing_happens(world):
+    async with world.open(segment_age_max_s=0.05) as audit:
+        await audit.append_many([make_outcome() for _ in range(50)])
+        await published(audit, 51)
+        async with asyncio.timeout(10):
+            while sum(path.stat().st_size for path in (world.data / "wal").iterdir()) > 100:
+                await asyncio.sleep(0.01)
+    async with world.open() as audit:
+        await audit.append(make_outcome())
+
+
+async def test_a_bug_in_the_writer_closes_the_log_and_leaves_nobody_waiting(world, monkeypatch):
+    def broken(_entries):
+        raise RuntimeError
+
+    async with world.open() as audit:
+        monkeypatch.setattr(audit._parts.wal, "append", broken)
+        answers = await audit.append_many([make_outcome() for _ in range(3)])
+        assert {answer.reason for answer in answers} == {Reason.AUDIT_DOWN}
+        with pytest.raises(Refusal, match="AUDIT_DOWN"):
+            await audit.append(make_outcome())
+
+
 class SlowDisk(Disk):
     def sync(self, handle):
         time.sleep(0.05)
