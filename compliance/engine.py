@@ -158,11 +158,11 @@ def _score(recognizer: Recognizer, value: str, text: str, start: int, end: int) 
     if near == 0.0:
         return 0.0
     words = recognizer.context_words
-    if words is not None and (
-        words.search(text, max(0, start - CONTEXT_BEFORE), start)
-        or words.search(text, end, end + CONTEXT_AFTER)
-    ):
-        return near
-    if recognizer.veto and VETO_WORDS.search(text, max(0, start - VETO_BEFORE), start):
+    if words is not None:
+        before = text[max(0, start - CONTEXT_BEFORE) : start]
+        # The mark between keeps a word from being made of both sides.
+        if words.within(f"{before}\0{text[end : end + CONTEXT_AFTER]}".lower()):
+            return near
+    if recognizer.veto and VETO_WORDS.within(text[max(0, start - VETO_BEFORE) : start].lower()):
         return max(0.0, alone - VETO)
     return alone

@@ -36,11 +36,10 @@ _LOOKALIKES = dict(
     )
 )
 _DASHES = frozenset("‐‑‒–—―−﹘﹣－⁃")
-_MIXED_TOKEN = re.compile(
-    rf"[A-Za-z0-9._@+\-{''.join(_LOOKALIKES)}]*[{''.join(_LOOKALIKES)}][A-Za-z0-9._@+\-{''.join(_LOOKALIKES)}]*"
-)
+_LOOKALIKE = re.compile(f"[{''.join(_LOOKALIKES)}]")
+_TOKEN = re.compile(rf"[A-Za-z0-9._@+\-{''.join(_LOOKALIKES)}]+")
 _LATIN = re.compile(r"[A-Za-z0-9]")
-_DIGIT_THEN_MARK = re.compile("(?<=[0-9])[\u0300-\u036f\u20d0-\u20ff\ufe0f]+")
+_DIGIT_THEN_MARK = re.compile("[0-9][\u0300-\u036f\u20d0-\u20ff\ufe0f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +123,8 @@ def fold(text: str) -> Folded:
     if not _table.irregular.isdisjoint(text):
         origins = [i for i, character in enumerate(text) for _ in _table[ord(character)]]
     if not folded.isascii():
-        folded = _MIXED_TOKEN.sub(_latinise, folded)
+        if _LOOKALIKE.search(folded) is not None:
+            folded = _TOKEN.sub(_latinise, folded)
         folded, origins = _drop_marks(folded, origins)
     if origins is not None and len(folded) != len(origins):  # pragma: no cover -- cannot be
         msg = "folding lost its map"
@@ -148,6 +148,6 @@ def _drop_marks(folded: str, origins: list[int] | None) -> tuple[str, list[int] 
         origins = list(range(len(folded)))
     kept = bytearray(b"\1" * len(folded))
     for found in _DIGIT_THEN_MARK.finditer(folded):
-        kept[found.start() : found.end()] = bytes(found.end() - found.start())
+        kept[found.start() + 1 : found.end()] = bytes(found.end() - found.start() - 1)
     text = "".join(c for c, keep in zip(folded, kept, strict=True) if keep)
     return text, [i for i, keep in zip(origins, kept, strict=True) if keep]

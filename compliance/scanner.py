@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from compliance.memo import Memo
 from compliance.stream import Kind, Segmenter, Window, windows
 from compliance.transform import block_finding, decide
 from meshkit.contract import Reason, Refusal
@@ -30,10 +31,14 @@ class NameRunner:
     """Runs a name model in its own threads, with a bound on how much may wait.
 
     workers: threads, so model runs at a time. queue_max: jobs running or waiting.
+    memo_entries_max: windows whose findings are remembered, by tenant and keyed digest; no text.
     """
 
-    def __init__(self, model: NameModel, *, workers: int, queue_max: int) -> None:
+    def __init__(
+        self, model: NameModel, *, workers: int, queue_max: int, memo_entries_max: int = 0
+    ) -> None:
         self._model = model
+        self._memo: Memo[tuple[Finding, ...]] = Memo(memo_entries_max)
         self._queue_max = queue_max
         self._waiting = 0
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="names")
@@ -50,18 +55,33 @@ class NameRunner:
         """Ask the model here and now; milliseconds."""
         return self._model.find(window.text, window.core)
 
-    async def find_all(self, jobs: Sequence[Window]) -> list[list[Finding]]:
-        """Ask the model about each window, off the event loop.
+    async def find_all(self, jobs: Sequence[Window], tenant: str) -> list[tuple[Finding, ...]]:
+        """Findings of each window: remembered, or asked of the model off the event loop.
 
         Raises:
             Refusal: OVERLOADED, if too many wait; COMPLIANCE_DOWN, if the model fails.
         """
+        keys = [self._key(window, tenant) for window in jobs]
+        known = [self._memo.get(key) for key in keys]
+        missing = [i for i, findings in enumerate(known) if findings is None]
+        fresh = await self._ask([jobs[i] for i in missing]) if missing else []
+        for i, findings in zip(missing, fresh, strict=True):
+            known[i] = findings
+            self._memo.put(keys[i], findings)
+        return [findings or () for findings in known]
+
+    def _key(self, window: Window, tenant: str) -> bytes:
+        # A lone surrogate cannot leave anyway (the service refuses it): any stand-in will do.
+        text = window.text.encode("utf-8", "replace").decode()
+        return self._memo.key(f"{window.core}/{tenant}".encode(), text)
+
+    async def _ask(self, jobs: list[Window]) -> list[tuple[Finding, ...]]:
         if self._waiting >= self._queue_max:
             raise Refusal(Reason.OVERLOADED, retry_after_ms=100)
         self._waiting += 1
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._executor, self._find_each, list(jobs))
+            return await loop.run_in_executor(self._executor, self._find_each, jobs)
         except Refusal:
             raise
         except Exception:  # noqa: BLE001 -- any failure of a model must refuse the text
@@ -69,8 +89,8 @@ class NameRunner:
         finally:
             self._waiting -= 1
 
-    def _find_each(self, jobs: list[Window]) -> list[list[Finding]]:
-        return [self.find(window) for window in jobs]
+    def _find_each(self, jobs: list[Window]) -> list[tuple[Finding, ...]]:
+        return [tuple(self.find(window)) for window in jobs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +113,12 @@ class Scanner:
         """Spans that patterns match in `text`: no forced cut may go through one."""
         return ((finding.start, finding.end) for finding in self.engine.find(text, 0))
 
-    async def scan(self, found: Sequence[Window], direction: Direction) -> list[list[Finding]]:
+    async def scan(
+        self, found: Sequence[Window], direction: Direction, *, tenant: str = ""
+    ) -> list[list[Finding]]:
         """Findings of each window that reach the policy's thresholds, disjoint, in order.
+
+        tenant: whose text it is; what one tenant's text taught is not used for another's.
 
         Raises:
             Refusal: COMPLIANCE_DOWN or OVERLOADED.
@@ -108,7 +132,7 @@ class Scanner:
             wanted = [i for i, window in enumerate(found) if self.names.wants(window)]
             for first in range(0, len(wanted), WINDOWS_A_TURN):
                 batch = wanted[first : first + WINDOWS_A_TURN]
-                named = await self.names.find_all([found[i] for i in batch])
+                named = await self.names.find_all([found[i] for i in batch], tenant)
                 for i, more in zip(batch, named, strict=True):
                     raw[i] += more
         return [decide(each, self.policy, direction) if each else [] for each in raw]

@@ -128,7 +128,9 @@ class ComplianceService:
         if (entry := self._memo.get(key)) is not None:
             return entry
         found = self._scanner.windows(text)
-        findings = findings_of(found, await self._scanner.scan(found, Direction.PROMPT))
+        findings = findings_of(
+            found, await self._scanner.scan(found, Direction.PROMPT, tenant=scope.tenant)
+        )
         total = tally(findings, self.policy, Direction.PROMPT)
         entry = _Known(
             tuple(findings),
@@ -158,7 +160,7 @@ class ComplianceService:
             Refusal: COMPLIANCE_DOWN (a recognizer failed, or the text is not valid Unicode or too
                 long); OVERLOADED. What was yielded before stands.
         """
-        answer = _Answer(self._scanner, self._text_chars_max)
+        answer = _Answer(self._scanner, scope.tenant, self._text_chars_max)
         source = aiter(deltas)
         try:
             async for delta in source:
@@ -197,8 +199,9 @@ class ComplianceService:
 class _Answer:
     """One answer on its way out."""
 
-    def __init__(self, scanner: Scanner, chars_max: int) -> None:
+    def __init__(self, scanner: Scanner, tenant: str, chars_max: int) -> None:
         self._scanner = scanner
+        self._tenant = tenant
         self._segmenter = scanner.segmenter()
         self._chars_left = chars_max
         self.pieces: list[str] = []
@@ -221,7 +224,7 @@ class _Answer:
         for window in ready:
             if window.kind is Kind.REST:
                 continue
-            (findings,) = await self._scanner.scan([window], Direction.ANSWER)
+            (findings,) = await self._scanner.scan([window], Direction.ANSWER, tenant=self._tenant)
             policy = self._scanner.policy
             self.total += tally(findings, policy, Direction.ANSWER)
             core = window.core
@@ -266,6 +269,7 @@ async def open_scanner(settings: ComplianceSettings) -> AsyncIterator[Scanner]:
             load_names(settings.models_folder, threads=settings.name_threads),
             workers=settings.name_workers,
             queue_max=settings.name_queue_max,
+            memo_entries_max=settings.memo_entries_max,
         )
     try:
         yield Scanner(engine, policy, names)

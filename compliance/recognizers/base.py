@@ -33,7 +33,7 @@ __all__ = [
     "VETO_BEFORE",
     "VETO_WORDS",
     "Recognizer",
-    "word_pattern",
+    "Words",
 ]
 
 CONTEXT_BEFORE = 48
@@ -49,23 +49,37 @@ NOT_AFTER = r"(?![A-Za-z0-9])"
 FLAGS = re.ASCII | re.IGNORECASE
 
 
-def word_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
-    """Compile words to one pattern: Latin ones stand alone, Chinese ones anywhere."""
-    latin = "|".join(re.escape(word) for word in words if word.isascii())
-    other = "|".join(re.escape(word) for word in words if not word.isascii())
-    parts = [rf"(?<![a-z])(?:{latin})(?![a-z])"] if latin else []
-    return re.compile("|".join([*parts, *([other] if other else [])]), FLAGS)
+class Words:
+    """Words to look for near a value: Latin ones stand alone, Chinese ones anywhere.
+
+    words: in lower case. Plain substring search comes first: it is ten times faster than one
+    pattern of all the words, and mostly there is none of them.
+    """
+
+    def __init__(self, *words: str) -> None:
+        self._latin = tuple(word for word in words if word.isascii())
+        self._other = tuple(word for word in words if not word.isascii())
+        latin = "|".join(re.escape(word) for word in self._latin)
+        self._alone = re.compile(rf"(?<![a-z])(?:{latin})(?![a-z])", re.ASCII)
+
+    def within(self, text: str) -> bool:
+        """Whether any of the words stands in `text`, which must be in lower case."""
+        for word in self._other:
+            if word in text:
+                return True
+        for word in self._latin:
+            if word in text:
+                return self._alone.search(text) is not None
+        return False
 
 
-VETO_WORDS = word_pattern(
-    (
-        *("order", "order no", "tracking", "shipment", "parcel", "invoice", "isbn", "issn", "doi"),
-        *("version", "build", "commit", "ticket", "sku", "part no", "serial", "model", "uuid"),
-        *("checksum", "hash", "timestamp", "epoch", "row", "bytes", "revision", "release", "asin"),
-        *("issue", "job id", "request id", "trace id", "batch", "lot", "port", "pid", "error code"),
-        *("订单", "单号", "快递", "运单", "物流", "版本", "型号", "编译", "发票", "流水号", "货号"),
-        *("时间戳", "批号", "序列号", "工单", "合同编号", "条形码", "书号"),
-    )
+VETO_WORDS = Words(
+    *("order", "order no", "tracking", "shipment", "parcel", "invoice", "isbn", "issn", "doi"),
+    *("version", "build", "commit", "ticket", "sku", "part no", "serial", "model", "uuid"),
+    *("checksum", "hash", "timestamp", "epoch", "row", "bytes", "revision", "release", "asin"),
+    *("issue", "job id", "request id", "trace id", "batch", "lot", "port", "pid", "error code"),
+    *("订单", "单号", "快递", "运单", "物流", "版本", "型号", "编译", "发票", "流水号", "货号"),
+    *("时间戳", "批号", "序列号", "工单", "合同编号", "条形码", "书号"),
 )
 
 
@@ -110,6 +124,6 @@ class Recognizer:
         return "v" if "v" in self.compiled.groupindex else 0
 
     @cached_property
-    def context_words(self) -> re.Pattern[str] | None:
-        """The context words as one pattern."""
-        return word_pattern(self.context) if self.context else None
+    def context_words(self) -> Words | None:
+        """The context words, ready to look for."""
+        return Words(*self.context) if self.context else None

@@ -125,3 +125,7 @@ def test_a_checksum_notices_one_changed_digit(name, examples):
 
     assert check(value)
     assert not any(check(other) for other in changed)
+
+
+def test_context_words_are_lower_case():
+    assert [r.name for r in ALL if any(word != word.lower() for word in r.context)] == []

@@ -239,6 +239,27 @@ async def test_a_full_queue_of_the_name_model_says_overloaded(scanner, mac_keys,
     assert refused == [Reason.OVERLOADED] * 3
 
 
+class CountingNames(SlowNames):
+    """Counts how often it is asked."""
+
+    asked = 0
+
+    def find(self, _window, _core):
+        self.asked += 1
+        return []
+
+
+async def test_a_window_seen_before_is_not_asked_about_again_but_per_tenant(scanner):
+    model = CountingNames()
+    runner = NameRunner(model, workers=1, queue_max=4, memo_entries_max=10)
+    windows = scanner.windows("Ada Lovelace came.")
+    for tenant in ("acme", "acme", "bcme"):
+        await runner.find_all(windows, tenant)
+    runner.close()
+
+    assert model.asked == 2
+
+
 async def test_the_event_loop_runs_while_a_model_does(scanner, mac_keys, scope):
     runner, service = with_names(scanner, mac_keys, SlowNames(), 4)
     task = asyncio.create_task(service.screen(scope, user("Ada")))
