@@ -70,10 +70,13 @@ class ChildFailedError(RuntimeError):
     """A server did not come up; its log says why."""
 
 
+_USABLE = sorted(os.sched_getaffinity(0))
+"""Looked up before anything is pinned: afterwards there would be one core left for both."""
+
+
 def cores() -> tuple[set[int], set[int]]:
     """Return the cores for the server and for the load: 0 and 1, the same one if there is one."""
-    usable = sorted(os.sched_getaffinity(0))
-    return {usable[SERVER_CORE]}, {usable[min(LOAD_CORE, len(usable) - 1)]}
+    return {_USABLE[SERVER_CORE]}, {_USABLE[min(LOAD_CORE, len(_USABLE) - 1)]}
 
 
 @asynccontextmanager

@@ -57,6 +57,18 @@ async def test_a_child_is_pinned_where_it_was_told():
         assert os.sched_getaffinity(server.pid) == {core}
 
 
+async def test_load_and_server_keep_to_cores_of_their_own():
+    usable = os.sched_getaffinity(0)
+    try:
+        echo.pin_load()
+        async with echo.echo_server() as server:
+            servers, load = os.sched_getaffinity(server.pid), os.sched_getaffinity(0)
+    finally:
+        os.sched_setaffinity(0, usable)
+    assert len(servers) == len(load) == 1
+    assert servers != load or len(usable) == 1
+
+
 def test_the_cpu_clock_of_a_process_runs_with_its_work():
     before = meter.process_cpu_s(os.getpid())
     end = time.process_time() + 0.05
