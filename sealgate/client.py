@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self, Unpack
 
 import grpc
@@ -145,7 +146,10 @@ class AsyncStream(BaseStream):
                 raise BrokenStreamError
             piece = self._fold.take(frame)
             if piece is None:
-                await self._opened().read()  # the status: else we would cancel a call that is over
+                # Wait for the status, else we would cancel a call that is over; whatever it is, the
+                # final frame has said how it went.
+                with suppress(grpc.aio.AioRpcError):
+                    await self._opened().read()
             return piece
 
     def _opened(self) -> grpc.aio.UnaryStreamCall[pb.ChatStreamRequest, pb.ChatStreamResponse]:

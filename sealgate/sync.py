@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, Self, Unpack, cast
 
 import grpc
@@ -157,7 +158,9 @@ class Stream(BaseStream):
             else:
                 piece = self._fold.take(frame)
                 if piece is None:
-                    next(self._opened(), None)  # the status: else we would cancel a call in order
+                    # See AsyncStream.
+                    with suppress(grpc.RpcError):
+                        next(self._opened(), None)
                 return piece
 
     def _opened(self) -> _Call:

@@ -81,6 +81,7 @@ class Gateway(GatewayServiceServicer):
     refusals: list[Refusal] = field(default_factory=list)
     """Raised one after the other, before any answer."""
     refuse_midway: Refusal | None = None
+    refuse_after_all: Refusal | None = None
     pause_s: float = 0.0
     tamper: str = ""
     """Put behind each answer after it was signed."""
@@ -106,6 +107,8 @@ class Gateway(GatewayServiceServicer):
             if not self.unended:
                 end = self._end(request.chat, "".join(text.split()))
                 yield pb.ChatStreamResponse(final=pb.ChatStreamResponse.Final(**end))
+            if self.refuse_after_all:
+                raise self.refuse_after_all
         finally:
             self.closed.set()
 

@@ -200,6 +200,13 @@ async def test_a_refusal_midway_keeps_what_came_before(connect, gateway):
     assert len(gateway.seen) == 1
 
 
+async def test_the_final_frame_is_the_last_word(connect, gateway, signer):
+    gateway.refuse_after_all = Refusal(Reason.INTERNAL)
+    stream = connect(vkey=signer.vkey).stream("one two", model="echo")
+    assert await drained(stream) == ["one", "two"]
+    assert stream.result.text == "onetwo"
+
+
 async def test_closing_a_stream_cancels_the_call(connect, gateway):
     gateway.pause_s = 0.05
     stream = connect().stream("word " * 500, model="echo")
