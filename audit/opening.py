@@ -81,29 +81,19 @@ async def open_audit(
         publisher, payloads, index = await _publisher(
             owned, settings, disk, signer=signer, lock=lock, held=held, wal=wal, store=store
         )
-        receipts = await ReceiptMaker.start(signer)
-        audit = AuditLog(
-            Parts(
-                settings=settings,
-                vkey=signer.vkey,
-                pseudonyms=Pseudonyms(pseudonym_key),
-                sealer=sealer,
-                wal=wal,
-                store=store,
-                payloads=payloads,
-                index=index,
-                receipts=receipts,
-                publisher=publisher,
-            )
+        parts = Parts(
+            settings=settings,
+            vkey=signer.vkey,
+            pseudonyms=Pseudonyms(pseudonym_key),
+            sealer=sealer,
+            wal=wal,
+            store=store,
+            payloads=payloads,
+            index=index,
+            receipts=await ReceiptMaker.start(signer),
+            publisher=publisher,
         )
-        fast = owned.enter_context(ThreadPoolExecutor(1, "audit-commit"))
-        committer = Committer(
-            settings, wal, receipts, fast, on_durable=audit.remember, on_settled=audit.settled
-        )
-        audit.attach(committer)
-        await owned.enter_async_context(_running(audit, committer, publisher))
-        await audit.append(_key_note(receipts))
-        yield audit
+        yield await _started(owned, parts)
 
 
 def _only_writer(disk: Disk, settings: AuditSettings) -> int:
@@ -162,6 +152,23 @@ async def _publisher(
     # Before the first append: what the index does not know would look new.
     await publisher.catch_up_disk()
     return publisher, payloads, index
+
+
+async def _started(owned: AsyncExitStack, parts: Parts) -> AuditLog:
+    """Start committing and publishing, and log this run's receipt key."""
+    audit = AuditLog(parts)
+    committer = Committer(
+        parts.settings,
+        parts.wal,
+        parts.receipts,
+        owned.enter_context(ThreadPoolExecutor(1, "audit-commit")),
+        on_durable=audit.remember,
+        on_settled=audit.settled,
+    )
+    audit.attach(committer)
+    await owned.enter_async_context(_running(audit, committer, parts.publisher))
+    await audit.append(_key_note(parts.receipts))
+    return audit
 
 
 @asynccontextmanager
