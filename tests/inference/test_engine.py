@@ -3,6 +3,7 @@
 # ruff: noqa: ARG002 -- the scripted model has a model's signatures
 import asyncio
 import threading
+import time
 from contextlib import aclosing
 
 import pytest
@@ -42,6 +43,7 @@ class ScriptedModel:
     def __init__(self) -> None:
         self.fault: Exception | None = None
         self.bad_rows = False
+        self.step_s = 0.0
         self.gate = threading.Event()
         self.gate.set()
         self.rows: list[int] = []
@@ -62,6 +64,7 @@ class ScriptedModel:
 
     def _logits(self, rows: int):
         self.gate.wait(5)
+        time.sleep(self.step_s)
         if self.fault is not None:
             raise self.fault
         logits = torch.zeros(rows, self.size)
@@ -202,6 +205,7 @@ async def test_a_prompt_that_leaves_no_room_is_refused(make_engine) -> None:
 
 async def test_leaving_frees_the_slot_for_the_next(make_engine, model) -> None:
     engine = make_engine(slots=1, waiting_max=1)
+    model.step_s = 0.005
     async with aclosing(engine.generate(ASK, Parameters(max_tokens=100))) as items:
         await anext(items)
         waiting = asyncio.create_task(drain(engine, max_tokens=3))
@@ -209,3 +213,4 @@ async def test_leaving_frees_the_slot_for_the_next(make_engine, model) -> None:
 
     answer = await asyncio.wait_for(waiting, 5)
     assert answer[-1].usage.completion_tokens == 3
+    assert engine.generated_tokens < 50

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 from gguf import GGUFReader, dequantize
+from structlog.testing import capture_logs
 
+from inference.engines.linear import Head
 from inference.engines.llama import Llama
 from inference.gguf_file import read_gguf
 from inference.registry import ModelFileError
@@ -176,3 +178,18 @@ def test_what_is_no_gguf_is_refused(tmp_path, model_path, damage) -> None:
 
     with pytest.raises(ModelFileError, match="cannot be understood"):
         read_gguf(file)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("saturates", [False, True])
+def test_the_head_does_not_trust_a_cpu_that_saturates(monkeypatch, saturates) -> None:
+    torch.manual_seed(1)
+    weight, x = torch.randn(96, 64), torch.randn(3, 64)
+    multiply = Head._multiply
+    if saturates:
+        monkeypatch.setattr(Head, "_multiply", lambda head, codes: multiply(head, codes) * 0.7)
+    with capture_logs() as logs:
+        head = Head(weight)
+
+    assert [entry["event"] for entry in logs] == ["inference.int8_saturates"] * saturates
+    assert close(head(x), x @ weight.T)

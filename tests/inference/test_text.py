@@ -76,3 +76,17 @@ def test_no_more_is_held_back_than_may_become_a_stop_sequence(cut, stop) -> None
             return
         held = seen[len(shown) :]
         assert held == "" or stop.startswith(held)
+
+
+def test_a_longer_sequence_that_began_earlier_may_still_win() -> None:
+    scan = StopScan(("b", "abc"))
+
+    assert scan.feed("xab") == ("x", False)
+    assert scan.feed("c") == ("", True)
+
+
+def test_a_longer_sequence_that_fails_leaves_the_shorter() -> None:
+    scan = StopScan(("b", "abc"))
+    scan.feed("xab")
+
+    assert scan.feed("d") == ("a", True)
