@@ -1,6 +1,13 @@
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
+)
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -178,6 +185,37 @@ def test_a_collector_is_reached_in_the_clear_on_loopback_only():
     assert t.Telemetry(otlp_target="127.0.0.1:4317").otlp_ca is None
     with pytest.raises(ValidationError):
         t.Telemetry(otlp_target="collector.example.org:4317")
+
+
+class Collector(TraceServiceServicer):
+    def __init__(self):
+        self.names = []
+
+    def Export(self, request, _context):
+        for resource in request.resource_spans:
+            for scope in resource.scope_spans:
+                self.names += [span.name for span in scope.spans]
+        return ExportTraceServiceResponse()
+
+
+@pytest.fixture
+def collector():
+    """An OTLP collector on a real socket: its server and what it was told."""
+    told, server = Collector(), grpc.server(ThreadPoolExecutor(2))
+    add_TraceServiceServicer_to_server(told, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield port, told
+    server.stop(None).wait()
+
+
+async def test_spans_reach_a_collector_when_the_process_ends(collector):
+    port, told = collector
+    settings = t.Telemetry(otlp_target=f"127.0.0.1:{port}", trace_sample_ratio=1)
+    async with t.telemetry(settings, service="gateway"):
+        with t.root_span("Chat"), t.step("screen"):
+            pass
+    assert sorted(told.names) == ["Chat", "screen"]
 
 
 async def test_a_dead_collector_costs_spans_not_time():
