@@ -94,6 +94,11 @@ class Appends:
                 taken.append(pending)
         return taken
 
+    def sent(self) -> list[Pending]:
+        """Return what was taken and has no ack yet."""
+        waiting = set(self._waiting)
+        return [pending for key, pending in self._kept.items() if key not in waiting]
+
     def settle(self, key: Key, result: Appended | Refusal) -> None:
         """Tell the appenders of an event; an ack that nobody waits for is dropped."""
         pending = self._kept.pop(key, None)

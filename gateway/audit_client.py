@@ -37,7 +37,7 @@ __all__ = ["AuditClient", "audit_client"]
 
 log = structlog.get_logger()
 
-_PAUSE_GROWTH_MAX = 20
+_GROWTH_MAX = 20
 
 
 class AppendStub(Protocol):
@@ -55,6 +55,7 @@ class AuditClient:
         self._line = line
         self._hops = hops
         self._appends = Appends(hops.appends_max, hops.appends_retry_ms)
+        self._acks = 0
         self.streams = 0
         """How many were made: 1, and one more each time that one broke or moved on."""
 
@@ -78,14 +79,15 @@ class AuditClient:
         first_s = self._hops.append_pause_ms / 1_000
         pause_s = first_s
         while True:
-            acks = await self._stream()
-            pause_s = first_s if acks else min(pause_s * 2, first_s * _PAUSE_GROWTH_MAX)
-            await asyncio.sleep(pause_s if not self._line.renewed else 0)
+            acks = self._acks
+            await self._stream()
+            pause_s = first_s if self._acks > acks else min(pause_s * 2, first_s * _GROWTH_MAX)
+            await asyncio.sleep(0 if self._line.renewed else pause_s)
 
-    async def _stream(self) -> int:
-        """Send and take acks until the stream is over; return how many acks came."""
+    async def _stream(self) -> None:
+        """Send and take acks until the stream breaks, the peer ends it, or it should move on."""
         if not await self._line.connected(self._hops.connect_ms / 1_000):
-            return 0
+            return
         with self._line.stub() as stub:
             self.streams += 1
             call: Stream = stub.Append()
@@ -94,23 +96,22 @@ class AuditClient:
             reading.add_done_callback(lambda _: self._appends.changed.set())
             try:
                 await self._send(call, reading)
-                async with asyncio.timeout(self._hops.append_ms / 1_000):
-                    return await reading
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError) as failure:
+                await self._last_acks()
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as failure:
                 _tell(failure)
-                return 0
             finally:
                 call.cancel()
                 reading.cancel()
                 await asyncio.wait([reading])
+                if not reading.cancelled():
+                    reading.exception()  # told already, where it mattered
 
-    async def _send(self, call: Stream, reading: asyncio.Task[int]) -> None:
-        """Send whatever there is, until the peer ends the stream or our certificate is renewed."""
+    async def _send(self, call: Stream, reading: asyncio.Task[None]) -> None:
+        """Send whatever there is, for as long as the peer acks and our certificate is the same."""
         changed = self._appends.changed
-        while not reading.done():
-            if self._line.renewed:
-                # The peer acks what it has, then ends its half; the rest goes by the next stream.
-                await call.done_writing()
+        while not self._line.renewed:
+            if reading.done():
+                reading.result()
                 return
             batch = self._appends.take(self._hops.append_batch_max)
             if batch:
@@ -119,14 +120,17 @@ class AuditClient:
                 changed.clear()
                 await changed.wait()
 
-    async def _take_acks(self, call: Stream) -> int:
-        acks = 0
+    async def _last_acks(self) -> None:
+        """Wait a while for what was sent: what has no ack then goes by the next stream again."""
+        if self._line.renewed and (sent := [each.done for each in self._appends.sent()]):
+            await asyncio.wait(sent, timeout=self._hops.append_ms / 1_000)
+
+    async def _take_acks(self, call: Stream) -> None:
         async for reply in call:
             for ack in reply.acks:
-                acks += 1
+                self._acks += 1
                 with suppress(KeyError):  # an enum of a newer version: its appender times out
                     self._appends.settle(*ack_from_wire(ack))
-        return acks
 
 
 def _tell(failure: Exception) -> None:
