@@ -200,7 +200,7 @@ async def test_payloads_are_sealed_on_disk_and_open_for_their_tenant(world):
     assert moved.payload.released == ANSWER
     assert moved.salts["answer_delivered"] == event.answer_delivered.salt
     everything = b"".join(p.read_bytes() for p in world.data.rglob("*") if p.is_file())
-    for secret in (ANSWER, "Ada Lovelace", "4111", "ada@example.org"):
+    for secret in (ANSWER, "Ada Lovelace", "4111 1111 1111 1111", "ada@example.org"):
         assert secret.encode() not in everything
     assert event.answer_delivered.salt not in everything
     assert event.answer_delivered.salt.hex().encode() not in everything
