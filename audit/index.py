@@ -89,6 +89,7 @@ class Index:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.executescript(_SCHEMA)
+        connection.execute("SELECT origin, size FROM meta").fetchone()  # readable, or else
         return connection
 
     def _remove_files(self) -> None:
@@ -110,6 +111,18 @@ class Index:
                 self._writer.execute(f"DELETE FROM {table}")  # noqa: S608 -- constants
             self._writer.execute("INSERT INTO meta VALUES (1, ?, 0)", (self._origin,))
         self.size = 0
+
+    def rebuild(self) -> None:
+        """Begin with an empty file, whatever is in the old one.
+
+        Raises:
+            Refusal: AUDIT_DOWN, if the disk is full or fails.
+        """
+        self.close()
+        self._remove_files()
+        self._writer = self._open()
+        self._reader = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+        self.size = self._load_size()
 
     def close(self) -> None:
         """Close both connections."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -13,7 +14,7 @@ import structlog
 
 from audit.appender import AuditLog, Parts
 from audit.disk import Disk, make_folders, replace
-from audit.events import Pseudonyms
+from audit.events import Pseudonyms, parse_leaf
 from audit.index import Index
 from audit.intake import Committer
 from audit.payloads import PayloadStore, Sealer
@@ -135,8 +136,8 @@ async def _publisher(
     owned.callback(payloads.close)
     index = Index(settings.data_dir / "index.sqlite", VerifierKey.parse(signer.vkey).name)
     owned.callback(index.close)
-    if index.size > wal.end:
-        index.clear()
+    if not await asyncio.to_thread(_fits, index, wal, store):
+        index.rebuild()
     slow = owned.enter_context(ThreadPoolExecutor(1, "audit-publish"))
     publisher = Publisher(
         settings,
@@ -150,8 +151,27 @@ async def _publisher(
         executor=slow,
     )
     # Before the first append: what the index does not know would look new.
-    await publisher.catch_up_disk()
+    try:
+        await publisher.catch_up_disk()
+    except sqlite3.Error:
+        raise Refusal(Reason.AUDIT_DOWN) from None
     return publisher, payloads, index
+
+
+def _fits(index: Index, wal: Wal, store: LogStore) -> bool:
+    """Tell whether the index's last entry is the log's, and is found by its key."""
+    last = index.size - 1
+    if last < 0:
+        return True
+    if last >= wal.end or store.published is None:
+        return False
+    in_tree = last < store.published.size
+    leaf = parse_leaf(store.entries(last, last + 1)[0] if in_tree else wal.entry(last).leaf)
+    try:
+        place = index.find(leaf.call_id, leaf.phase)
+    except Refusal:
+        return False
+    return place is not None and place.number == last
 
 
 async def _started(owned: AsyncExitStack, parts: Parts) -> AuditLog:
@@ -201,7 +221,7 @@ async def _running(
             task.cancel()
         await asyncio.gather(commits, publishes, return_exceptions=True)
         if healthy:
-            with suppress(Refusal, OSError):
+            with suppress(Refusal, OSError, sqlite3.Error):
                 await publisher.catch_up()
 
 

@@ -22,7 +22,7 @@ from meshkit.tlog import (
     leaf_hash,
 )
 from sealgate.cli.audit import write_proofs
-from tests.audit.world import ANSWER, MESSAGES, make_event, make_intent, make_outcome
+from tests.audit.world import ANSWER, MESSAGES, World, make_event, make_intent, make_outcome
 
 
 async def published(audit, size):
@@ -352,6 +352,24 @@ async def test_the_receipt_key_is_in_the_log(world):
         leaf = audit._leaf(0).decode()
     assert '"action":"receipt.key"' in leaf
     assert b64encode(outcome.receipt.key).decode() in leaf
+
+
+async def test_an_index_of_another_log_or_damaged_inside_is_made_again(world, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = World(tmp_path / "other")
+    calls = {}
+    for each in (world, other):
+        async with each.open() as audit:
+            calls[each] = [await call(audit) for _ in range(20)]
+    index = world.data / "index.sqlite"
+    sound = (other.data / "index.sqlite").read_bytes()
+    for content in (sound, index.read_bytes()[:4_096] + os.urandom(40_000)):
+        index.write_bytes(content)
+        async with world.open() as audit:
+            for _, outcome in calls[world]:
+                assert len(await audit.records("acme", call_id=outcome.receipt.call_id)) == 2
+            for _, outcome in calls[other]:
+                assert await audit.records("acme", call_id=outcome.receipt.call_id) == ()
 
 
 async def test_a_lost_index_is_made_again(world):
