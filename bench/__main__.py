@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import machine, report
 from bench.catalogue import ENTRIES, Figure
-from bench.children import ROOT
+from bench.children import ROOT, WORK, forget_runs
 from bench.plan import Plan
 
 if TYPE_CHECKING:
@@ -37,11 +37,15 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     wanted = frozenset(asked.only or ([asked.profile] if asked.profile else ENTRIES))
     plan = Plan(wanted=wanted, quick=asked.quick, profile=asked.profile)
+    forget_runs()
+    WORK.mkdir(parents=True)
     described = machine.describe()
     figures, failed = asyncio.run(_measure(plan))
     print("\n" + report.table(figures))
     if failed:
         print(f"\nNOT MEASURED: {', '.join(failed)}", file=sys.stderr)
+    else:
+        forget_runs()
     _store(plan, described, figures)
     return 1 if failed else 0
 

@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 ROOT = Path(__file__).parent.parent
-WORK = ROOT / "var" / "bench"
+RUNS = ROOT / "var" / "bench"
 """On the same disk as the product's data: fsync on a RAM disk would flatter us."""
+WORK = RUNS / os.environ.setdefault("BENCH_RUN", str(os.getpid()))
+"""This run's own folder, its children's as well: two runs at a time must not meet."""
 SERVER_CORE = 0
 LOAD_CORE = 1
 TOLD_TIMEOUT_S = 240
@@ -124,6 +127,13 @@ async def _spawn(
             pass_fds=(write_end,),
             env=os.environ | pinning,
         )
+
+
+def forget_runs() -> None:
+    """Delete this run's folder, and those of runs whose process is gone."""
+    for folder in RUNS.glob("*"):
+        if folder == WORK or not Path("/proc", folder.name).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def pin_as_told() -> None:
