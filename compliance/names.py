@@ -141,7 +141,10 @@ _ANNOUNCED = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 """Behind these a name may follow in lower case."""
-_LOWER_CASE_MIN = 0.97
+_ODD_CASE_MIN = 0.97
+_ODD_CASE = re.compile(r"[A-Z]{2,5}|[A-Za-z]*[a-z][A-Z][A-Za-z]*")
+"""One word, spelled like an acronym or a product: OTel, SHA, OpenBao, but McDonald too."""
+_CODE_WORD = re.compile(r"(?=[^ ]*[A-Za-z])[^ ]*[0-9][^ ]*")
 NAME_MIN = 2
 """Characters: a single one is an initial or a mistake."""
 _JOINS = {
@@ -180,7 +183,7 @@ class LatinNames:
         if not places:
             return []
         first = _word_start(window, min(start for start, _ in places) - LATIN_CONTEXT)
-        last = max(end for _, end in places) + LATIN_CONTEXT
+        last = _word_end(window, max(end for _, end in places) + LATIN_CONTEXT)
         part = window[first:last]
         encoding = self._tokenizer.encode(part)
         scores = self._scores(encoding.ids)
@@ -220,6 +223,12 @@ def _candidates(window: str, core: int) -> Iterator[tuple[int, int]]:
 def _word_start(text: str, at: int) -> int:
     """The beginning of the word at `at`, or of the text."""
     return text.rfind(" ", 0, at) + 1 if at > 0 else 0
+
+
+def _word_end(text: str, at: int) -> int:
+    """The end of the word at `at`, or of the text."""
+    end = text.find(" ", at)
+    return len(text) if end < 0 else end
 
 
 def _spans(
@@ -264,9 +273,14 @@ def _clean(text: str, kind: str, start: int, end: int, score: float) -> Finding 
             return None
         if all(word.lower() in COMMON_WORDS for word in value.split()):
             return None
-        if value.islower() and score < _LOWER_CASE_MIN:
+        if score < _ODD_CASE_MIN and (value.islower() or _ODD_CASE.fullmatch(value)):
             return None
-    elif not any(c.isupper() for c in value) or value.lower() in COMMON_WORDS:
+    elif (
+        not any(c.isupper() for c in value)
+        or value.lower() in COMMON_WORDS
+        or _CODE_WORD.fullmatch(value)
+        or (score < _ODD_CASE_MIN and _ODD_CASE.fullmatch(value))
+    ):
         return None
     return Finding(kind, f"{kind}_NAME", start, end, round(min(score, 0.89), 4), "names_latin")
 

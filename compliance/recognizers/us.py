@@ -6,18 +6,30 @@ from compliance.recognizers import checks
 from compliance.recognizers.base import NOT_AFTER, NOT_BEFORE, Recognizer
 
 _STREET = (
-    r"(?:street|st|avenue|ave|road|rd|boulevard|blvd|lane|ln|drive|dr|court|ct|place|pl|square|sq"
-    r"|terrace|ter|parkway|pkwy|highway|hwy|circle|cir|trail|trl|way|plaza|alley|crescent|close"
-    r"|keys?|mews|row|walk|grove|gardens?|heights|view|loop|path|pike|ridge|run|route|mill|mills"
-    r"|crossing|estates?|extension|ferry|fields?|ford|forest|fort|freeway|glen|green|harbors?"
-    r"|haven|hills?|hollow|inlet|island|isle|junction|knolls?|lakes?|landing|locks?|lodge|meadows?"
-    r"|mission|motorway|mount|mountain|neck|orchard|oval|overpass|parks?|pass|passage|pine|pines"
-    r"|plains?|point|points|port|prairie|radial|ranch|rapids|rest|river|shoals?|shores?|skyway"
-    r"|springs?|spur|station|stravenue|stream|summit|throughway|trace|track|trafficway|tunnel"
-    r"|turnpike|underpass|union|unions|valley|vista|viaduct|village|ville|wall|ways|well|wells"
-    r"|bridge|brook|bypass|camp|canyon|cape|causeway|center|centers|cliffs?|corner|course|cove"
-    r"|creek|crest|curve|dale|dam|divide|expressway|flats?|garden|gateway|gates?|branch|burg|bluff)"
+    r"(?:street|st|avenue|ave|road|rd|boulevard|blvd|lane|ln|drive|dr"
+    r"|court|ct|place|pl|square|terrace|parkway|pkwy|highway|hwy|way)"
 )
+"""Suffixes that are enough in any case."""
+_STREET_RARE = (
+    r"(?:Alley"
+    r"|Bluff|Branch|Bridge|Brook|Burg|Bypass|Camp|Canyon|Cape"
+    r"|Causeway|Center|Centers|Cir|Circle|Cliffs?|Close|Corner|Course"
+    r"|Cove|Creek|Crescent|Crest|Crossing|Curve|Dale|Dam|Divide"
+    r"|Estates?|Expressway|Extension|Ferry|Fields?|Flats?|Ford|Forest|Fort"
+    r"|Freeway|Garden|Gardens?|Gates?|Gateway|Glen|Green|Grove|Harbors?"
+    r"|Haven|Heights|Hills?|Hollow|Inlet|Island|Isle|Junction|Keys"
+    r"|Knolls?|Lakes?|Landing|Locks?|Lodge|Loop|Meadows?|Mews|Mill"
+    r"|Mills|Mission|Motorway|Mount|Mountain|Neck|Orchard|Oval|Overpass"
+    r"|Parks?|Pass|Passage|Path|Pike|Pine|Pines|Plains?|Plaza"
+    r"|Point|Points|Port|Prairie|Radial|Ranch|Rapids|Rest|Ridge"
+    r"|River|Route|Row|Run|Shoals?|Shores?|Skyway|Springs?|Spur"
+    r"|Sq|Station|Stravenue|Stream|Summit|Ter|Throughway|Trace|Track"
+    r"|Trafficway|Trail|Trl|Tunnel|Turnpike|Underpass|Union|Unions|Valley"
+    r"|Viaduct|View|Village|Ville|Vista|Walk|Wall|Ways|Well"
+    r"|Wells"
+    r")"
+)
+"""Words with other meanings too: only capitalised, behind capitalised words."""
 _UNIT = (
     r"(?:(?:apt|apartment|suite|ste|unit|room|rm|floor|fl|box|building|bldg)\.? ?#?[a-z0-9\-]{1,6})"
 )
@@ -163,6 +175,31 @@ US = (
             "deliver",
         ),
         case=False,
+    ),
+    Recognizer(
+        name="street_address_rare",
+        type="LOCATION",
+        subtype="STREET_ADDRESS",
+        pattern=rf"{NOT_BEFORE}[0-9]{{1,6}}[a-z]?,?(?: [A-Z][A-Za-z'.\-]{{1,20}}){{1,4}} "
+        rf"{_STREET_RARE}"
+        rf"(?![a-z])\.?"
+        rf"(?:,? (?i:{_UNIT})(?![A-Za-z0-9]))?"
+        r"(?:[,\n]{1,2} ?[A-Z][A-Za-z'.\-]{1,20}(?: [A-Z][A-Za-z'.\-]{1,20}){0,2},? [A-Z]{2},? "
+        r"[0-9]{5}(?:-[0-9]{4})?)?"
+        rf"{NOT_AFTER}",
+        source="USPS Publication 28, Appendix C1 (street suffixes)",
+        score=(0.6, 0.85),
+        context=(
+            "address",
+            "live",
+            "lives",
+            "reside",
+            "home",
+            "located",
+            "mail",
+            "ship",
+            "deliver",
+        ),
     ),
     Recognizer(
         name="us_state_zip",

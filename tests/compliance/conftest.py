@@ -70,6 +70,7 @@ EXAMPLES = {
     "ca_sin": ("his social insurance number: 130 692 544", "130 692 544"),
     "us_plate": ("license plate: 7ABC123", "7ABC123"),
     "street_address": ("I live at 4031 Martinez Street", "4031 Martinez Street"),
+    "street_address_rare": ("at 4031 Martinez Keys today", "4031 Martinez Keys"),
     "us_state_zip": ("Springfield, IL 62704", "Springfield, IL 62704"),
     "cn_resident_id": ("身份证11010519491231002X", "11010519491231002X"),
     "cn_resident_id_old": ("身份证号110105491231002", "110105491231002"),

@@ -68,6 +68,7 @@ def test_a_recognizer_is_well_formed(recognizer):
         "timestamp 1700000000 and 1700000000000",
         "def f(self, key: str, token: Token) -> None: password = get_password()",
         "GET /api/v1/users/12345678 HTTP/1.1 200 5120",
+        "it takes a 4 bytes key, and 7 is the key here",
         "S3, EKS, C4, x86_64, utf-8, sha256, t3.large, us-east-1",
     ],
 )
