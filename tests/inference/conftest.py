@@ -50,7 +50,9 @@ def screened(messages: tuple[Message, ...], scope: Scope = SCOPE) -> Screened:
 
 def settings(**changes: object) -> InferenceSettings:
     models_dir = Path(os.environ.get("SEALGATE_MODELS_DIR", ROOT / "var" / "models"))
-    return InferenceSettings(**{"models_dir": models_dir, "slots": 4} | changes)
+    return InferenceSettings(
+        **{"models_dir": models_dir, "slots": 4, "context_tokens_max": 1_024} | changes
+    )
 
 
 @dataclass(frozen=True)
