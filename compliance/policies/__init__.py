@@ -1,0 +1,1 @@
+"""Policies that ship with Sealgate, as YAML; `compliance.policy` reads them."""
