@@ -24,6 +24,7 @@ import structlog
 from appliance.openbao import LAUNCHER
 from meshkit.contract import Refusal
 from meshkit.files import read_or_none, write_private
+from meshkit.member import CANNOT_START
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -160,10 +161,17 @@ class Child:
             async with asyncio.timeout(self.ready_s):
                 while (port := read_or_none(self.folder / "port")) is None:
                     if not self._running:
-                        msg = f"{self.service} ended while starting: see {where}"
+                        msg = f"{self.service} ended while starting: {_last_words(where)}"
                         raise ChildError(msg)
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
             msg = f"{self.service} did not serve within {self.ready_s:.0f} s: see {where}"
             raise ChildError(msg) from None
         self.port = int(port)
+
+
+def _last_words(log: Path) -> str:
+    """Return why a service says it cannot start, or where to look."""
+    lines = log.read_text(errors="replace").splitlines()
+    told = [line for line in lines if line.startswith(CANNOT_START)]
+    return told[-1].removeprefix(CANNOT_START) if told else f"see {log}"

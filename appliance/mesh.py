@@ -71,9 +71,10 @@ class Mesh:
     children: dict[str, Child]
     bao: OpenBao
 
-    def facts(self) -> dict[str, str]:
-        """Return what goes into `ready.json`: as the appliance's, and each service's port."""
-        ports = {f"{name}_port": str(child.port) for name, child in self.children.items()}
+    def facts(self) -> dict[str, str | int]:
+        """Return what goes into `ready.json`: as the appliance's, and each service's port, pid."""
+        ports = {f"{name}_port": child.port for name, child in self.children.items()}
+        ports |= {f"{name}_pid": child.pid for name, child in self.children.items()}
         return {
             "gateway": f"localhost:{self.children['gateway'].port}",
             "audit": f"localhost:{self.children['audit'].port}",
@@ -81,6 +82,7 @@ class Mesh:
             "auditor_tls": str(self.data / "tls-auditor"),
             "log": str(self.data / "audit" / "log"),
             "vkey": str(self.data / "audit" / "vkey"),
+            "openbao_pid": self.bao.pid,
             **ports,
         }
 

@@ -46,11 +46,13 @@ if TYPE_CHECKING:
     from meshkit.tls import CertificateHolder
     from meshkit.vault import Vault
 
-__all__ = ["Joining", "Member", "ServerSettings", "joined", "run"]
+__all__ = ["CANNOT_START", "Joining", "Member", "ServerSettings", "joined", "run"]
 
 log = structlog.get_logger()
 
-_CANNOT_START = 1
+_FAILED = 1
+CANNOT_START = "Cannot start: "
+"""How the line on standard error begins that says why."""
 
 
 class Joining(BaseModel):
@@ -174,13 +176,13 @@ def run(
         asyncio.run(_run(service, settings_of.load(), serve))
     except Refusal as refusal:
         _say(refusal.reason.value)
-        return _CANNOT_START
+        return _FAILED
     except (ValidationError, OSError, ValueError, TlsError) as failure:
         # Settings hide their input, and these texts name files, ports and settings only.
         _say(str(failure))
-        return _CANNOT_START
+        return _FAILED
     return 0
 
 
 def _say(why: str) -> None:
-    sys.stderr.write(f"Cannot start: {why}\n")
+    sys.stderr.write(f"{CANNOT_START}{why}\n")

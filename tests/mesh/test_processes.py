@@ -1,0 +1,348 @@
+"""The mesh as it runs: six processes, the real model, OpenBao, certificates that are renewed."""
+
+import asyncio
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as otlp_grpc
+
+from meshkit.w3c import traceparent
+from sealgate import AsyncAuditReader, AsyncClient, UnavailableError
+
+ROOT = Path(__file__).parent.parent.parent
+MODEL = "smollm2-135m-instruct"
+SERVICES = ("gateway", "compliance", "cache", "inference", "audit")
+START_S = 240
+CERTIFICATE_S = 60
+
+
+@dataclass
+class Collector(otlp_grpc.TraceServiceServicer):
+    """An OTLP receiver that keeps what it is told."""
+
+    spans: list = field(default_factory=list)
+    port: int = 0
+
+    def Export(self, request, context):  # noqa: ARG002 -- gRPC's signature
+        for resource in request.resource_spans:
+            names = {each.key: each.value.string_value for each in resource.resource.attributes}
+            for scope in resource.scope_spans:
+                self.spans += [(names["service.name"], span) for span in scope.spans]
+        return otlp.ExportTraceServiceResponse()
+
+    def of(self, trace_id):
+        return [(who, span) for who, span in self.spans if span.trace_id == trace_id]
+
+
+@dataclass
+class Running:
+    data: Path
+    process: subprocess.Popen
+    collector: Collector
+
+    @property
+    def facts(self):
+        return json.loads((self.data / "ready.json").read_text())
+
+    @property
+    def vkey(self):
+        return Path(self.facts["vkey"]).read_text().strip()
+
+    def client(self):
+        return AsyncClient.from_folder(self.facts["gateway"], self.facts["tls"], vkey=self.vkey)
+
+    def pid(self, service):
+        """Of the process that serves now: started again, it has another one."""
+        needle = f"\0-m\0{service}.main\0"
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                if needle in path.read_text() and self.is_ours(path.parent):
+                    return int(path.parent.name)
+            except OSError:
+                continue
+        return None
+
+    def is_ours(self, process):
+        return f"{self.data}/services" in (process / "environ").read_text(errors="replace")
+
+    def kill(self, service):
+        os.kill(self.pid(service), signal.SIGKILL)
+
+    async def until_serving(self, service, starts):
+        port = self.data / "services" / service / "port"
+        async with asyncio.timeout(START_S):
+            while self.started(service) < starts or not port.exists():
+                await asyncio.sleep(0.05)
+
+    def started(self, service):
+        return self.log(service).count('"service.serving"')
+
+    def log(self, service):
+        return (self.data / "services" / service / "log.jsonl").read_text()
+
+
+@pytest.fixture(scope="session")
+def collector():
+    from concurrent.futures import ThreadPoolExecutor
+
+    made = Collector()
+    server = grpc.server(ThreadPoolExecutor(2))
+    otlp_grpc.add_TraceServiceServicer_to_server(made, server)
+    made.port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield made
+    server.stop(0).wait()
+
+
+@pytest.fixture(scope="session")
+def mesh(tmp_path_factory, collector):
+    data = tmp_path_factory.mktemp("mesh")
+    settings = {f"APPLIANCE_{name.upper()}_PORT": "0" for name in SERVICES}
+    for name in SERVICES:
+        settings |= {
+            f"{name.upper()}_TELEMETRY__OTLP_TARGET": f"127.0.0.1:{collector.port}",
+            f"{name.upper()}_TELEMETRY__TRACE_SAMPLE_RATIO": "0",
+            f"{name.upper()}_TELEMETRY__EXPORT_EVERY_MS": "200",
+            f"{name.upper()}_TELEMETRY__STRICT": "true",
+            f"{name.upper()}_SERVING__LAME_DUCK_MS": "0",
+        }
+    settings |= {
+        "GATEWAY_TELEMETRY__TRACE_SAMPLE_RATIO": "1",
+        "APPLIANCE_DATA_DIR": str(data),
+        "APPLIANCE_MODELS_DIR": str(ROOT / "var" / "models"),
+        "APPLIANCE_CERTIFICATE_TTL_S": str(CERTIFICATE_S),
+        "APPLIANCE_RESTART_PAUSE_S": "1.5",
+        "COMPLIANCE_CACHE_FOLDER": str(ROOT / "var" / "cache" / "compliance"),
+    }
+    with (data / "mesh.log").open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "appliance.mesh"],
+            cwd=ROOT,
+            env=os.environ | settings,
+            stdout=output,
+            stderr=output,
+        )
+    deadline = time.monotonic() + START_S
+    while not (data / "ready.json").exists():
+        assert process.poll() is None, (data / "mesh.log").read_text()[-2_000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    yield Running(data, process, collector)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+
+
+def fresh(text="Say hello"):
+    """A prompt nobody asked before: no cache answers it."""
+    return f"{text}, {secrets.token_hex(4)}."
+
+
+async def test_one_trace_crosses_all_five_processes(mesh):
+    trace_id, span_id = os.urandom(16), os.urandom(8)
+    from meshkit.contract import TraceContext
+
+    header = traceparent(TraceContext(trace_id=trace_id, span_id=span_id), sampled=False)
+    async with mesh.client() as client:
+        await client.chat(
+            fresh("My mail is ada@example.org"), model=MODEL, max_tokens=4, traceparent=header
+        )
+
+    await until(lambda: roots(mesh, trace_id) >= ROOTS)
+    spans = {span.span_id: (who, span) for who, span in mesh.collector.of(trace_id)}
+    for who, span in spans.values():
+        chain = ancestry(spans, span)
+        assert chain[-1] == ("gateway", "/sealgate.v1.GatewayService/Chat"), (who, span.name)
+    assert roots(mesh, trace_id) <= ROOTS | {
+        ("inference", "/sealgate.v1.InferenceService/ListModels")  # a second's memo may serve
+    }
+    appended = [span for who, span in spans.values() if (who, span.name) == APPEND]
+    assert len(appended) == 2, "an INTENT and an OUTCOME"
+    assert "ada@" not in str(list(spans.values()))
+
+
+ROOTS = {
+    ("gateway", "/sealgate.v1.GatewayService/Chat"),
+    ("compliance", "/sealgate.v1.ComplianceService/Screen"),
+    ("compliance", "/sealgate.v1.ComplianceService/Release"),
+    ("cache", "/sealgate.v1.CacheService/Get"),
+    ("cache", "/sealgate.v1.CacheService/Put"),
+    ("inference", "/sealgate.v1.InferenceService/Generate"),
+    ("audit", "audit.append"),
+}
+APPEND = ("audit", "audit.append")
+
+
+def roots(mesh, trace_id):
+    """The first span of each RPC."""
+    server = 2  # opentelemetry.proto.trace.v1.Span.SPAN_KIND_SERVER
+    return {(who, span.name) for who, span in mesh.collector.of(trace_id) if span.kind == server}
+
+
+def ancestry(spans, span):
+    """Names from a span up to one whose parent is nobody's of ours."""
+    chain = []
+    while True:
+        who, here = spans[span.span_id]
+        chain.append((who, here.name))
+        if here.parent_span_id not in spans:
+            return chain
+        span = spans[here.parent_span_id][1]
+
+
+async def until(holds, seconds=20.0):
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await asyncio.sleep(0.05)
+
+
+DOWN = {
+    "compliance": "COMPLIANCE_DOWN",
+    "inference": "INFERENCE_DOWN",
+}
+
+
+@pytest.mark.parametrize("service", DOWN)
+async def test_a_neighbour_killed_mid_call_is_told_by_its_name_and_the_next_call_works(
+    mesh, service
+):
+    starts = mesh.started(service)
+    async with mesh.client() as client:
+        stream = client.stream(
+            fresh("Tell me a long story"), model=MODEL, max_tokens=200, timeout_s=60
+        )
+        await anext(stream)
+        mesh.kill(service)
+        with pytest.raises(UnavailableError) as caught:
+            async for _ in stream:
+                pass
+        assert caught.value.reason.name == DOWN[service]
+
+        await mesh.until_serving(service, starts + 1)
+        result = await client.chat(fresh(), model=MODEL, max_tokens=3)
+
+    assert result.receipt is not None
+
+
+async def test_a_killed_cache_is_a_miss(mesh):
+    starts = mesh.started("cache")
+    prompt = fresh()
+    async with mesh.client() as client:
+        first = await client.chat(prompt, model=MODEL, max_tokens=3)
+        assert (await client.chat(prompt, model=MODEL, max_tokens=3)).cache_tier == "l1"
+        mesh.kill("cache")
+        down = await client.chat(prompt, model=MODEL, max_tokens=3)
+        await mesh.until_serving("cache", starts + 1)
+        async with asyncio.timeout(10):  # the channel tries again twice a second
+            while (
+                after := await client.chat(prompt, model=MODEL, max_tokens=3)
+            ).cache_tier == "down":
+                await asyncio.sleep(0.1)
+
+    assert down.cache_tier == "down"
+    assert first.text == down.text == after.text
+    assert after.cache_tier == "miss"
+
+
+async def test_a_killed_audit_is_waited_for_and_takes_each_event_once(mesh):
+    """The OUTCOME of the call under way goes to the log that was started again."""
+    starts = mesh.started("audit")
+    async with mesh.client() as client:
+        stream = client.stream(fresh("Tell me a story"), model=MODEL, max_tokens=150, timeout_s=60)
+        await anext(stream)
+        mesh.kill("audit")
+        try:
+            async for _ in stream:
+                pass
+        except UnavailableError as error:
+            assert error.reason.name == "AUDIT_DOWN"  # it was away for longer than its budget
+        await mesh.until_serving("audit", starts + 1)
+        result = await client.chat(fresh(), model=MODEL, max_tokens=3)
+
+    async with AsyncAuditReader.from_folder(
+        mesh.facts["audit"], mesh.facts["auditor_tls"], vkey=mesh.vkey
+    ) as reader:
+        records = await reader.records(call_id=result.receipt.call_id)
+    assert [record.phase.value for record in records] == ["intent", "outcome"]
+
+
+async def test_a_paused_audit_is_down_and_nothing_is_released(mesh):
+    paused = mesh.pid("audit")
+    async with mesh.client() as client:
+        os.kill(paused, signal.SIGSTOP)
+        try:
+            with pytest.raises(UnavailableError) as caught:
+                await client.chat(fresh(), model=MODEL, max_tokens=3)
+        finally:
+            os.kill(paused, signal.SIGCONT)
+        result = await client.chat(fresh(), model=MODEL, max_tokens=3)
+
+    assert caught.value.reason.name == "AUDIT_DOWN"
+    assert caught.value.receipt is None
+    assert result.receipt is not None
+
+
+async def test_no_secret_is_in_an_environment_or_left_on_the_disk(mesh):
+    for service in SERVICES:
+        folder = mesh.data / "services" / service
+        assert not (folder / "wrapped_secret_id").exists(), "spent and removed"
+        environ = Path(f"/proc/{mesh.pid(service)}/environ").read_text().split("\0")
+        ours = [each for each in environ if each.startswith(f"{service.upper()}_")]
+        assert ours
+        assert [each for each in ours if re.search(r"hvs\.|s\.[A-Za-z0-9]{24}", each)] == []
+
+
+async def test_every_port_is_on_loopback(mesh):
+    listening = subprocess.run(
+        ["ss", "-Hltn"], capture_output=True, text=True, check=False
+    ).stdout.split("\n")
+    for service in SERVICES:
+        port = mesh.facts[f"{service}_port"]
+        lines = [line for line in listening if re.search(rf":{port}\s", line)]
+        assert lines
+        assert [line for line in lines if "127.0.0.1" not in line] == []
+
+
+@pytest.mark.slow
+async def test_certificates_are_renewed_under_load_without_a_failed_call(mesh):
+    """60 s certificates, so every process gets a new one after 40: two thirds of their life."""
+    before = {service: await serial(mesh, service) for service in SERVICES}
+    done, end = 0, time.monotonic() + CERTIFICATE_S + 5
+
+    async def keep_asking(client):
+        nonlocal done
+        prompt = fresh()
+        while time.monotonic() < end:
+            await client.chat(prompt, model=MODEL, max_tokens=3)
+            done += 1
+            await asyncio.sleep(0.02)
+
+    async with mesh.client() as client:
+        await asyncio.gather(*(keep_asking(client) for _ in range(4)))
+
+    assert done > 200
+    after = {service: await serial(mesh, service) for service in SERVICES}
+    assert [service for service in SERVICES if before[service] == after[service]] == []
+    assert {service: "tls.renewal_failed" in mesh.log(service) for service in SERVICES} == (
+        dict.fromkeys(SERVICES, False)
+    )
+
+
+async def serial(mesh, service):
+    import ssl
+
+    from cryptography import x509
+
+    address = ("127.0.0.1", mesh.facts[f"{service}_port"])
+    pem = await asyncio.to_thread(ssl.get_server_certificate, address)
+    return x509.load_pem_x509_certificate(pem.encode()).serial_number
