@@ -15,7 +15,7 @@ decides, or the root itself at the right edge.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from meshkit.tlog.checkpoint import open_checkpoint
@@ -71,13 +71,13 @@ class LogChecked:
 class _Log:
     read: Callable[[str], bytes | None]
     checkpoint: Checkpoint
-    files: int = 1
+    files: set[str] = field(default_factory=lambda: {"checkpoint"})
 
     def need(self, step: int, path: str) -> bytes:
         data = self.read(path)
         if data is None:
             raise LogInvalid(step, path, "file is missing")
-        self.files += 1
+        self.files.add(path)
         return data
 
     def row(self, step: int, level: int, number: int, width: int) -> list[bytes]:
@@ -128,7 +128,7 @@ def check_log(
         origin=key.name,
         size=checkpoint.size,
         root=checkpoint.root,
-        files=log.files,
+        files=len(log.files),
         beyond=beyond,
     )
 

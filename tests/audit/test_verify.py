@@ -33,11 +33,14 @@ async def log(tmp_path):
 
 
 def test_a_sound_log_holds(log, tmp_path, capsys):
+    older = len(list(log.glob("tile/**/257.p/*"))) + len(list(log.glob("tile/1/001.p/1")))
     code, said = run(capsys, "verify", "--log", log, "--vkey", tmp_path / "vkey")
     assert code == 0
     assert "66100 entries" in said
     code, said = run(capsys, "verify", "--log", log, "--vkey", tmp_path / "vkey", "--json")
+    # 259 bundles, 259 + 2 + 1 tiles, the checkpoint, and older partial files.
     assert json.loads(said)["size"] == 66_100
+    assert json.loads(said)["files"] == 259 + 262 + 1 + older
     vkey = (tmp_path / "vkey").read_text().strip()
     assert run(capsys, "verify", "--log", log, "--vkey", vkey)[0] == 0
 
