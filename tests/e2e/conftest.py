@@ -20,6 +20,14 @@ ROOT = Path(__file__).parent.parent.parent
 MODEL = "smollm2-135m-instruct"
 START_S = 180
 STOP_S = 60
+MESH = {
+    **{f"APPLIANCE_{name}_PORT": "0" for name in ("COMPLIANCE", "CACHE", "INFERENCE")},
+    **{
+        f"{name}_SERVING__LAME_DUCK_MS": "0"
+        for name in ("COMPLIANCE", "CACHE", "INFERENCE", "AUDIT")
+    },
+}
+"""What only services of their own are told."""
 
 
 @dataclass
@@ -27,6 +35,7 @@ class House:
     """One installation under `data`; may be stopped, killed and started again."""
 
     data: Path
+    topology: str = "appliance.main"
     settings: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen | None = None
 
@@ -41,9 +50,11 @@ class House:
             "COMPLIANCE_CACHE_FOLDER": str(ROOT / "var" / "cache" / "compliance"),
             "GATEWAY_SERVING__LAME_DUCK_MS": "0",
         }
+        if self.topology == "appliance.mesh":
+            places |= MESH
         log = (self.data / "appliance.log").open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "appliance.main"],
+            [sys.executable, "-m", self.topology],
             cwd=ROOT,
             env=os.environ | places | self.settings,
             stdout=log,
@@ -92,21 +103,27 @@ class House:
         )
 
 
+@pytest.fixture(scope="session", params=["appliance.main", "appliance.mesh"])
+def topology(request):
+    """One process, or five over the wire: the same house to whoever stands before it."""
+    return request.param
+
+
 @pytest.fixture(scope="session")
-def house(tmp_path_factory):
+def house(tmp_path_factory, topology):
     """The one that most tests share: they add calls to it, and take nothing away."""
-    running = House(tmp_path_factory.mktemp("house")).start()
+    running = House(tmp_path_factory.mktemp("house"), topology).start()
     yield running
     assert running.stop() == 0
 
 
 @pytest.fixture
-def own_house(tmp_path):
+def own_house(tmp_path, topology):
     """One to be broken."""
     houses = []
 
     def made(**settings: str) -> House:
-        houses.append(House(tmp_path / "own", settings))
+        houses.append(House(tmp_path / "own", topology, settings))
         return houses[-1].start()
 
     yield made
