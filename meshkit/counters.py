@@ -3,18 +3,35 @@
     counted("cache.down")
     counters()["cache.down"]
 
+    with measured("tls.remaining_s.service.cache", lambda: holder.remaining_s):
+        gauges()["tls.remaining_s.service.cache"]
+
 Not persistent and not per tenant: names are constants of ours, so there are a few dozen of them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
-__all__ = ["StepTime", "counted", "counters", "forget_step_times", "step_times", "step_took"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = [
+    "StepTime",
+    "counted",
+    "counters",
+    "forget_step_times",
+    "gauges",
+    "measured",
+    "step_times",
+    "step_took",
+]
 
 _counters: Counter[str] = Counter()
 _steps: dict[str, list[int]] = {}
+_gauges: dict[str, Callable[[], float]] = {}
 
 
 class StepTime(NamedTuple):
@@ -32,6 +49,22 @@ def counted(name: str, amount: int = 1) -> None:
 def counters() -> dict[str, int]:
     """Return a copy of all counts since the process started."""
     return dict(_counters)
+
+
+@contextmanager
+def measured(name: str, read: Callable[[], float]) -> Iterator[None]:
+    """Have a value read whenever somebody asks for `gauges`, for as long as the block runs."""
+    _gauges[name] = read
+    try:
+        yield
+    finally:
+        if _gauges.get(name) is read:  # else a newer owner has taken the name over
+            del _gauges[name]
+
+
+def gauges() -> dict[str, float]:
+    """Return what each measured value is now."""
+    return {name: read() for name, read in list(_gauges.items())}
 
 
 def step_took(name: str, elapsed_ns: int) -> None:

@@ -7,9 +7,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["fsync_folder", "read_or_none", "write_private"]
+__all__ = ["fsync_folder", "read_or_none", "replace_together", "write_private"]
 
 
 def write_private(path: Path, content: bytes, *, mode: int = 0o600) -> None:
@@ -21,20 +22,43 @@ def write_private(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     Raises:
         OSError: the disk is full, or the folder is missing or not writable; `path` is untouched.
     """
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    with suppress(FileNotFoundError):
-        fresh.unlink()
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    replace_together(path.parent, {path.name: (content, mode)})
+
+
+def replace_together(folder: Path, files: Mapping[str, tuple[bytes, int]]) -> None:
+    """Replace files of a folder that belong together, each as `write_private` does, in order.
+
+    All are on the disk before the first is renamed, so that old and new stand side by side for
+    some microseconds only. Who reads several must still see whether they fit, and read again.
+
+    Args:
+        folder: Exists.
+        files: Content and mode by name.
+
+    Raises:
+        OSError: the disk is full, or the folder is missing or not writable; nothing was replaced.
+    """
+    fresh = {name: folder / f".{name}.{os.getpid()}.new" for name in files}
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        for name, (content, mode) in files.items():
+            _write_new(fresh[name], content, mode)
+        for name, path in fresh.items():
+            path.replace(folder / name)
     except OSError:
-        fresh.unlink(missing_ok=True)
+        for path in fresh.values():
+            path.unlink(missing_ok=True)
         raise
-    fsync_folder(path.parent)
+    fsync_folder(folder)
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    with suppress(FileNotFoundError):
+        path.unlink()
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def fsync_folder(folder: Path) -> None:

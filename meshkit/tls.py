@@ -6,9 +6,9 @@
     third           `probe_tls13_only`: a server offers itself TLS 1.2 and must be turned away
     fourth          `meshkit.identity.connection_of`: each connection's version is looked at
 
-A server's certificate lives in a `CertificateHolder`; each handshake takes what is in there,
-without any I/O, so replacing it needs no restart. A client cannot do that (grpc/grpc#41779): make a
-new channel before the certificate ends.
+A server's certificate lives in a `CertificateHolder` with the roots that its peers may come from;
+each handshake takes what is in there, without any I/O, so replacing both needs no restart. A client
+cannot do that (grpc/grpc#41779): `meshkit.channel.Line` makes a new channel.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ __all__ = [
 
 _CURVES = ("secp256r1", "secp384r1")
 _PROBE_MS = 5_000
+_READS_MAX = 2
+_READ_AGAIN_S = 0.05
+"""Whoever renews the files replaces key and certificate within microseconds, but not at once."""
 _HANDSHAKE = b"\x16"
 """Content type of a record with a ServerHello; an alert's is 0x15. RFC 8446, 5.1."""
 
@@ -49,11 +52,12 @@ class TlsError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate chain with its key and the CA that peers must come from, all PEM, checked."""
+    """A certificate chain with its key and the CAs that peers must come from, all PEM, checked."""
 
     chain_pem: bytes
     key_pem: bytes = field(repr=False)
     peer_ca_pem: bytes
+    """One root, or several while one takes over from another."""
     serial: int
     not_after_s: float
     """Seconds since 1970."""
@@ -152,11 +156,18 @@ class Tls(BaseModel):
     peer_ca: Path = Field(description="PEM of the CA that peers' certificates must come from.")
 
     def load(self) -> Certificate:
-        """Read and check the files.
+        """Read and check the files; once more if they were just being replaced.
 
         Raises:
             TlsError: as `Certificate.from_pem`, or a file cannot be read.
         """
+        for _ in range(_READS_MAX - 1):
+            with suppress(TlsError):
+                return self._read()
+            time.sleep(_READ_AGAIN_S)
+        return self._read()
+
+    def _read(self) -> Certificate:
         try:
             chain, key, peer_ca = (
                 path.read_bytes() for path in (self.cert_chain, self.private_key, self.peer_ca)

@@ -14,6 +14,7 @@ import base64
 import binascii
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from cryptography import x509
@@ -326,6 +327,20 @@ class Vault:
             not_after_s=int(made.need("expiration")),
         )
 
+    async def roots(self) -> str:
+        """Return all roots of now, PEM: two while a CA takes over. Public; needs no policy.
+
+        Those that are over are left out, and so is an intermediate CA's root that OpenBao was
+        never shown.
+        """
+        now = datetime.now(UTC)
+        found: dict[str, None] = {}
+        for issuer in (await self._http.call("LIST", f"{PKI}/issuers")).need("keys"):
+            answer = await self._http.call("GET", f"{PKI}/issuer/{issuer}/json")
+            chain = [_pem(one) for one in answer.need("ca_chain")]
+            found |= dict.fromkeys(one for one in chain if _is_root(one, good_at=now))
+        return "".join(found)
+
     async def ca_chain(self) -> str:
         """Return the CA's certificates, PEM, the issuer first. Public; needs no policy."""
         answer = await self._http.call("GET", f"{PKI}/cert/ca_chain")
@@ -347,9 +362,10 @@ def _pem(text: str) -> str:
     return text.strip() + "\n"
 
 
-def _is_root(pem: str) -> bool:
+def _is_root(pem: str, *, good_at: datetime | None = None) -> bool:
     certificate = x509.load_pem_x509_certificate(pem.encode())
-    return certificate.subject == certificate.issuer
+    over = good_at is not None and certificate.not_valid_after_utc <= good_at
+    return certificate.subject == certificate.issuer and not over
 
 
 def _key_bytes(entry: KvEntry) -> bytes:
