@@ -27,9 +27,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from appliance.openbao import OpenBaoError
 from appliance.openbao_admin import Admin
-from meshkit.files import read_or_none, write_private
+from meshkit.files import read_or_none, replace_together, write_private
 from meshkit.identity import ServiceIdentity, TenantIdentity, is_label, is_trust_domain
 from meshkit.tls import Tls
+from meshkit.tls_renewal import Renewal, kept_renewed
 from meshkit.vault import AppRole, Issued, StaticToken, Vault, VaultRejected, WrappedAppRole, vault
 
 if TYPE_CHECKING:
@@ -134,6 +135,28 @@ class Estate:
             VaultDown: OpenBao cannot be asked.
             OSError: the files cannot be written.
         """
+        return (await self._client(tenant, workload, folder))[0]
+
+    @asynccontextmanager
+    async def kept_client(
+        self, tenant: str, workload: str, folder: Path, *, retry_s: float = 10.0
+    ) -> AsyncIterator[Tls]:
+        """Write the files as `issue_client`, anew at two thirds of each life of the certificate.
+
+        With each come the roots of now. Raises as `issue_client`, of the first time; later
+        failures are logged, counted and tried again, as `meshkit.tls_renewal` says.
+        """
+        files, ends_s = await self._client(tenant, workload, folder)
+
+        async def renew() -> float:
+            return (await self._client(tenant, workload, folder))[1]
+
+        renewal = Renewal(f"tenant.{tenant}.{workload}", renew, ends_s, retry_s)
+        async with kept_renewed(renewal):
+            yield files
+
+    async def _client(self, tenant: str, workload: str, folder: Path) -> tuple[Tls, float]:
+        """Issue and write; return the files, and when the certificate is over."""
         _must_be_label(tenant)
         _must_be_label(workload)
         identity = TenantIdentity(self.settings.trust_domain, tenant, workload)
@@ -142,7 +165,10 @@ class Estate:
         ttl_s = self.settings.client_certificate_ttl_s
         await self.admin.certificate_role(role, identity.spiffe_id, ttl_s=ttl_s)
         issued = await self.keys.issue(role, uri_sans=(identity.spiffe_id,), ttl_s=ttl_s)
-        return _write(issued, folder, "client")
+        return await self._written(issued, folder, "client"), issued.not_after_s
+
+    async def _written(self, issued: Issued, folder: Path, name: str) -> Tls:
+        return _write(issued, await self.keys.roots(), folder, name)
 
     async def issue_service(self, service: str, folder: Path) -> Tls:
         """Write `ca.pem`, `server.pem`, `server.key` (0600) for one of SERVICES. Raises as above.
@@ -156,7 +182,7 @@ class Estate:
             ip_addresses=("127.0.0.1",) if "127.0.0.1/32" in self.settings.ip_ranges else (),
             ttl_s=self.settings.service_certificate_ttl_s,
         )
-        return _write(issued, folder, "server")
+        return await self._written(issued, folder, "server")
 
 
 @asynccontextmanager
@@ -291,14 +317,17 @@ def _must_be_label(name: str) -> None:
         raise ValueError(msg)
 
 
-def _write(issued: Issued, folder: Path, name: str) -> Tls:
+def _write(issued: Issued, roots: str, folder: Path, name: str) -> Tls:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files = Tls(
+    # New roots first: they hold the old ones too, so that no moment lacks what a server needs.
+    pems = {
+        "ca.pem": ((roots or issued.ca_pem).encode(), 0o644),
+        f"{name}.key": (issued.private_key_pem.encode(), 0o600),
+        f"{name}.pem": (issued.chain_pem.encode(), 0o644),
+    }
+    replace_together(folder, pems)
+    return Tls(
         cert_chain=folder / f"{name}.pem",
         private_key=folder / f"{name}.key",
         peer_ca=folder / "ca.pem",
     )
-    write_private(files.private_key, issued.private_key_pem.encode())
-    write_private(files.cert_chain, issued.chain_pem.encode(), mode=0o644)
-    write_private(files.peer_ca, issued.ca_pem.encode(), mode=0o644)
-    return files

@@ -12,7 +12,7 @@ from meshkit.vault import AppRole, Vault, VaultRejected, WrappedAppRole
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Admin", "policy_text"]
+__all__ = ["Admin", "Issuer", "policy_text"]
 
 _UPGRADE_TRIES = 50
 _UPGRADE_WAIT_S = 0.1
@@ -22,6 +22,17 @@ _UPGRADE_WAIT_S = 0.1
 def policy_text(name: str) -> str:
     """Return the HCL policy of a service, from the installed package."""
     return (files("appliance") / "openbao_policies" / f"{name}.hcl").read_text()
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """A CA in OpenBao."""
+
+    issuer_id: str
+    name: str
+    key_id: str
+    default: bool
+    """Whether it issues; one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +146,19 @@ class Admin:
 
     async def root_certificate(self, trust_domain: str, ttl_s: int) -> None:
         """Make the CA, ECDSA P-256, unless there is one; its key never leaves OpenBao."""
-        issuers = await self.keys.ask("LIST", "pki/issuers", maybe=True)
-        if issuers.data.get("keys"):
-            return
+        if not await self.issuers():
+            await self.add_root(trust_domain, ttl_s, name="root")
+
+    async def issuers(self) -> list[Issuer]:
+        """List the CAs."""
+        answer = await self.keys.ask("LIST", "pki/issuers", maybe=True)
+        return [
+            Issuer(key, about["issuer_name"], about["key_id"], bool(about["is_default"]))
+            for key, about in (answer.data.get("key_info") or {}).items()
+        ]
+
+    async def add_root(self, trust_domain: str, ttl_s: int, *, name: str) -> None:
+        """Make one more CA. All trust it from their next renewal on; the default issues on."""
         body = {
             "common_name": f"Sealgate CA of {trust_domain}",
             "exclude_cn_from_sans": True,
@@ -145,9 +166,31 @@ class Admin:
             "key_bits": 256,
             "ttl": f"{ttl_s}s",
             "max_path_length": 0,
-            "issuer_name": "root",
+            "issuer_name": name,
         }
         await self.keys.ask("POST", "pki/root/generate/internal", body)
+
+    async def rename_issuer(self, issuer: str, name: str) -> None:
+        """Give a CA another name."""
+        await self.keys.ask("POST", f"pki/issuer/{issuer}", {"issuer_name": name})
+
+    async def make_default_issuer(self, issuer: str) -> None:
+        """Have every certificate from now on issued by this CA."""
+        await self.keys.ask("POST", "pki/config/issuers", {"default": issuer})
+
+    async def destroy_issuer(self, issuer: Issuer) -> None:
+        """Forget a CA and its key. Whoever renews from now on trusts it no longer."""
+        await self.keys.ask("DELETE", f"pki/issuer/{issuer.issuer_id}")
+        await self.keys.ask("DELETE", f"pki/key/{issuer.key_id}")
+
+    async def longest_certificate_s(self, otherwise_s: int) -> int:
+        """Return the longest life that any role grants; of one without a limit, `otherwise_s`."""
+        answer = await self.keys.ask("LIST", "pki/roles", maybe=True)
+        lives = [0]
+        for role in answer.data.get("keys", ()):
+            about = await self.keys.ask("GET", f"pki/roles/{role}")
+            lives.append(int(about.need("max_ttl")) or otherwise_s)
+        return max(lives)
 
     async def certificate_role(
         self,

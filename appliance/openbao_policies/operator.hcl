@@ -67,6 +67,19 @@ path "pki/issuers" {
 path "pki/root/generate/internal" {
   capabilities = ["create", "update"]
 }
+# One CA takes over from another: which of them issues, and the end of the older one and its key.
+path "pki/config/issuers" {
+  capabilities = ["create", "update"]
+}
+path "pki/issuer/+" {
+  capabilities = ["create", "update", "delete"]
+}
+path "pki/key/+" {
+  capabilities = ["delete"]
+}
+path "pki/roles" {
+  capabilities = ["list"]
+}
 path "pki/roles/*" {
   capabilities = ["create", "read", "update"]
 }
