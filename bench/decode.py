@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from inference.engines.base import Engine
 
 NAMES = ("smollm2_decode_tokens_per_s",)
-TOKENS = 128
+TOKENS = 64
 PROMPT = "Write a long story about a lighthouse keeper and the sea."
 
 
