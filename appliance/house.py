@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from appliance.bootstrap import (
@@ -28,11 +27,9 @@ from appliance.bootstrap import (
 )
 from appliance.openbao import OpenBaoSettings, openbao
 from appliance.screening_keys import screening_keys
+from audit.app import audit_at
 from audit.locks import VaultLock
 from audit.opening import open_audit
-from audit.servicer import SERVICE as AUDIT_SERVICE
-from audit.servicer import AuditServicer
-from audit.servicer import admits as audit_admits
 from audit.settings import AuditSettings
 from audit.signer import VaultSigner
 from cache.service import mac_verifier as cache_mac_verifier
@@ -47,13 +44,10 @@ from inference.settings import InferenceSettings
 from meshkit.authorization import Authorizer
 from meshkit.envelope import FolderWrappedKeys, MemoryWrappedKeys, keyring
 from meshkit.identity import ServiceIdentity
-from meshkit.interceptors import MeshInterceptor
-from meshkit.server import serving
 from meshkit.telemetry import telemetry
 from meshkit.tls import enforce_tls13
 from meshkit.tls_renewal import WantedCertificate, renewed_certificate
 from meshkit.vault import vault
-from sealgate.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -65,6 +59,7 @@ if TYPE_CHECKING:
     from inference.engines.base import Engine
     from meshkit.contract import Cache, Compliance
     from meshkit.screening_mac import MacKeys
+    from meshkit.server import Serving
     from meshkit.tls import CertificateHolder
     from meshkit.vault import Vault
 
@@ -135,6 +130,17 @@ async def appliance(
             log=settings.data_dir / "audit" / "log",
             openbao_pid=builder.bao.pid,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where audit listens, and with which limits."""
+
+    host: str
+    port: int
+    trust_domain: str
+    call_budget_ms: int
+    serving: Serving
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,22 +257,16 @@ class _Builder:
 
     async def serve_audit(self, audit: AuditLog, authorizer: Authorizer) -> int:
         """Let auditors in; return the port."""
-        holder = await self.certificate("audit")
         limits = GatewaySettings.load()
-        return await self.owned.enter_async_context(
-            serving(
-                partial(add_AuditServiceServicer_to_server, AuditServicer(audit, authorizer)),
-                address=f"{self.settings.host}:{self.settings.audit_port}",
-                credentials=holder.server_credentials(),
-                guard=MeshInterceptor(
-                    trust_domain=self.settings.trust_domain,
-                    call_budget_ms=limits.call_budget_ms,
-                    admits=audit_admits,
-                ),
-                settings=limits.serving.model_copy(update={"lame_duck_ms": 0}),
-                names=(AUDIT_SERVICE,),
-            )
+        place = _Place(
+            host=self.settings.host,
+            port=self.settings.audit_port,
+            trust_domain=self.settings.trust_domain,
+            call_budget_ms=limits.call_budget_ms,
+            serving=limits.serving.model_copy(update={"lame_duck_ms": 0}),
         )
+        certificate = await self.certificate("audit")
+        return await self.owned.enter_async_context(audit_at(place, audit, authorizer, certificate))
 
     def placed(self, settings: GatewaySettings) -> GatewaySettings:
         """Put the gateway where the appliance says."""

@@ -6,33 +6,28 @@ from meshkit import tls_floor  # isort: skip -- before grpc, or TLS 1.2 would be
 
 import sys
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path  # noqa: TC003 -- pydantic reads it at run time
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from audit.app import audit_at
 from audit.locks import VaultLock
 from audit.opening import open_audit
-from audit.servicer import SERVICE, AuditServicer, admits
 from audit.settings import AuditSettings
 from audit.signer import VaultSigner
 from meshkit.authorization import Authorizer
 from meshkit.envelope import FolderWrappedKeys, keyring
-from meshkit.interceptors import MeshInterceptor
 from meshkit.member import Member, ServerSettings, run
 from meshkit.policies import FOLDER
-from meshkit.server import Serving, serving
-from sealgate.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
+from meshkit.server import Serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from audit.servicer import Log
-    from meshkit.tls import CertificateHolder
 
-__all__ = ["AuditServer", "audit_at", "serve"]
+__all__ = ["AuditServer", "serve"]
 
 assert tls_floor.in_time()
 
@@ -54,28 +49,6 @@ class AuditServer(AuditSettings, ServerSettings):
     # Requests: a batch of events, each with the payload of a whole call. No lame duck: there is
     # one writer, so nobody else could take events meanwhile.
     serving: Serving = Serving.model_validate({"request_bytes_max": 16 * _MIB, "lame_duck_ms": 0})
-
-
-@asynccontextmanager
-async def audit_at(
-    settings: ServerSettings, log: Log, authorizer: Authorizer, certificate: CertificateHolder
-) -> AsyncIterator[int]:
-    """Serve a log; yield the port. Tests enter here. Raises as `serving`."""
-    servicer = AuditServicer(log, authorizer)
-    async with serving(
-        partial(add_AuditServiceServicer_to_server, servicer),
-        address=f"{settings.host}:{settings.port}",
-        credentials=certificate.server_credentials(),
-        guard=MeshInterceptor(
-            trust_domain=settings.trust_domain,
-            call_budget_ms=settings.call_budget_ms,
-            admits=admits,
-        ),
-        settings=settings.serving,
-        names=(SERVICE,),
-    ) as port:
-        yield port
-        servicer.drain()
 
 
 @asynccontextmanager

@@ -22,7 +22,10 @@ from meshkit.logs import frames_of
 from meshkit.telemetry import root_span
 from meshkit.w3c import Parent
 from sealgate.v1 import audit_pb2 as pb
-from sealgate.v1.audit_pb2_grpc import AuditServiceServicer
+from sealgate.v1.audit_pb2_grpc import (
+    AuditServiceServicer,
+    add_AuditServiceServicer_to_server,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -81,6 +84,10 @@ class AuditServicer(AuditServiceServicer):
         self._authorizer = authorizer
         self._streams: set[_AppendStream] = set()
         self._draining = False
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Have `server` serve it."""
+        add_AuditServiceServicer_to_server(self, server)
 
     def drain(self) -> None:
         """End every stream of events once what was read of it has its acks; take no other.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic_settings import SettingsConfigDict
 
-from audit.main import audit_at
+from audit.app import audit_at
 from cache.main import cache_at
 from compliance.main import compliance_at
 from gateway.app import gateway, pipeline_of
