@@ -55,8 +55,8 @@ node_modules/.installed: package.json package-lock.json
 models: $(VENV)/.venv ## the small models, by pinned digest
 	@$(BIN)/python deploy/fetch_models.py --into var/models
 
-system-packages: # third-party verifiers: Go's x/mod, OpenSSL
-	@deploy/system-packages.sh golang-go golang-golang-x-mod-dev openssl
+system-packages: # third-party verifiers: Go's x/mod, OpenSSL; Redis
+	@deploy/system-packages.sh golang-go golang-golang-x-mod-dev openssl redis-server
 
 # --- checking -------------------------------------------------------------------------------
 

@@ -1,5 +1,7 @@
 """The certificate of OpenBao's own listener, made before there is an OpenBao to ask for one.
 
+Redis beside it gets its own the same way.
+
 A CA that signs exactly one certificate (127.0.0.1, localhost) and whose private key is then
 forgotten: nobody can make a second. Both are made anew at a start within 30 days of their end, so
 the appliance must be restarted once in that time; clients read `ca.pem` again when they start.
@@ -30,16 +32,22 @@ RENEW_WITHIN = dt.timedelta(days=30)
 CLOCK_SLACK = dt.timedelta(minutes=5)
 
 
-def ensure_listener_tls(folder: Path) -> None:
-    """Make `ca.pem`, `server.pem` and `server.key` in `folder`, unless good ones are there."""
+def ensure_listener_tls(folder: Path, *, name: str = "OpenBao") -> None:
+    """Make `ca.pem`, `server.pem` and `server.key` in `folder`, unless good ones are there.
+
+    Args:
+        folder: It must be there, and nobody else may read it.
+        name: Of the server, for those who read certificates.
+    """
     now = dt.datetime.now(dt.UTC)
     parts = [read_or_none(folder / name) for name in ("ca.pem", "server.pem", "server.key")]
     if all(parts) and _not_after(parts[1] or b"") - now > RENEW_WITHIN:
         return
     authority = ec.generate_private_key(ec.SECP256R1())
     server = ec.generate_private_key(ec.SECP256R1())
-    ca = _certificate(authority, authority, now, issuing=True)
-    leaf = _certificate(server, authority, now, issuing=False)
+    issuer = _name(f"Sealgate {name} listener CA")
+    ca = _certificate(authority, authority, now, names=(issuer, issuer))
+    leaf = _certificate(server, authority, now, names=(_name(name), issuer))
     pem = server.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     write_private(folder / "server.key", pem)
     write_private(folder / "server.pem", leaf.public_bytes(Encoding.PEM))
@@ -55,12 +63,14 @@ def _certificate(
     signer: ec.EllipticCurvePrivateKey,
     now: dt.datetime,
     *,
-    issuing: bool,
+    names: tuple[x509.Name, x509.Name],
 ) -> x509.Certificate:
-    issuer = _name("Sealgate OpenBao listener CA")
+    """Certify `key` for the first name by `signer` of the second; equal names make a CA."""
+    subject, issuer = names
+    issuing = subject == issuer
     builder = (
         x509.CertificateBuilder()
-        .subject_name(issuer if issuing else _name("OpenBao"))
+        .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())

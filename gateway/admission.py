@@ -26,7 +26,18 @@ from meshkit.contract import Reason, Refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Ask", "Buckets", "Limits", "MemoryLimits", "Rate", "Rates", "Reservation", "rates_for"]
+__all__ = [
+    "Ask",
+    "Buckets",
+    "Keys",
+    "Limits",
+    "MemoryLimits",
+    "Rate",
+    "Rates",
+    "Reservation",
+    "bucket_names",
+    "rates_for",
+]
 
 _ROUNDING_S = 1e-6
 """A shorter wait is none: clocks are doubles, and a full bucket must be full despite rounding."""
@@ -73,7 +84,7 @@ class Ask:
     tokens: int
 
 
-_Keys: TypeAlias = tuple[tuple[str, Rate], ...]
+Keys: TypeAlias = tuple[tuple[str, Rate], ...]
 """Names of buckets, and what each yields."""
 
 
@@ -81,7 +92,7 @@ _Keys: TypeAlias = tuple[tuple[str, Rate], ...]
 class Reservation:
     """What was taken: `tokens` from each of the token buckets named by `keys`."""
 
-    keys: _Keys
+    keys: Keys
     tokens: int
 
 
@@ -164,7 +175,7 @@ class MemoryLimits:
         buckets_max: int = 100_000,
     ) -> None:
         """Take the rates by tenant, and a monotonic clock in seconds."""
-        self._named = lru_cache(maxsize=_NAMES_MAX)(partial(_named, rates))
+        self._named = lru_cache(maxsize=_NAMES_MAX)(partial(bucket_names, rates))
         self._clock = clock
         self._buckets = Buckets(buckets_max)
 
@@ -206,13 +217,13 @@ class MemoryLimits:
             buckets.take(name, rate, ask.tokens, now)
         return Reservation(tokens, ask.tokens)
 
-    def _longest_delay(self, keys: _Keys, units: float, now: float) -> float:
+    def _longest_delay(self, keys: Keys, units: float, now: float) -> float:
         return max([self._buckets.delay_s(name, rate, units, now) for name, rate in keys])
 
 
-def _named(
+def bucket_names(
     rates: Callable[[str], Rates], tenant: str, principal: str, model: str
-) -> tuple[_Keys, _Keys]:
+) -> tuple[Keys, Keys]:
     """Name the buckets for requests and for tokens.
 
     A tenant is a DNS label, so `/` parts it from the rest.

@@ -22,6 +22,7 @@ from gateway.door import Door
 from gateway.ledger import Ledger
 from gateway.models import ModelList
 from gateway.pipeline import Pipeline
+from gateway.redis_limits import RedisLimits
 from gateway.refusals import RefusalFlood
 from gateway.servicer import GatewayServicer, admits
 from gateway.shelf import Shelf
@@ -29,6 +30,7 @@ from gateway.tokens import Pace
 from gateway.users import users
 from meshkit.authorization import Authorizer
 from meshkit.interceptors import MeshInterceptor
+from meshkit.redis_link import redis_link
 from meshkit.server import serving
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from gateway.settings import GatewaySettings
     from meshkit.contract import Cache, Compliance, Inference
 
-__all__ = ["SERVICE", "Neighbours", "gateway", "pipeline_of"]
+__all__ = ["SERVICE", "Neighbours", "gateway", "limits_of", "pipeline_of"]
 
 SERVICE = "sealgate.v1.GatewayService"
 
@@ -69,23 +71,23 @@ async def pipeline_of(
     Args:
         settings: The gateway's.
         neighbours: The other four.
-        limits: Shared ones; in memory if not given.
+        limits: If not given: as the settings say, in Redis or in memory.
         authorizer: One that is shared with other services of this process.
 
     Raises:
         PoliciesInvalid, JwksInvalid, OSError: there is no good set to start with.
     """
     own = authorizer or Authorizer(settings.policies_dir, settings.policies_archive)
-    rates = rates_for(
-        settings.limits.rates(),
-        {tenant: each.rates() for tenant, each in settings.tenant_limits.items()},
-    )
-    memory = MemoryLimits(rates, clock=time.monotonic, buckets_max=settings.buckets_max)
-    async with users(settings.users) as believed, own.watching(settings.policies_every_s):
+    async with (
+        limits_of(settings) as configured,
+        users(settings.users) as believed,
+        own.watching(settings.policies_every_s),
+    ):
+        limits = limits or configured
         yield Pipeline(
             door=Door(
                 authorizer=own,
-                limits=limits or memory,
+                limits=limits,
                 models=ModelList(neighbours.inference, settings.models_memo_ms / 1_000),
                 users=believed,
                 expected_tokens=settings.expected_tokens,
@@ -97,8 +99,32 @@ async def pipeline_of(
             ),
             compliance=neighbours.compliance,
             shelf=Shelf(neighbours.cache, settings.cache_budget_ms / 1_000),
-            asking=_asking(settings, neighbours, limits or memory),
+            asking=_asking(settings, neighbours, limits),
             settings=settings,
+        )
+
+
+@asynccontextmanager
+async def limits_of(settings: GatewaySettings) -> AsyncIterator[Limits]:
+    """Hold the limits that the settings name: shared through Redis, or of this process alone.
+
+    Raises:
+        OSError: the CA of Redis cannot be read. Redis itself need not be there.
+    """
+    rates = rates_for(
+        settings.limits.rates(),
+        {tenant: each.rates() for tenant, each in settings.tenant_limits.items()},
+    )
+    if not settings.redis.configured:
+        yield MemoryLimits(rates, clock=time.monotonic, buckets_max=settings.buckets_max)
+        return
+    async with redis_link(settings.redis, name="limits") as link:
+        yield RedisLimits(
+            link,
+            rates,
+            replicas=settings.limits_replicas,
+            clock=time.monotonic,
+            buckets_max=settings.buckets_max,
         )
 
 

@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from gateway.admission import Rate, Rates
 from meshkit.policies import FOLDER
+from meshkit.redis_link import RedisSettings
 from meshkit.server import Serving
 from meshkit.settings import MeshSettings
 from meshkit.telemetry import Telemetry
@@ -134,6 +135,12 @@ class GatewaySettings(MeshSettings):
         default={}, description="By tenant; others: `limits`."
     )
     buckets_max: int = Field(default=100_000, gt=0, description="About 200 bytes each.")
+    redis: RedisSettings = Field(
+        default=RedisSettings(), description="Shares the limits between replicas. Off by default."
+    )
+    limits_replicas: int = Field(
+        default=1, gt=0, description="While Redis is away, each takes 1/n of every limit."
+    )
     expected_tokens: int = Field(
         default=256, gt=0, description="Reserved for an answer, if it may be so."
     )
@@ -157,6 +164,14 @@ class GatewaySettings(MeshSettings):
 
     serving: Serving = Serving.model_validate({"drain_ms": 130_000})
     telemetry: Telemetry = Telemetry.model_validate({})
+
+    @model_validator(mode="after")
+    def replicas_are_counted(self) -> Self:
+        """Else each of them would grant the whole limit while Redis is away."""
+        if self.redis.configured and "limits_replicas" not in self.model_fields_set:
+            msg = "with redis, limits_replicas must say how many gateways share the limits"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def drain_outlasts_a_call(self) -> Self:
