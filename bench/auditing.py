@@ -13,13 +13,13 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from audit.opening import call_id_now
 from bench.catalogue import Figure, repeated
 from bench.children import WORK, child
 from bench.governed import watched
 from bench.load import channel
 from bench.statistics import median, quantile
 from bench.workload import answer, prompt
+from meshkit.call_id import new_call_id
 from sealgate.v1 import audit_pb2, common_pb2
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def batch(number: int) -> bytes:
     """
     parts: list[bytes] = []
     for place in range(BATCH_EVENTS // 2):
-        call_id = b"\x0a\x10" + call_id_now()
+        call_id = b"\x0a\x10" + new_call_id()
         for event in TEMPLATES[(number + place) % len(TEMPLATES)]:
             whole = call_id + event
             parts += (b"\x0a", _varint(len(whole)), whole)

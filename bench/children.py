@@ -35,6 +35,8 @@ WORK = RUNS / os.environ.setdefault("BENCH_RUN", str(os.getpid()))
 SERVER_CORE = 0
 LOAD_CORE = 1
 TOLD_TIMEOUT_S = 240
+LINE_BYTES_MAX = 8 * 1_024 * 1_024
+"""Of what a child tells at a time: a call count of a whole server is some 100 kB."""
 STOP_TIMEOUT_S = 30
 
 
@@ -100,7 +102,7 @@ async def child(
         process = await _spawn(kind, options, log, write_end, pinned_to)
     finally:
         os.close(write_end)
-    lines = asyncio.StreamReader()
+    lines = asyncio.StreamReader(limit=LINE_BYTES_MAX)
     pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(lines), os.fdopen(read_end, "rb")
     )

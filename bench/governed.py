@@ -12,7 +12,7 @@ from bench import house
 from bench.catalogue import Figure, paired
 from bench.children import ROOT
 from bench.echo import IN_FLIGHT, Echo, echo_server, pin_load
-from bench.profile import profiled
+from bench.profile import calls_summary, profiled
 from bench.statistics import median, quantile
 from bench.workload import DISTINCT
 from sealgate.v1 import gateway_pb2
@@ -20,6 +20,7 @@ from sealgate.v1 import gateway_pb2
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from bench.load import Run
     from bench.plan import Plan
@@ -63,7 +64,12 @@ def watched(plan: Plan, pid: int, *names: str) -> AbstractAsyncContextManager[No
     """Profile the server if the plan asks for the profile of one of these figures."""
     if not plan.profiles(*names):
         return nullcontext()
-    return profiled(pid, ROOT / "bench" / "results" / f"profile-{plan.profile}.txt")
+    return profiled(pid, report_of(plan, "profile"))
+
+
+def report_of(plan: Plan, kind: str) -> Path:
+    """Name the file that a profile goes to."""
+    return ROOT / "bench" / "results" / f"{kind}-{plan.profile}.txt"
 
 
 async def warm(caller: house.Caller, first: int) -> list[bytes]:
@@ -142,6 +148,11 @@ async def _watch(kind: _Kind, plan: Plan, caller: house.Caller, numbers: count[i
         asked = await kind.prepare(caller, next(numbers))
         async with watched(plan, caller.pid, *kind.names):
             await caller.drive(asked, kind.tier, in_flight=kind.in_flight, seconds=WATCH_S)
+        asked = await kind.prepare(caller, next(numbers))
+        await caller.process.ask("watch calls")
+        run = await caller.drive(asked, kind.tier, in_flight=kind.in_flight, seconds=WATCH_S)
+        rows = (await caller.process.ask("tell calls"))["rows"]
+        report_of(plan, "calls").write_text(calls_summary(rows, run.calls))
 
 
 async def _hit_latency(

@@ -9,7 +9,6 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from audit.opening import call_id_now
 from bench.audit_server import fresh_log
 from bench.children import WORK
 from bench.parts import DIGEST, MemoryKeys, asked, scope
@@ -19,6 +18,7 @@ from cache.service import CacheService, mac_verifier
 from cache.settings import CacheSettings
 from compliance.service import open_compliance
 from compliance.settings import ComplianceSettings
+from meshkit.call_id import new_call_id
 from meshkit.contract import (
     CachedAnswer,
     CacheMiss,
@@ -122,7 +122,7 @@ async def append(effort: Effort) -> list[float]:
 
 
 async def _both(log: AuditLog, template: Event) -> Appended:
-    call_id = call_id_now()
+    call_id = new_call_id()
     intent = replace(
         template,
         call_id=call_id,

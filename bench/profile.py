@@ -80,6 +80,34 @@ def summary(stacks: Iterable[str]) -> str:
     )
 
 
+def calls_summary(rows: Iterable[tuple[str, str, int, float]], requests: int) -> str:
+    """Boil counted calls down to what one request costs, by package and by function.
+
+    Args:
+        rows: Module path, function, calls, own seconds; as `bench.servers` tells them.
+        requests: How many were served meanwhile.
+    """
+    packages: Counter[str] = Counter()
+    functions: Counter[str] = Counter()
+    times: Counter[str] = Counter()
+    for path, name, count, own_s in rows:
+        packages[path.split("/")[0]] += round(own_s * 1e9)
+        functions[f"{path}:{name}"] += round(own_s * 1e9)
+        times[f"{path}:{name}"] += count
+    lines = [
+        f"{times.total() / requests:,.0f} function calls a request on the event loop's thread.",
+        "Counting makes each call dearer: compare lines, do not add them up.",
+        *("", "own time by package, us a request"),
+        *(f"{ns / requests / 1e3:8.1f}  {name}" for name, ns in packages.most_common(12)),
+        *("", "own time by function: us a request, calls a request"),
+        *(
+            f"{ns / requests / 1e3:8.1f} {times[name] / requests:7.1f}  {name}"
+            for name, ns in functions.most_common(TOP)
+        ),
+    ]
+    return "\n".join([*lines, ""])
+
+
 def _table(title: str, counts: Counter[str], total: int) -> list[str]:
     rows = [f"{100 * count / total:5.1f} %  {frame}" for frame, count in counts.most_common(TOP)]
     return ["", title, *rows]

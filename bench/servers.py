@@ -7,6 +7,7 @@ must know; it lives until its standard input ends.
 from __future__ import annotations
 
 import asyncio
+import cProfile
 import importlib
 import json
 import os
@@ -18,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from bench.children import pin_as_told
+from bench.children import ROOT, pin_as_told
 from bench.micro import Effort
 from meshkit import counters
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
+    from types import CodeType
 
     Step = Callable[[Effort], Awaitable[list[float]]]
 
@@ -133,7 +135,35 @@ def _steps() -> dict[str, float]:
     return {name: time.total_ns / time.runs / 1_000 for name, time in taken.items()}
 
 
-ASKS: dict[str, Callable[[], dict[str, Any]]] = {"steps": _steps}
+_calls = cProfile.Profile()
+
+
+def _watch_calls() -> dict[str, Any]:
+    """Count every function call of the event loop's thread from now on."""
+    _calls.enable()
+    return {}
+
+
+def _tell_calls() -> dict[str, Any]:
+    """Stop counting; tell of each function: calls, seconds of its own."""
+    _calls.disable()
+    rows = [(*_place(one.code), one.callcount, one.inlinetime) for one in _calls.getstats()]
+    return {"rows": rows}
+
+
+def _place(code: CodeType | str) -> tuple[str, str]:
+    """Name a function's module path and itself; a built-in one has no path."""
+    if isinstance(code, str):
+        return "built-in", code.strip("<>")
+    path = code.co_filename.removeprefix(f"{ROOT}/")
+    return path.partition("/lib/python3.11/")[2] or path, f"{code.co_firstlineno} {code.co_name}"
+
+
+ASKS: dict[str, Callable[[], dict[str, Any]]] = {
+    "steps": _steps,
+    "watch calls": _watch_calls,
+    "tell calls": _tell_calls,
+}
 """What the parent may ask a running server."""
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from bench import echo, meter
 from bench.children import ROOT, ChildFailedError, child
-from bench.profile import summary
+from bench.profile import calls_summary, summary
 
 
 async def test_the_echo_answers_as_many_bytes_as_asked_and_is_metered():
@@ -97,6 +97,20 @@ def test_a_profile_boils_stacks_down_to_own_and_inclusive_time():
     assert told.startswith("40 samples")
     assert " 75.0 %  work (w.py:2)" in own
     assert "100.0 %  main (m.py:1)" in inclusive
+
+
+def test_counted_calls_come_out_per_request_by_package_and_function():
+    told = calls_summary(
+        [
+            ("audit/a.py", "3 f", 20, 0.002),
+            ("audit/b.py", "9 g", 10, 0.001),
+            ("built-in", "h", 10, 0),
+        ],
+        requests=10,
+    )
+    assert told.startswith("4 function calls a request")
+    assert "   300.0  audit\n" in told
+    assert "   200.0     2.0  audit/a.py:3 f\n" in told
 
 
 async def test_quick_run_writes_apart_from_published_figures(tmp_path):
