@@ -66,6 +66,7 @@ class Child:
     stop_s: float = 150.0
     pause_s: float = 0.5
     starts: int = 0
+    _served: bool = False
     _process: asyncio.subprocess.Process | None = field(default=None)
 
     @property
@@ -95,9 +96,11 @@ class Child:
         login = await self.login()
         write_private(self.folder / "role_id", login.role_id.encode())
         write_private(self.folder / "wrapped_secret_id", login.wrapping_token.encode())
+        self._served = False
         self._process = await self._launched()
         self.starts += 1
         await self._until_serving()
+        self._served = True
 
     async def watched(self) -> None:
         """Start it again whenever it ends, for ever."""
@@ -120,12 +123,15 @@ class Child:
                 log.info("child.started_again", service=self.service, starts=self.starts)
 
     async def stop(self) -> None:
-        """Drain it; kill it if it takes too long."""
+        """Drain it; kill it if it takes too long, or has nothing to drain as it never served."""
         if not self._running:
             return
         assert self._process is not None
         with suppress(ProcessLookupError):
-            self._process.terminate()
+            if self._served:
+                self._process.terminate()
+            else:
+                self._process.kill()
         try:
             async with asyncio.timeout(self.stop_s):
                 await self._process.wait()

@@ -126,11 +126,14 @@ async def _start(owned: AsyncExitStack, house: Mesh, children: list[Child]) -> N
         await asyncio.gather(*(child.stop() for child in children))
 
     owned.push_async_callback(stop)
-    for result in await asyncio.gather(
-        *(child.start() for child in children), return_exceptions=True
-    ):
-        if isinstance(result, BaseException):
-            raise result
+    starts = [asyncio.create_task(child.start()) for child in children]
+    try:
+        await asyncio.gather(*starts)
+    finally:
+        # One that cannot start is enough: nobody waits for the others.
+        for start in starts:
+            start.cancel()
+        await asyncio.gather(*starts, return_exceptions=True)
     for child in children:
         house.children[child.service] = child
         await owned.enter_async_context(_task(child.watched()))
