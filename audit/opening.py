@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from audit.receipts import ReceiptMaker
 from audit.recovery import recover
 from audit.storage import LogStore
 from audit.wal import Wal
+from meshkit.call_id import new_call_id
 from meshkit.contract import Event, Phase, Reason, Refusal, TraceContext
 from meshkit.tlog import VerifierKey
 
@@ -33,17 +33,9 @@ if TYPE_CHECKING:
     from audit.settings import AuditSettings
     from audit.signer import CheckpointSigner
 
-__all__ = ["call_id_now", "open_audit"]
+__all__ = ["open_audit"]
 
 log = structlog.get_logger()
-
-
-def call_id_now() -> bytes:
-    """Make a UUIDv7 (RFC 9562, 5.7): 16 bytes that sort by time."""
-    random = bytearray(os.urandom(10))
-    random[0] = 0x70 | random[0] & 0x0F
-    random[2] = 0x80 | random[2] & 0x3F
-    return (time.time_ns() // 1_000_000).to_bytes(6) + bytes(random)
 
 
 @asynccontextmanager
@@ -227,7 +219,7 @@ async def _running(
 
 def _key_note(receipts: ReceiptMaker) -> Event:
     return Event(
-        call_id=call_id_now(),
+        call_id=new_call_id(),
         phase=Phase.NOTE,
         tenant="",
         occurred_at_us=time.time_ns() // 1_000,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from meshkit.deadline import Deadline
     from meshkit.identity import TenantIdentity
 
-__all__ = ["Arrival", "Certified", "End", "certified", "new_call_id", "now_us"]
+__all__ = ["Arrival", "Certified", "End", "certified", "now_us"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +87,3 @@ def certified(pem: bytes) -> Certified:
 def now_us() -> int:
     """Return the time: UTC, microseconds since 1970."""
     return time.time_ns() // 1_000
-
-
-def new_call_id() -> bytes:
-    """Make a UUIDv7: 48 bits of milliseconds, then 74 random ones (RFC 9562, 5.7). 16 bytes."""
-    noise = bytearray(os.urandom(10))
-    noise[0] = 0x70 | noise[0] & 0x0F
-    noise[2] = 0x80 | noise[2] & 0x3F
-    return (time.time_ns() // 1_000_000).to_bytes(6) + bytes(noise)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from gateway.arrival import new_call_id, now_us
+from gateway.arrival import now_us
+from meshkit.call_id import new_call_id
 from meshkit.contract import Connection, Event, Phase, Reason, Refusal
 from meshkit.counters import counted
 from meshkit.w3c import fresh_trace

@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gateway.arrival import new_call_id, now_us
+from gateway.arrival import now_us
+from meshkit.call_id import new_call_id
 from meshkit.contract import (
     BlockedText,
     CachedAnswer,

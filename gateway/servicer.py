@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from gateway.arrival import Arrival, certified, new_call_id, now_us
+from gateway.arrival import Arrival, certified, now_us
 from gateway.wire import (
     delta_frame,
     final_frame,
@@ -16,6 +16,7 @@ from gateway.wire import (
     read_purpose,
     whole_answer,
 )
+from meshkit.call_id import new_call_id
 from meshkit.contract import Reason, Refusal
 from meshkit.deadline import Deadline
 from meshkit.identity import TenantIdentity

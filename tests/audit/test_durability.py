@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from audit.events import parse_leaf
-from audit.opening import call_id_now
+from meshkit.call_id import new_call_id
 from meshkit.contract import Appended, Phase, Reason, Refusal
 from meshkit.tlog import check_log
 from tests.audit.powerloss import FailingDisk, MemoryDisk, NoFolderSync, NoSync
@@ -62,7 +62,7 @@ async def load_with_snapshots(world, make_disk, seed, snapshots=18):
 
     async def client(audit):
         for _ in range(25):
-            call_id = call_id_now()
+            call_id = new_call_id()
             for event in (make_intent(call_id), make_outcome(call_id)):
                 begun.append(event)
                 acked[event.call_id, event.phase] = await audit.append(event)

@@ -8,8 +8,8 @@ import pytest
 
 from appliance.bootstrap import CHECKPOINT_KEY, CHECKPOINT_LOCK
 from audit.locks import LockConflict, SqliteLock, VaultLock
-from audit.opening import call_id_now
 from audit.signer import MemorySigner, VaultSigner
+from meshkit.call_id import new_call_id
 from meshkit.contract import Refusal
 from meshkit.envelope import keyring
 from meshkit.tlog import VerifierKey, check_log, check_receipt
@@ -83,7 +83,7 @@ async def test_the_service_on_openbao_outlives_its_absence_and_go_verifies_it(
     bao,
     go_verify,  # noqa: F811
 ):
-    call_id = call_id_now()
+    call_id = new_call_id()
     async with bao(world.folder / "bao") as (keys, stop), on_openbao(world, keys) as audit:
         await audit.append(make_intent(call_id))
         outcome = await audit.append(make_outcome(call_id))

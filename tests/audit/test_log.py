@@ -9,7 +9,7 @@ import pytest
 
 from audit.disk import Disk
 from audit.locks import SqliteLock
-from audit.opening import call_id_now
+from meshkit.call_id import new_call_id
 from meshkit.contract import Appended, Message, Payload, Phase, Reason, Refusal, Role, TraceContext
 from meshkit.tlog import (
     Proof,
@@ -34,7 +34,7 @@ async def published(audit, size):
 
 
 async def call(audit, call_id=None, **fields):
-    call_id = call_id or call_id_now()
+    call_id = call_id or new_call_id()
     intent = await audit.append(make_intent(call_id, **fields))
     return intent, await audit.append(make_outcome(call_id, **fields))
 
@@ -62,7 +62,7 @@ async def test_a_refusal_at_the_door_has_a_receipt_without_texts(world):
 
 
 async def test_the_same_event_again_gets_the_first_place_now_and_after_a_restart(world):
-    call_id = call_id_now()
+    call_id = new_call_id()
     intent, outcome = make_intent(call_id), make_outcome(call_id)
     async with world.open() as audit:
         first = await audit.append(intent), await audit.append(outcome)
@@ -85,7 +85,7 @@ async def test_the_same_event_from_many_at_once_is_recorded_once(world):
 
 
 async def test_other_content_under_the_same_key_is_a_conflict(world):
-    call_id = call_id_now()
+    call_id = new_call_id()
     async with world.open() as audit:
         await audit.append(make_outcome(call_id))
         with pytest.raises(Refusal, match="CONFLICT"):
@@ -120,7 +120,7 @@ async def test_a_batch_answers_each_event_for_itself(world):
 
 
 async def test_an_outcome_finds_its_intents_salt_after_a_restart(world):
-    call_id = call_id_now()
+    call_id = new_call_id()
     async with world.open() as audit:
         await audit.append(make_intent(call_id))
     async with world.open() as audit:
@@ -207,7 +207,7 @@ async def test_payloads_are_sealed_on_disk_and_open_for_their_tenant(world):
 
 
 async def test_an_erased_partition_leaves_records_and_proofs_whole(world):
-    call_id = call_id_now()
+    call_id = new_call_id()
     intent = make_intent(call_id)
     async with world.open() as audit:
         index = (await audit.append(intent)).index

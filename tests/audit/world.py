@@ -8,9 +8,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from audit.locks import LockConflict, Locked, SqliteLock
-from audit.opening import call_id_now, open_audit
+from audit.opening import open_audit
 from audit.settings import AuditSettings
 from audit.signer import MemorySigner
+from meshkit.call_id import new_call_id
 from meshkit.contract import (
     Actor,
     Commitment,
@@ -83,7 +84,7 @@ def commitment(raw):
 
 def make_event(phase=Phase.NOTE, call_id=None, **fields):
     whole = {
-        "call_id": call_id or call_id_now(),
+        "call_id": call_id or new_call_id(),
         "phase": phase,
         "tenant": "acme",
         "occurred_at_us": time.time_ns() // 1_000,
