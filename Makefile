@@ -29,7 +29,7 @@ mesh: $(VENV)/.appliance models ## the five services as processes of their own, 
 
 # --- setting up -----------------------------------------------------------------------------
 
-.PHONY: install models system-packages
+.PHONY: install models system-packages client-packages
 install: $(VENV)/.dev ## the virtual environment, pinned
 
 $(VENV)/.venv:
@@ -52,16 +52,25 @@ node_modules/.installed: package.json package-lock.json
 	@npm ci --silent --no-audit --no-fund
 	@touch $@
 
+tests/node/node_modules/.installed: tests/node/package.json tests/node/package-lock.json
+	@cd tests/node && npm ci --silent --no-audit --no-fund
+	@touch $@
+
 models: $(VENV)/.venv ## the small models, by pinned digest
 	@$(BIN)/python deploy/fetch_models.py --into var/models
 
 system-packages: # third-party verifiers: Go's x/mod, OpenSSL; Redis
 	@deploy/system-packages.sh golang-go golang-golang-x-mod-dev openssl redis-server
 
+client-packages: node_modules/.installed tests/node/node_modules/.installed # other languages
+	@deploy/system-packages.sh protobuf-compiler golang-go protoc-gen-go protoc-gen-go-grpc \
+	  golang-google-protobuf-dev golang-google-grpc-dev openjdk-17-jdk-headless libprotobuf-java \
+	  protobuf-compiler-grpc-java-plugin libgrpc-java libgeronimo-annotation-1.3-spec-java
+
 # --- checking -------------------------------------------------------------------------------
 
 .PHONY: test lint types imports protos protos-check check bench clean
-test: install models system-packages ## the whole test suite, the servers it needs included
+test: install models system-packages client-packages ## the whole test suite, the servers it needs included
 	@$(BIN)/python -m pytest
 
 lint: install
@@ -90,7 +99,7 @@ bench: install models ## every figure we publish, into bench/results/latest.json
 	@$(BIN)/python -m bench
 
 clean: ## forget everything that was made here, data included
-	@rm -rf var $(VENV) node_modules build *.egg-info
+	@rm -rf var $(VENV) node_modules tests/node/node_modules build *.egg-info
 
 # $(1): the folder that gets sealgate/v1/*. Messages without a service need no stubs.
 define generate
