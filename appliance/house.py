@@ -32,18 +32,19 @@ from audit.locks import VaultLock
 from audit.opening import open_audit
 from audit.settings import AuditSettings
 from audit.signer import VaultSigner
-from cache.service import mac_verifier as cache_mac_verifier
 from cache.service import open_cache
 from cache.settings import CacheSettings
+from cache.tiers import shared_tier, wrapped_keys
 from compliance.service import open_compliance
 from compliance.settings import ComplianceSettings
 from gateway.app import Neighbours, gateway, pipeline_of
 from gateway.settings import GatewaySettings
-from inference.service import InferenceService, mac_verifier, open_inference
+from inference.service import InferenceService, open_inference
 from inference.settings import InferenceSettings
 from meshkit.authorization import Authorizer
-from meshkit.envelope import FolderWrappedKeys, MemoryWrappedKeys, keyring
+from meshkit.envelope import FolderWrappedKeys, keyring
 from meshkit.identity import ServiceIdentity
+from meshkit.screening_mac import mac_verifier
 from meshkit.telemetry import telemetry
 from meshkit.tls import enforce_tls13
 from meshkit.tls_renewal import WantedCertificate, renewed_certificate
@@ -218,15 +219,18 @@ class _Builder:
         )
 
     async def cache(self) -> Cache:
-        """Open the first tier; its data keys live as long as its entries, in this process."""
-        keys = self.vaults["cache"]
-        sealer = await self.owned.enter_async_context(keyring(keys, MemoryWrappedKeys()))
+        """Open its tiers; data keys live as long as entries: here, or in Redis if it has one."""
+        keys, settings = self.vaults["cache"], CacheSettings.load()
+        secret = (await keys.secret("cache-keys")).newest
+        shared = await self.owned.enter_async_context(shared_tier(settings, secret))
+        sealer = await self.owned.enter_async_context(keyring(keys, wrapped_keys(shared)))
         return await self.owned.enter_async_context(
             open_cache(
-                CacheSettings.load(),
-                secret=(await keys.secret("cache-keys")).newest,
+                settings,
+                secret=secret,
                 sealer=sealer,
-                verify=cache_mac_verifier(self.screening),
+                verify=mac_verifier(self.screening),
+                shared=shared,
             )
         )
 

@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from audit.servicer import SERVICE, AuditServicer, admits
-from meshkit.interceptors import MeshInterceptor
-from meshkit.server import serving
+from meshkit.server import serving_neighbours
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from audit.servicer import Log
     from meshkit.authorization import Authorizer
-    from meshkit.server import Serving
+    from meshkit.server import Listening
     from meshkit.tls import CertificateHolder
 
-__all__ = ["Listening", "audit_at"]
-
-
-class Listening(Protocol):
-    """Where and for whom: `meshkit.member.ServerSettings` has these, among others."""
-
-    @property
-    def host(self) -> str: ...  # noqa: D102 -- as there
-    @property
-    def port(self) -> int: ...  # noqa: D102 -- as there
-    @property
-    def trust_domain(self) -> str: ...  # noqa: D102 -- as there
-    @property
-    def call_budget_ms(self) -> int: ...  # noqa: D102 -- as there
-    @property
-    def serving(self) -> Serving: ...  # noqa: D102 -- as there
+__all__ = ["audit_at"]
 
 
 @asynccontextmanager
@@ -41,17 +25,8 @@ async def audit_at(
 ) -> AsyncIterator[int]:
     """Serve a log; yield the port. Tests enter here. Raises as `serving`."""
     servicer = AuditServicer(log, authorizer)
-    async with serving(
-        servicer.add_to,
-        address=f"{settings.host}:{settings.port}",
-        credentials=certificate.server_credentials(),
-        guard=MeshInterceptor(
-            trust_domain=settings.trust_domain,
-            call_budget_ms=settings.call_budget_ms,
-            admits=admits,
-        ),
-        settings=settings.serving,
-        names=(SERVICE,),
+    async with serving_neighbours(
+        settings, servicer.add_to, certificate, name=SERVICE, admits=admits
     ) as port:
         yield port
         servicer.drain()

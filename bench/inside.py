@@ -14,7 +14,7 @@ from bench.children import WORK
 from bench.parts import DIGEST, MemoryKeys, asked, scope
 from bench.small import FOUND, outcome
 from bench.workload import DISTINCT, answer, prompt, tokens
-from cache.service import CacheService, mac_verifier
+from cache.service import CacheService
 from cache.settings import CacheSettings
 from compliance.service import open_compliance
 from compliance.settings import ComplianceSettings
@@ -34,7 +34,7 @@ from meshkit.contract import (
     Verdict,
 )
 from meshkit.envelope import keyring
-from meshkit.screening_mac import MacKeys, digest_of_answer, digest_of_prompt
+from meshkit.screening_mac import MacKeys, digest_of_answer, digest_of_prompt, mac_verifier
 from meshkit.wrapped_keys import MemoryWrappedKeys
 
 if TYPE_CHECKING:

@@ -15,16 +15,17 @@ from pydantic_settings import SettingsConfigDict
 from compliance.service import open_compliance
 from compliance.servicer import SERVICE, ComplianceServicer, admits
 from compliance.settings import ComplianceSettings
-from meshkit.interceptors import MeshInterceptor
 from meshkit.member import Member, ServerSettings, run
 from meshkit.screening_keys import Watching, watched_screening_keys
-from meshkit.server import serving
+from meshkit.server import serving_neighbours
 from sealgate.v1.compliance_pb2_grpc import add_ComplianceServiceServicer_to_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
     from meshkit.contract import Compliance
+    from meshkit.server import Listening
     from meshkit.tls import CertificateHolder
 
 __all__ = ["ComplianceServer", "compliance_at", "serve"]
@@ -41,24 +42,12 @@ class ComplianceServer(ComplianceSettings, ServerSettings):
     screening_keys: Watching = Watching()
 
 
-@asynccontextmanager
-async def compliance_at(
-    settings: ServerSettings, compliance: Compliance, certificate: CertificateHolder
-) -> AsyncIterator[int]:
+def compliance_at(
+    settings: Listening, compliance: Compliance, certificate: CertificateHolder
+) -> AbstractAsyncContextManager[int]:
     """Serve a service object; yield the port. Tests enter here. Raises as `serving`."""
-    async with serving(
-        partial(add_ComplianceServiceServicer_to_server, ComplianceServicer(compliance)),
-        address=f"{settings.host}:{settings.port}",
-        credentials=certificate.server_credentials(),
-        guard=MeshInterceptor(
-            trust_domain=settings.trust_domain,
-            call_budget_ms=settings.call_budget_ms,
-            admits=admits,
-        ),
-        settings=settings.serving,
-        names=(SERVICE,),
-    ) as port:
-        yield port
+    register = partial(add_ComplianceServiceServicer_to_server, ComplianceServicer(compliance))
+    return serving_neighbours(settings, register, certificate, name=SERVICE, admits=admits)
 
 
 @asynccontextmanager

@@ -12,19 +12,21 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from inference.service import mac_verifier, open_inference
+from inference.service import open_inference
 from inference.servicer import SERVICE, InferenceServicer, admits
 from inference.settings import InferenceSettings
-from meshkit.interceptors import MeshInterceptor
 from meshkit.member import Member, ServerSettings, run
 from meshkit.screening_keys import Watching, watched_screening_keys
-from meshkit.server import serving
+from meshkit.screening_mac import mac_verifier
+from meshkit.server import serving_neighbours
 from sealgate.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
     from meshkit.contract import Inference
+    from meshkit.server import Listening
     from meshkit.tls import CertificateHolder
 
 __all__ = ["InferenceServer", "inference_at", "serve"]
@@ -41,24 +43,12 @@ class InferenceServer(InferenceSettings, ServerSettings):
     screening_keys: Watching = Watching()
 
 
-@asynccontextmanager
-async def inference_at(
-    settings: ServerSettings, inference: Inference, certificate: CertificateHolder
-) -> AsyncIterator[int]:
+def inference_at(
+    settings: Listening, inference: Inference, certificate: CertificateHolder
+) -> AbstractAsyncContextManager[int]:
     """Serve a service object; yield the port. Tests enter here. Raises as `serving`."""
-    async with serving(
-        partial(add_InferenceServiceServicer_to_server, InferenceServicer(inference)),
-        address=f"{settings.host}:{settings.port}",
-        credentials=certificate.server_credentials(),
-        guard=MeshInterceptor(
-            trust_domain=settings.trust_domain,
-            call_budget_ms=settings.call_budget_ms,
-            admits=admits,
-        ),
-        settings=settings.serving,
-        names=(SERVICE,),
-    ) as port:
-        yield port
+    register = partial(add_InferenceServiceServicer_to_server, InferenceServicer(inference))
+    return serving_neighbours(settings, register, certificate, name=SERVICE, admits=admits)
 
 
 @asynccontextmanager

@@ -10,43 +10,21 @@ Nothing reaches a model whose screening MAC does not hold for this tenant and ca
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from inference.engines.load import load_engine
-from meshkit.contract import Reason, Refusal, Scope, Screened, Stage
-from meshkit.screening_mac import digest_of_prompt
+from meshkit.contract import Reason, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
     from inference.engines.base import Engine
     from inference.settings import InferenceSettings
-    from meshkit.contract import Ended, Generated, ModelInfo, Parameters
-    from meshkit.screening_mac import MacKeys
+    from meshkit.contract import Ended, Generated, ModelInfo, Parameters, Scope, Screened
+    from meshkit.screening_mac import Verify
 
-__all__ = ["InferenceService", "Verify", "mac_verifier", "open_inference"]
-
-Verify = Callable[[Scope, Screened], bool]
-"""Whether compliance vouches for this prompt in this call."""
-
-
-def mac_verifier(keys: Callable[[], MacKeys]) -> Verify:
-    """Verify against whatever keys are valid at the time: they rotate daily."""
-
-    def verify(scope: Scope, screened: Screened) -> bool:
-        return keys().verify(
-            screened.mac_key_version,
-            screened.mac,
-            stage=Stage.SCREENED,
-            text_digest=digest_of_prompt(screened.messages),
-            policy_digest=screened.verdict.policy_digest,
-            tenant=scope.tenant,
-            call_id=scope.call_id,
-        )
-
-    return verify
+__all__ = ["InferenceService", "open_inference"]
 
 
 class InferenceService:

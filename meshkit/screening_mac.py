@@ -16,16 +16,29 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from meshkit.contract import Stage, answer_bytes, prompt_bytes
+from meshkit.contract import Released, Scope, Screened, Stage, answer_bytes, prompt_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from meshkit.contract import Message
 
-__all__ = ["KEY_BYTES_MIN", "MAC_BYTES", "MacKeys", "digest_of_answer", "digest_of_prompt", "tag"]
+__all__ = [
+    "KEY_BYTES_MIN",
+    "MAC_BYTES",
+    "MacKeys",
+    "Verify",
+    "digest_of_answer",
+    "digest_of_prompt",
+    "mac_verifier",
+    "tag",
+]
+
+Verify = Callable[[Scope, Screened | Released], bool]
+"""Whether compliance vouches for this text in this call."""
 
 KEY_BYTES_MIN = 32
 MAC_BYTES = 32
@@ -134,3 +147,24 @@ class MacKeys:
             call_id=call_id,
         )
         return hmac.compare_digest(want, mac)
+
+
+def mac_verifier(keys: Callable[[], MacKeys]) -> Verify:
+    """Verify a text's own tag against whatever keys are valid at the time: they rotate daily."""
+
+    def verify(scope: Scope, text: Screened | Released) -> bool:
+        if isinstance(text, Screened):
+            stage, digest = Stage.SCREENED, digest_of_prompt(text.messages)
+        else:
+            stage, digest = Stage.RELEASED, digest_of_answer(text.text)
+        return keys().verify(
+            text.mac_key_version,
+            text.mac,
+            stage=stage,
+            text_digest=digest,
+            policy_digest=text.verdict.policy_digest,
+            tenant=scope.tenant,
+            call_id=scope.call_id,
+        )
+
+    return verify

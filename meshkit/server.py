@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import grpc
 import structlog
@@ -21,14 +21,17 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from pydantic import BaseModel, ConfigDict, Field
 
 from meshkit.health import Health
+from meshkit.interceptors import MeshInterceptor
 from meshkit.tls import probe_tls13_only
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
-    from meshkit.interceptors import MeshInterceptor
+    from meshkit.identity import Identity
+    from meshkit.tls import CertificateHolder
 
-__all__ = ["Serving", "serving", "stop_event"]
+__all__ = ["Listening", "Serving", "serving", "serving_neighbours", "stop_event"]
 
 log = structlog.get_logger()
 
@@ -71,6 +74,52 @@ class Serving(BaseModel):
             ("grpc.http2.min_ping_interval_without_data_ms", self.ping_interval_min_ms),
             ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a replica
         ]
+
+
+class Listening(Protocol):
+    """Where and for whom: `meshkit.member.ServerSettings` has these, among others."""
+
+    @property
+    def host(self) -> str: ...  # noqa: D102 -- as there
+    @property
+    def port(self) -> int: ...  # noqa: D102 -- as there
+    @property
+    def trust_domain(self) -> str: ...  # noqa: D102 -- as there
+    @property
+    def call_budget_ms(self) -> int: ...  # noqa: D102 -- as there
+    @property
+    def serving(self) -> Serving: ...  # noqa: D102 -- as there
+
+
+def serving_neighbours(
+    settings: Listening,
+    register: Callable[[grpc.aio.Server], None],
+    certificate: CertificateHolder,
+    *,
+    name: str,
+    admits: Callable[[Identity, str], bool],
+) -> AbstractAsyncContextManager[int]:
+    """Serve one service to its neighbours, by its settings. Raises as `serving`.
+
+    Args:
+        settings: Where, for whom, and the limits.
+        register: Adds the servicer.
+        certificate: Shown to each handshake as it then is.
+        name: The service's full name.
+        admits: See `MeshInterceptor`.
+    """
+    return serving(
+        register,
+        address=f"{settings.host}:{settings.port}",
+        credentials=certificate.server_credentials(),
+        guard=MeshInterceptor(
+            trust_domain=settings.trust_domain,
+            call_budget_ms=settings.call_budget_ms,
+            admits=admits,
+        ),
+        settings=settings.serving,
+        names=(name,),
+    )
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 import pytest_asyncio
 
-from cache.service import CacheService, mac_verifier
+from cache.service import CacheService
 from cache.settings import CacheSettings
 from meshkit.contract import (
     Direction,
@@ -26,7 +26,7 @@ from meshkit.contract import (
     Verdict,
 )
 from meshkit.envelope import MemoryWrappedKeys, keyring
-from meshkit.screening_mac import MacKeys, digest_of_answer, digest_of_prompt
+from meshkit.screening_mac import MacKeys, digest_of_answer, digest_of_prompt, mac_verifier
 from meshkit.vault import DataKey, VaultDown
 
 KEYS = MacKeys({1: b"k" * 32}, current=1)

@@ -10,7 +10,7 @@ import pytest_asyncio
 from inference.engines.load import load_engine
 from inference.gguf_file import read_gguf
 from inference.registry import checked_file, load_manifest
-from inference.service import InferenceService, mac_verifier
+from inference.service import InferenceService
 from inference.settings import InferenceSettings
 from inference.weights import load_weights
 from meshkit.contract import (
@@ -23,7 +23,7 @@ from meshkit.contract import (
     TraceContext,
     Verdict,
 )
-from meshkit.screening_mac import MacKeys, digest_of_prompt
+from meshkit.screening_mac import MacKeys, digest_of_prompt, mac_verifier
 
 ROOT = Path(__file__).parents[2]
 MODEL = "smollm2-135m-instruct"

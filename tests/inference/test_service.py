@@ -7,9 +7,9 @@ import pytest
 
 from inference.engines.null import NullEngine
 from inference.registry import ModelFileError, checked_file, load_manifest, model_info
-from inference.service import InferenceService, mac_verifier, open_inference
+from inference.service import InferenceService, open_inference
 from meshkit.contract import Ended, FinishReason, Message, Parameters, Reason, Refusal, Role
-from meshkit.screening_mac import MacKeys
+from meshkit.screening_mac import MacKeys, mac_verifier
 
 ASK = (Message(Role.USER, "hello"),)
 KEYS = MacKeys({1: b"k" * 32}, current=1)

@@ -9,11 +9,10 @@ from dataclasses import replace
 import pytest
 
 from cache.service import CacheService
-from cache.service import mac_verifier as cache_verifier
 from cache.settings import CacheSettings
 from gateway.clients import CacheClient, Hops, InferenceClient
 from inference.engines.null import NullEngine
-from inference.service import InferenceService, mac_verifier
+from inference.service import InferenceService
 from meshkit.channel import line
 from meshkit.contract import (
     CachedAnswer,
@@ -33,7 +32,7 @@ from meshkit.contract import (
     Verdict,
 )
 from meshkit.envelope import keyring
-from meshkit.screening_mac import MacKeys, digest_of_answer, digest_of_prompt
+from meshkit.screening_mac import MacKeys, digest_of_answer, digest_of_prompt, mac_verifier
 from meshkit.wrapped_keys import MemoryWrappedKeys
 from sealgate.v1.cache_pb2_grpc import CacheServiceStub
 from sealgate.v1.inference_pb2_grpc import InferenceServiceStub
@@ -150,7 +149,7 @@ async def cache(host, rpc):
         service = CacheService(
             CacheSettings(),
             sealer=sealer,
-            verify=cache_verifier(lambda: KEYS),
+            verify=mac_verifier(lambda: KEYS),
             secret=b"s" * 32,
         )
         port = await host.serve("cache", service)
