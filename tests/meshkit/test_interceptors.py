@@ -434,7 +434,7 @@ class LocalContext:
         return 5.0
 
 
-async def test_wrapping_costs_microseconds(make_guard):
+async def test_wrapping_costs_microseconds(make_guard, tenant_ends):
     """Not a benchmark: an alarm should a step grow by an order of magnitude. 13 us measured."""
     handler = grpc.unary_unary_rpc_method_handler(
         echo,
@@ -442,7 +442,7 @@ async def test_wrapping_costs_microseconds(make_guard):
         response_serializer=common_pb2.Message.SerializeToString,
     )
     wrapped = _Method(make_guard(), "/test.Four/Unary", handler)
-    context, raw, best = LocalContext(), message(), 1e9
+    context, raw, best = LocalContext(x509_pem_cert=(tenant_ends.chain,)), message(), 1e9
     for _ in range(20):
         started = time.perf_counter()
         for _ in range(100):
@@ -480,7 +480,7 @@ async def test_the_memory_of_peers_has_a_bound(make_guard, monkeypatch):
     assert len(guard._peers) <= 3
 
 
-async def test_a_generator_is_closed_at_once_in_its_own_task(make_guard):
+async def test_a_generator_is_closed_at_once_in_its_own_task(make_guard, tenant_ends):
     """Not whenever it is collected: what it holds (an engine, a record) ends with the call."""
     closed_by = []
 
@@ -498,5 +498,5 @@ async def test_a_generator_is_closed_at_once_in_its_own_task(make_guard):
     handler = grpc.unary_stream_rpc_method_handler(replies)
     wrapped = _Method(make_guard(), "/test.Four/Yields", handler)
     with pytest.raises(asyncio.CancelledError):
-        await wrapped._unary_stream(b"", Gone())
+        await wrapped._unary_stream(b"", Gone(x509_pem_cert=(tenant_ends.chain,)))
     assert closed_by == [asyncio.current_task()]

@@ -1,0 +1,109 @@
+"""OpenBao away, or refusing: the old certificate serves, it is told, and all mends itself."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from contextlib import AsyncExitStack
+
+import pytest
+from structlog.testing import capture_logs
+
+from appliance.bootstrap import BootstrapSettings, prepared
+from appliance.openbao import OpenBaoSettings, openbao
+from appliance.openbao_admin import policy_text
+from meshkit.contract import Reason, Refusal
+from meshkit.counters import counters, gauges
+from meshkit.tls_renewal import Renewal, kept_renewed
+from tests.rotation.conftest import World, code_of, load_on, say_with, until
+
+GAUGE = "tls.remaining_s.service.gateway"
+
+
+async def test_openbao_killed_and_started_again(tmp_path) -> None:
+    settings = OpenBaoSettings(data=tmp_path / "openbao", port=free_port())
+    async with AsyncExitStack() as first, AsyncExitStack() as owned:
+        bao = await first.enter_async_context(openbao(settings))
+        estate = await owned.enter_async_context(prepared(bao, BootstrapSettings()))
+        logs = owned.enter_context(capture_logs())
+        ends = await owned.enter_async_context(
+            World(bao, estate).ends(server_ttl_s=9, client_ttl_s=9)
+        )
+        old = ends.client.certificate
+        async with load_on(ends.line) as load:
+            os.kill(bao.pid, signal.SIGKILL)
+            await until(lambda: "tls.certificate_ending" in told(logs), 9)
+            assert ends.client.certificate is old
+            assert 0 < gauges()[GAUGE] <= 2
+        assert load.failed == [], "the old certificate serves"
+        assert set(load.presented) == {old.serial}
+
+        await until(lambda: told(logs).count("tls.certificate_over") == 2, 5)
+        assert gauges()[GAUGE] <= 0
+        over = ends.client.channel_credentials()
+        assert await code_of(say_with(ends.port, over)) == "UNAVAILABLE"
+
+        await first.aclose()
+        await owned.enter_async_context(openbao(settings))
+        both = (ends.client, ends.server)
+        await until(lambda: min(each.remaining_s for each in both) > 2, 30)
+        assert ends.client.certificate is not old
+        assert gauges()[GAUGE] > 2
+        async with load_on(ends.line) as load:
+            await asyncio.sleep(0.5)
+        assert load.failed == []
+        assert old.serial not in load.presented
+        assert told(logs).count("tls.certificate_ending") == 2, "once each, server and client"
+
+
+async def test_a_role_taken_away_and_given_back(world) -> None:
+    """The policy says no: renewal goes on asking, and the token is not worn out by it."""
+    failed = counters().get("tls.renewal_failed", 0)
+    async with world.ends(server_ttl_s=60, client_ttl_s=6) as ends, load_on(ends.line) as load:
+        mute = policy_text("gateway").replace("pki/issue/service.gateway", "pki/issue/nothing")
+        await write_policy(world, mute)
+        old = ends.client.certificate
+        await until(lambda: counters().get("tls.renewal_failed", 0) > failed + 2, 6)
+        assert ends.client.certificate is old
+        await write_policy(world, policy_text("gateway"))
+        await until(lambda: ends.client.certificate is not old, 4)
+        await asyncio.sleep(0.3)
+    assert load.failed == []
+    assert len(load.presented) >= 2
+    assert ends.keys["gateway"].token.logins <= 4
+
+
+async def write_policy(world, text: str) -> None:
+    await world.estate.keys.ask("POST", "sys/policies/acl/gateway", {"policy": text})
+
+
+@pytest.mark.parametrize("failure", [Refusal(Reason.KEYS_DOWN), OSError("disk full")])
+async def test_a_renewal_is_tried_ten_times_before_the_end(failure) -> None:
+    tries = 0
+
+    async def renew() -> float:
+        nonlocal tries
+        tries += 1
+        raise failure
+
+    renewal = Renewal("test", renew, ends_s=time.time() + 1.2, retry_s=60.0)
+    with capture_logs() as logs:
+        async with kept_renewed(renewal):
+            await asyncio.sleep(0.7)
+            assert tries == 0, "not before two thirds"
+            await until(lambda: renewal.remaining_s < 0, 2)
+            assert tries >= 6, "ten fit in; a busy host may manage fewer"
+            await until(lambda: "tls.certificate_over" in told(logs), 2)
+    assert told(logs).count("tls.certificate_ending") == 1
+    assert all(line["remaining_s"] <= 1 for line in logs)
+
+
+def told(logs) -> list[str]:
+    return [line["event"] for line in logs]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
