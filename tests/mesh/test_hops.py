@@ -143,9 +143,24 @@ async def test_an_engine_that_fails_is_the_cause_not_compliance(host, rpc):
     assert caught.value.reason is Reason.INFERENCE_DOWN
 
 
-async def test_closing_a_release_closes_its_source(host, rpc):
+class Watched(WaryCompliance):
+    """Notes when a release is over."""
+
+    releasing = 0
+
+    async def release(self, scope, deltas):
+        self.releasing += 1
+        try:
+            async for item in super().release(scope, deltas):
+                yield item
+        finally:
+            self.releasing -= 1
+
+
+async def test_closing_a_release_closes_both_its_ends(host, rpc):
     rpc()
     closed = asyncio.Event()
+    watched = Watched()
 
     async def endless():
         try:
@@ -155,12 +170,14 @@ async def test_closing_a_release_closes_its_source(host, rpc):
         finally:
             closed.set()
 
-    async with compliance_client(host, WaryCompliance()) as client:
+    async with compliance_client(host, watched) as client:
         released = client.release(scope(), endless())
         assert await anext(released)
+        assert watched.releasing == 1
         await released.aclose()
 
         assert closed.is_set()
+        await until(lambda: watched.releasing == 0)
 
 
 async def test_a_refusal_mid_answer_crosses_the_hop(host, rpc):

@@ -186,6 +186,19 @@ async def test_no_other_prompt_reaches_a_model(inference, lie):
     assert engine.generated_tokens == 0
 
 
+@pytest.mark.parametrize("of", [OTHER_CALL, OTHER_TENANT], ids=["call", "tenant"])
+async def test_a_prompt_cannot_be_taken_to_another(inference, cache, of):
+    """The same MAC, brought by a scope that it was not made for."""
+    client, engine = inference
+    with pytest.raises(Refusal) as generation:
+        await anext(client.generate(of, "null", screened(), Parameters(max_tokens=8)))
+    with pytest.raises(Refusal) as look_up:
+        await cache.get(replace(question(), scope=of))
+
+    assert generation.value.reason is look_up.value.reason is Reason.INVALID_FIELD
+    assert engine.generated_tokens == 0
+
+
 async def test_what_compliance_vouches_for_is_kept(cache):
     miss = await cache.get(question())
     assert isinstance(miss, CacheMiss)
