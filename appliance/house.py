@@ -13,7 +13,6 @@ close, the log publishes what is durable, and OpenBao goes last.
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,9 +21,9 @@ from appliance.bootstrap import (
     CHECKPOINT_KEY,
     CHECKPOINT_LOCK,
     BootstrapSettings,
-    Estate,
     prepared,
 )
+from appliance.clients import keep_clients
 from appliance.openbao import OpenBaoSettings, openbao
 from appliance.screening_keys import screening_keys
 from audit.app import audit_at
@@ -64,11 +63,7 @@ if TYPE_CHECKING:
     from meshkit.tls import CertificateHolder
     from meshkit.vault import Vault
 
-__all__ = ["ASSISTANT", "AUDITOR", "House", "appliance"]
-
-ASSISTANT = "assistant"
-AUDITOR = "auditor"
-"""Workloads of the first tenant that get a certificate at start; the policies know both."""
+__all__ = ["House", "appliance"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,9 +159,10 @@ class _Builder:
             trust_domain=settings.trust_domain,
             tenants=settings.tenants,
             service_certificate_ttl_s=settings.certificate_ttl_s,
+            client_certificate_ttl_s=settings.client_certificate_ttl_s,
         )
         estate = await owned.enter_async_context(prepared(bao, wanted))
-        await _issue_clients(estate, settings)
+        await keep_clients(owned, estate, settings)
         vaults = {}
         for name, login in (await estate.logins()).items():
             vaults[name] = await owned.enter_async_context(vault(bao.vault_settings(), login))
@@ -286,11 +282,3 @@ class _Builder:
 
     def _spiffe_id(self, service: str) -> str:
         return ServiceIdentity(self.settings.trust_domain, service).spiffe_id
-
-
-async def _issue_clients(estate: Estate, settings: ApplianceSettings) -> None:
-    tenant = settings.tenants[0]
-    await asyncio.gather(
-        estate.issue_client(tenant, ASSISTANT, settings.data_dir / "tls"),
-        estate.issue_client(tenant, AUDITOR, settings.data_dir / "tls-auditor"),
-    )

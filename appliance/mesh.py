@@ -27,6 +27,7 @@ from pydantic_settings import SettingsConfigDict
 
 from appliance.bootstrap import BootstrapSettings, prepared
 from appliance.children import Child, ChildError
+from appliance.clients import keep_clients
 from appliance.openbao import OpenBao, OpenBaoError, OpenBaoSettings, openbao
 from appliance.settings import ApplianceSettings
 from meshkit.contract import Refusal
@@ -105,9 +106,10 @@ async def mesh(
             trust_domain=settings.trust_domain,
             tenants=settings.tenants,
             service_certificate_ttl_s=settings.certificate_ttl_s,
+            client_certificate_ttl_s=settings.client_certificate_ttl_s,
         )
         estate = await owned.enter_async_context(prepared(bao, wanted))
-        await _prepare_clients(estate, settings)
+        await keep_clients(owned, estate, settings)
         await estate.logins()  # ends whatever logins an earlier run left
         await owned.enter_async_context(_rotating(estate, settings.screening_key_life_s))
         house = Mesh(data=settings.data_dir.absolute(), children={}, bao=bao)
@@ -167,14 +169,6 @@ async def _rotating(estate: Estate, life_s: float) -> AsyncIterator[None]:
 
     async with _task(rotate()):
         yield
-
-
-async def _prepare_clients(estate: Estate, settings: MeshHouseSettings) -> None:
-    tenant = settings.tenants[0]
-    await asyncio.gather(
-        estate.issue_client(tenant, "assistant", settings.data_dir / "tls"),
-        estate.issue_client(tenant, "auditor", settings.data_dir / "tls-auditor"),
-    )
 
 
 def _child(service: str, settings: MeshHouseSettings, house: Mesh, estate: Estate) -> Child:

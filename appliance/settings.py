@@ -30,6 +30,9 @@ class ApplianceSettings(MeshSettings):
     trust_domain: str = Field("sealgate.local", description="Of every SPIFFE id.")
     tenants: tuple[str, ...] = Field(("demo",), description="Each gets a key of its own.")
     certificate_ttl_s: int = Field(3_600, ge=60, description="Of services; renewed at 2/3.")
+    client_certificate_ttl_s: int = Field(
+        86_400, ge=6, description="Of `tls/` and `tls-auditor/`; the files are renewed at 2/3."
+    )
     screening_key_life_s: float = Field(
         86_400, gt=0, description="Then compliance's key is rotated; the one before still counts."
     )
