@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from meshkit import tls_floor  # isort: skip -- before grpc, or TLS 1.2 would be let in
 
-import asyncio
 import json
 import sys
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from appliance.openbao import OpenBaoError
 from appliance.settings import ApplianceSettings
 from meshkit.contract import Refusal
 from meshkit.files import write_private
-from meshkit.server import stop_event
+from meshkit.server import run, stop_event
 from meshkit.telemetry import configure_logging
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def main() -> int:
     """Run; return the exit code: 0 after an orderly end, 1 if it cannot start."""
     configure_logging()
     try:
-        asyncio.run(serve(ApplianceSettings.load()))
+        run(serve(ApplianceSettings.load()))
     except (ValidationError, OpenBaoError, OSError, ValueError) as failure:
         # Settings hide their input, and these texts name files, ports and settings only.
         _say(f"Cannot start: {failure}")

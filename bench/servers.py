@@ -128,6 +128,10 @@ KINDS: dict[str, Callable[[dict[str, Any]], AbstractAsyncContextManager[dict[str
 }
 
 
+SERVICES = frozenset({"appliance", "audit"})
+"""Kinds that run the true services."""
+
+
 def _steps() -> dict[str, float]:
     """Return the mean wall microseconds of each step since the last time, and start anew."""
     taken = counters.step_times()
@@ -178,4 +182,6 @@ async def serve(kind: str, ready_fd: int, options: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     pin_as_told()
-    asyncio.run(serve(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])))
+    # Services run as their own mains run them; the echo is what grpc.aio is by itself.
+    run = importlib.import_module("meshkit.server").run if sys.argv[1] in SERVICES else asyncio.run
+    run(serve(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])))

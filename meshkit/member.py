@@ -19,7 +19,6 @@ OpenBao, and nothing secret is ever in the environment.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from meshkit import server
 from meshkit.contract import Refusal
 from meshkit.files import write_private
 from meshkit.identity import ServiceIdentity
@@ -173,7 +173,7 @@ def run(
     configure_logging()
     try:
         enforce_tls13()
-        asyncio.run(_run(service, settings_of.load(), serve))
+        server.run(_run(service, settings_of.load(), serve))
     except Refusal as refusal:
         _say(refusal.reason.value)
         return _FAILED

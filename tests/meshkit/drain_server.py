@@ -13,7 +13,7 @@ import meshkit.tls_floor  # noqa: F401 -- before grpc
 import grpc  # isort: skip
 
 from meshkit.interceptors import MeshInterceptor
-from meshkit.server import Serving, serving, stop_event
+from meshkit.server import Serving, run, serving, stop_event
 from meshkit.tls import Certificate, CertificateHolder
 
 BEGUN: list[int] = []
@@ -69,4 +69,4 @@ async def main(folder: Path) -> None:
     say(begun=len(BEGUN), ended=len(ENDED))
 
 
-asyncio.run(main(Path(sys.argv[1])))
+run(main(Path(sys.argv[1])))
