@@ -55,7 +55,7 @@ log = structlog.get_logger()
 _PASSWORD_BYTES = 32
 _POLL_S = 0.02
 
-_CACHE_READS = ("get", "mget", "hget", "hgetall", "zcount")
+_CACHE_READS = ("get", "mget", "hget", "hgetall", "zcount", "time")
 _CACHE_WRITES = ("set", "unlink", "pexpire", "hset", "zadd", "zpopmin", "zremrangebyscore")
 _SCRIPTS = ("eval", "evalsha")
 

@@ -47,6 +47,11 @@ class Flights:
     def __len__(self) -> int:
         return len(self._flights)
 
+    @property
+    def tenants(self) -> set[str]:
+        """Those whose questions are under way."""
+        return {flight.tenant for flight in self._flights.values()}
+
     def lead(self, key: bytes, *, tenant: str) -> bytes:
         """Return a lease if nobody has a valid one for this key; else no bytes."""
         now_s = self._clock()

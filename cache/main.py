@@ -12,20 +12,23 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from cache.service import mac_verifier, open_cache
+from cache.service import open_cache
 from cache.servicer import SERVICE, CacheServicer, admits
 from cache.settings import CacheSettings
-from meshkit.envelope import MemoryWrappedKeys, keyring
-from meshkit.interceptors import MeshInterceptor
+from cache.tiers import shared_tier, wrapped_keys
+from meshkit.envelope import keyring
 from meshkit.member import Member, ServerSettings, run
 from meshkit.screening_keys import Watching, watched_screening_keys
-from meshkit.server import serving
+from meshkit.screening_mac import mac_verifier
+from meshkit.server import serving_neighbours
 from sealgate.v1.cache_pb2_grpc import add_CacheServiceServicer_to_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
     from meshkit.contract import Cache
+    from meshkit.server import Listening
     from meshkit.tls import CertificateHolder
 
 __all__ = ["CacheServer", "cache_at", "serve"]
@@ -42,24 +45,12 @@ class CacheServer(CacheSettings, ServerSettings):
     screening_keys: Watching = Watching()
 
 
-@asynccontextmanager
-async def cache_at(
-    settings: ServerSettings, cache: Cache, certificate: CertificateHolder
-) -> AsyncIterator[int]:
+def cache_at(
+    settings: Listening, cache: Cache, certificate: CertificateHolder
+) -> AbstractAsyncContextManager[int]:
     """Serve a service object; yield the port. Tests enter here. Raises as `serving`."""
-    async with serving(
-        partial(add_CacheServiceServicer_to_server, CacheServicer(cache)),
-        address=f"{settings.host}:{settings.port}",
-        credentials=certificate.server_credentials(),
-        guard=MeshInterceptor(
-            trust_domain=settings.trust_domain,
-            call_budget_ms=settings.call_budget_ms,
-            admits=admits,
-        ),
-        settings=settings.serving,
-        names=(SERVICE,),
-    ) as port:
-        yield port
+    register = partial(add_CacheServiceServicer_to_server, CacheServicer(cache))
+    return serving_neighbours(settings, register, certificate, name=SERVICE, admits=admits)
 
 
 @asynccontextmanager
@@ -68,8 +59,15 @@ async def serve(settings: CacheServer, member: Member) -> AsyncIterator[int]:
     secret = (await member.keys.secret("cache-keys")).newest
     async with (
         watched_screening_keys(member.keys, settings.screening_keys) as mac_keys,
-        keyring(member.keys, MemoryWrappedKeys()) as sealer,
-        open_cache(settings, sealer=sealer, verify=mac_verifier(mac_keys), secret=secret) as cache,
+        shared_tier(settings, secret) as shared,
+        keyring(member.keys, wrapped_keys(shared)) as sealer,
+        open_cache(
+            settings,
+            sealer=sealer,
+            verify=mac_verifier(mac_keys),
+            secret=secret,
+            shared=shared,
+        ) as cache,
         cache_at(settings, cache, member.certificate) as port,
     ):
         yield port

@@ -51,6 +51,11 @@ class MemoryTier:
         """Room taken, overhead included; never above `bytes_max`."""
         return self._bytes
 
+    @property
+    def tenants(self) -> set[str]:
+        """Those that have entries."""
+        return set(self._tenants)
+
     def get(self, key: bytes, *, now_s: float) -> bytes | None:
         """Return a value that still serves, and count it as used."""
         entry = self._entries.get(key)

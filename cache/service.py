@@ -5,15 +5,19 @@
             case CachedAnswer() as hit: ...
             case CacheMiss(lease=lease): ...   # answer it, then put or abandon
 
+L1 is this process' memory. L2, where there is one, is asked by whoever leads a question, so equal
+questions ask it once; a hit there fills L1, and a put writes both. Single flight is per replica:
+two replicas may answer the same question at the same time, and the later answer stays.
+
 Only what compliance vouches for gets in (both MACs), only deterministic questions are kept, nothing
 blocked or cut short by the caller is. Whatever fails on our side is a miss, counted.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,59 +27,25 @@ from cache.flights import Flights
 from cache.keys import cache_key
 from cache.memory import MemoryTier
 from cache.sealing import decoded, encoded, open_value, seal_value
-from meshkit.contract import (
-    CachedAnswer,
-    CacheMiss,
-    FinishReason,
-    Reason,
-    Refusal,
-    Released,
-    Scope,
-    Screened,
-    Stage,
-)
+from meshkit.contract import CachedAnswer, CacheMiss, FinishReason, Reason, Refusal
 from meshkit.counters import counted
-from meshkit.screening_mac import digest_of_answer, digest_of_prompt
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from cache.sealing import Sealer
     from cache.settings import CacheSettings
-    from meshkit.contract import Ended, Question
-    from meshkit.screening_mac import MacKeys
+    from cache.tiers import SharedTier
+    from meshkit.contract import Ended, Question, Released
+    from meshkit.screening_mac import Verify
 
-__all__ = ["CacheService", "Verify", "mac_verifier", "open_cache"]
+__all__ = ["CacheService", "open_cache"]
 
 log = structlog.get_logger()
-
-Verify = Callable[[Scope, Screened | Released], bool]
-"""Whether compliance vouches for this text in this call."""
 
 _SECRET_BYTES_MIN, _SECRET_BYTES_MAX = 32, 64
 _MS_PER_S = 1_000
 _WHOLE = frozenset({FinishReason.STOP, FinishReason.LENGTH})
-
-
-def mac_verifier(keys: Callable[[], MacKeys]) -> Verify:
-    """Verify against whatever keys are valid at the time: they rotate daily."""
-
-    def verify(scope: Scope, text: Screened | Released) -> bool:
-        if isinstance(text, Screened):
-            stage, digest = Stage.SCREENED, digest_of_prompt(text.messages)
-        else:
-            stage, digest = Stage.RELEASED, digest_of_answer(text.text)
-        return keys().verify(
-            text.mac_key_version,
-            text.mac,
-            stage=stage,
-            text_digest=digest,
-            policy_digest=text.verdict.policy_digest,
-            tenant=scope.tenant,
-            call_id=scope.call_id,
-        )
-
-    return verify
 
 
 @dataclass(slots=True)
@@ -98,6 +68,7 @@ class CacheService:
         verify: checks screening MACs.
         secret: keys the hash of questions; 32 to 64 random bytes.
         clock: seconds, steady.
+        shared: L2; it must hold the keys that `sealer` seals with.
     """
 
     def __init__(
@@ -108,6 +79,7 @@ class CacheService:
         verify: Verify,
         secret: bytes,
         clock: Callable[[], float] = time.monotonic,
+        shared: SharedTier | None = None,
     ) -> None:
         if not _SECRET_BYTES_MIN <= len(secret) <= _SECRET_BYTES_MAX:
             msg = f"the cache's secret needs {_SECRET_BYTES_MIN} to {_SECRET_BYTES_MAX} bytes"
@@ -124,6 +96,9 @@ class CacheService:
         )
         self._flights = Flights(lease_s=settings.lease_ms / _MS_PER_S, clock=clock)
         self.counts = Counts()
+        self._shared = shared
+        if shared is not None:
+            shared.forget = self._forget
 
     @property
     def size_bytes(self) -> int:
@@ -145,19 +120,37 @@ class CacheService:
             raise Refusal(Reason.INVALID_FIELD, field="answer")
         if not self._flights.holds(key, lease):
             return
-        if _worth_keeping(question, answer, ended) and await self._keep(
-            question, key, lease, encoded(answer, ended)
-        ):
-            self._flights.land(key, lease)
-        else:
+        sealed = None
+        if _worth_keeping(question, answer, ended):
+            sealed = await self._keep(question, key, lease, encoded(answer, ended))
+        if sealed is None:
             self._flights.hand_on(key, lease)
+            return
+        self._flights.land(key, lease)
+        # Nothing was awaited since the lease was seen to hold: L2 gets it under that generation.
+        if self._shared is not None:
+            await self._shared.keep(question.scope.tenant, key, sealed)
 
     async def abandon(self, question: Question, lease: bytes) -> None:
         """See `meshkit.contract.Cache.abandon`. Without a valid lease it does nothing."""
         self._flights.hand_on(self._key_of(question), lease)
 
     async def purge(self, tenant: str) -> int:
-        """See `meshkit.contract.Cache.purge`. What is being answered now will not be kept."""
+        """See `meshkit.contract.Cache.purge`. What is being answered now will not be kept.
+
+        Raises:
+            Refusal: CACHE_DOWN: gone here, but perhaps not from L2; do it again.
+        """
+        if self._shared is not None:
+            return await self._shared.purge(tenant)
+        return self._forget(tenant)
+
+    async def watch(self) -> None:
+        """See what other replicas purge, for ever. Run by `open_cache`."""
+        if self._shared is not None:
+            await self._shared.watch(lambda: self._memory.tenants | self._flights.tenants)
+
+    def _forget(self, tenant: str) -> int:
         self._flights.purge(tenant)
         return self._memory.purge(tenant)
 
@@ -171,8 +164,7 @@ class CacheService:
         if sealed is None:
             return None
         try:
-            plaintext = await open_value(self._sealer, question.scope.tenant, key, sealed)
-            hit = decoded(plaintext, tier="l1")
+            hit = await self._opened(question, key, sealed, "l1")
         except (Refusal, OSError, ValueError) as error:
             self._failed("open", error)
             self._memory.remove(key)
@@ -181,31 +173,80 @@ class CacheService:
         counted("cache.l1.hit")
         return hit
 
+    async def _opened(
+        self, question: Question, key: bytes, sealed: bytes, tier: str
+    ) -> CachedAnswer:
+        plaintext = await open_value(self._sealer, question.scope.tenant, key, sealed)
+        return decoded(plaintext, tier=tier)
+
+    async def _led(self, question: Question, key: bytes, lease: bytes) -> CachedAnswer | CacheMiss:
+        """Look in L2 for those who wait as well; who leads and fails hands on."""
+        if self._shared is None:
+            return self._missed(CacheMiss(lease=lease))
+        try:
+            hit = await self._look_up_shared(self._shared, question, key, lease)
+        except BaseException:
+            self._flights.hand_on(key, lease)
+            raise
+        if hit is None:
+            return self._missed(CacheMiss(lease=lease))
+        self._flights.land(key, lease)
+        return hit
+
+    async def _look_up_shared(
+        self, shared: SharedTier, question: Question, key: bytes, lease: bytes
+    ) -> CachedAnswer | None:
+        tenant = question.scope.tenant
+        sealed = await shared.look_up(tenant, key)
+        if sealed is None:
+            counted("cache.l2.miss")
+            return None
+        try:
+            hit = await self._opened(question, key, sealed, "l2")
+        except (Refusal, OSError, ValueError) as error:
+            self._failed("open", error)
+            # Without keys it is not known to be broken.
+            if not (isinstance(error, Refusal) and error.reason is Reason.KEYS_DOWN):
+                await shared.remove(tenant, key)
+            return None
+        self.counts.hits += 1
+        counted("cache.l2.hit")
+        # A purge since the look-up took the lease.
+        if self._flights.holds(key, lease):
+            self._memory.put(key, sealed, tenant=tenant, now_s=self._clock())
+        return hit
+
     async def _lead_or_wait(self, question: Question, key: bytes) -> CachedAnswer | CacheMiss:
         deadline_s = self._clock() + self._wait_max_s
         while True:
             now_s = self._clock()
             lease = self._flights.lead(key, tenant=question.scope.tenant)
-            if lease or now_s >= deadline_s:
-                return self._missed(CacheMiss(lease=lease))
+            if lease:
+                return await self._led(question, key, lease)
+            if now_s >= deadline_s:
+                return self._missed(CacheMiss())
             self.counts.waits += 1
             lease = await self._flights.wait(key, most_s=deadline_s - now_s)
             if lease:
-                return self._missed(CacheMiss(lease=lease))
+                return await self._led(question, key, lease)
             if hit := await self._look_up(question, key):
                 return hit
 
-    async def _keep(self, question: Question, key: bytes, lease: bytes, plaintext: bytes) -> bool:
+    async def _keep(
+        self, question: Question, key: bytes, lease: bytes, plaintext: bytes
+    ) -> bytes | None:
+        """Seal and keep in L1; return the sealed value, None if it was not kept."""
         tenant = question.scope.tenant
         try:
             sealed = await seal_value(self._sealer, tenant, key, plaintext)
         except (Refusal, OSError, ValueError) as error:
             self._failed("seal", error)
-            return False
+            return None
         # Sealing may have waited for a key; a purge meanwhile took the lease.
         if not self._flights.holds(key, lease):
-            return False
-        return self._memory.put(key, sealed, tenant=tenant, now_s=self._clock())
+            return None
+        kept = self._memory.put(key, sealed, tenant=tenant, now_s=self._clock())
+        return sealed if kept else None
 
     def _missed(self, miss: CacheMiss) -> CacheMiss:
         self.counts.misses += 1
@@ -230,7 +271,12 @@ def _worth_keeping(question: Question, answer: Released, ended: Ended) -> bool:
 
 @asynccontextmanager
 async def open_cache(
-    settings: CacheSettings, *, sealer: Sealer, verify: Verify, secret: bytes
+    settings: CacheSettings,
+    *,
+    sealer: Sealer,
+    verify: Verify,
+    secret: bytes,
+    shared: SharedTier | None = None,
 ) -> AsyncIterator[CacheService]:
     """Serve for as long as the block runs.
 
@@ -238,8 +284,15 @@ async def open_cache(
         settings: sizes and times.
         sealer: `meshkit.envelope.Keyring`, or another.
         verify: `mac_verifier` of the current screening keys.
-        secret: 32 random bytes; `secrets.token_bytes(32)` will do while L1 is the only tier.
+        secret: 32 random bytes; replicas that share L2 share it.
+        shared: L2, of `cache.tiers.shared_tier`; none without.
     """
-    cache = CacheService(settings, sealer=sealer, verify=verify, secret=secret)
-    yield cache
-    log.info("cache.closed", hits=cache.counts.hits, misses=cache.counts.misses)
+    cache = CacheService(settings, sealer=sealer, verify=verify, secret=secret, shared=shared)
+    watching = asyncio.create_task(cache.watch(), name="cache-purges")
+    try:
+        yield cache
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        log.info("cache.closed", hits=cache.counts.hits, misses=cache.counts.misses)

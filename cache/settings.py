@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from meshkit.redis_link import RedisSettings
 from meshkit.settings import MeshSettings
 
 
@@ -25,4 +26,16 @@ class CacheSettings(MeshSettings):
     )
     lease_ms: int = Field(
         30_000, gt=0, description="How long the asker of a question may take to answer it."
+    )
+    redis: RedisSettings = Field(
+        RedisSettings(), description="L2, for all replicas. Off by default."
+    )
+    l2_ttl_ms: int = Field(
+        600_000, gt=0, description="How long an answer serves there, less jitter."
+    )
+    l2_value_bytes_max: int = Field(
+        1_048_576, gt=0, description="Sealed; what is larger stays in L1."
+    )
+    purge_seen_ms: int = Field(
+        1_000, gt=0, description="How long another replica's L1 may serve what was purged here."
     )

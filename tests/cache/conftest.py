@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 import pytest_asyncio
 
+from appliance.redis import RedisServerSettings, redis_server
 from cache.service import CacheService
 from cache.settings import CacheSettings
+from cache.tiers import shared_tier, wrapped_keys
 from meshkit.contract import (
     Direction,
     Ended,
@@ -25,7 +27,7 @@ from meshkit.contract import (
     Usage,
     Verdict,
 )
-from meshkit.envelope import MemoryWrappedKeys, keyring
+from meshkit.envelope import keyring
 from meshkit.screening_mac import MacKeys, digest_of_answer, digest_of_prompt, mac_verifier
 from meshkit.vault import DataKey, VaultDown
 
@@ -125,6 +127,7 @@ class Made:
     released = staticmethod(released)
     ended = staticmethod(ended)
     policy: bytes = POLICY
+    verify = staticmethod(mac_verifier(lambda: KEYS))
 
 
 @pytest.fixture
@@ -137,9 +140,33 @@ def service_keys() -> KeysInMemory:
     return KeysInMemory()
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def redis(tmp_path_factory):
+    """One for all: each test has a secret of its own, so none sees another's names."""
+    settings = RedisServerSettings(data=tmp_path_factory.mktemp("redis"))
+    async with redis_server(settings) as server:
+        yield server
+
+
+@pytest.fixture
+def secret() -> bytes:
+    return secrets.token_bytes(32)
+
+
+@pytest_asyncio.fixture(params=["l1", "l2"])
+async def shared(request, redis, secret):
+    """What the service promises, it promises with L2 and without."""
+    if request.param == "l1":
+        yield None
+        return
+    settings = CacheSettings(redis=redis.link_settings("cache", timeout_ms=5_000))
+    async with shared_tier(settings, secret) as tier:
+        yield tier
+
+
 @pytest_asyncio.fixture
-async def sealer(service_keys):
-    async with keyring(service_keys, MemoryWrappedKeys()) as keys:
+async def sealer(service_keys, shared):
+    async with keyring(service_keys, wrapped_keys(shared)) as keys:
         yield keys
 
 
@@ -149,13 +176,14 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def make_cache(sealer, clock):
+def make_cache(sealer, clock, shared, secret):
     def make(**changes) -> CacheService:
-        given = {"sealer": sealer, "verify": mac_verifier(lambda: KEYS), "clock": clock}
+        verify = mac_verifier(lambda: KEYS)
+        given = {"sealer": sealer, "verify": verify, "clock": clock, "shared": shared}
         for name in tuple(changes):
             if name in given:
                 given[name] = changes.pop(name)
-        return CacheService(CacheSettings(**changes), secret=b"s" * 32, **given)
+        return CacheService(CacheSettings(**changes), secret=secret, **given)
 
     return make
 

@@ -14,6 +14,9 @@ from meshkit.vault import VaultDown
 
 SOON_S = 0.05
 
+of_l1 = pytest.mark.parametrize("shared", ["l1"], indirect=True)
+"""With L2 the answer would be found there."""
+
 
 async def answered(cache, made, question=None, text="Paris.", **released) -> None:
     question = question or made.question()
@@ -54,6 +57,7 @@ async def test_answers_lie_sealed_in_memory(cache, made) -> None:
     assert b"canary" not in values[0]
 
 
+@of_l1
 async def test_a_value_moved_to_another_key_does_not_open(cache, made) -> None:
     await answered(cache, made)
     await answered(cache, made, made.question("And of Spain?"), text="Madrid.")
@@ -229,6 +233,7 @@ async def test_purging_forgets_one_tenant_and_what_is_on_its_way(cache, made) ->
     assert await cache.purge("acme") == 0
 
 
+@of_l1
 async def test_answers_serve_for_their_time(cache, made, clock) -> None:
     await answered(cache, made)
     clock.now_s += 50
@@ -246,6 +251,7 @@ async def test_a_failing_sealer_is_a_miss(cache, made, service_keys) -> None:
     assert (await cache.get(made.question())).lease
 
 
+@of_l1
 async def test_a_key_that_cannot_be_had_is_a_miss(make_cache, made, sealer) -> None:
     class Locked:
         """Seals, then loses its keys."""
