@@ -56,7 +56,7 @@ _KEY_BYTES = 32
 class BootstrapSettings(BaseModel):
     """For whom OpenBao is prepared, and how long what it gives lasts."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     trust_domain: str = Field(default="sealgate.local", description="Of every SPIFFE id.")
     tenants: tuple[str, ...] = Field(default=("demo",), description="Each gets a key of its own.")

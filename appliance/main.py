@@ -16,12 +16,16 @@ import structlog
 from pydantic import ValidationError
 
 from appliance.house import House, appliance
-from appliance.openbao import OpenBaoError
+from appliance.openbao import OpenBaoError, alone
 from appliance.settings import ApplianceSettings
+from compliance.names import WeightsError
+from compliance.policy import PolicyError
+from inference.registry import ModelFileError
 from meshkit.contract import Refusal
 from meshkit.files import write_private
 from meshkit.server import run, stop_event
 from meshkit.telemetry import configure_logging
+from meshkit.tls import TlsError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,20 +38,27 @@ assert tls_floor.in_time()
 
 _CANNOT_START = 1
 
+_FOR_THE_OPERATOR = (
+    *(ValidationError, OSError, ValueError, OpenBaoError, TlsError),
+    *(ModelFileError, PolicyError, WeightsError),
+)
+"""What a start may end with. Settings hide their input, and these texts name files, ports and
+settings only."""
+
 
 async def serve(settings: ApplianceSettings) -> None:
     """Run until told to stop."""
     stop = stop_event()
     ready = settings.data_dir / "ready.json"
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    ready.unlink(missing_ok=True)
-    async with appliance(settings, tell=_say) as house:
-        write_private(ready, json.dumps(_facts(house, settings.data_dir), indent=2).encode())
-        _say(_welcome(house, settings.data_dir))
-        log.info("appliance.serving", port=house.port, audit_port=house.audit_port)
-        await stop.wait()
+    with alone(settings.data_dir):  # or a second start would take away what the first one wrote
         ready.unlink(missing_ok=True)
-        _say("Draining: calls under way finish")
+        async with appliance(settings, tell=_say) as house:
+            write_private(ready, json.dumps(_facts(house, settings.data_dir), indent=2).encode())
+            _say(_welcome(house, settings.data_dir))
+            log.info("appliance.serving", port=house.port, audit_port=house.audit_port)
+            await stop.wait()
+            ready.unlink(missing_ok=True)
+            _say("Draining: calls under way finish")
     _say("Stopped")
 
 
@@ -81,8 +92,7 @@ def main() -> int:
     configure_logging()
     try:
         run(serve(ApplianceSettings.load()))
-    except (ValidationError, OpenBaoError, OSError, ValueError) as failure:
-        # Settings hide their input, and these texts name files, ports and settings only.
+    except _FOR_THE_OPERATOR as failure:
         _say(f"Cannot start: {failure}")
         return _CANNOT_START
     except Refusal as refusal:

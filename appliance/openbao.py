@@ -120,7 +120,7 @@ async def openbao(settings: OpenBaoSettings) -> AsyncIterator[OpenBao]:
     program = _program(settings)
     port = _free_port(settings.port)
     data = settings.data.absolute()
-    with _alone(data):
+    with alone(data):
         config = _prepare(data, port)
         process = await _launch(program, config, data / "openbao.log")
         try:
@@ -143,8 +143,12 @@ async def _ready(
 
 
 @contextmanager
-def _alone(data: Path) -> Iterator[None]:
-    """Hold `data` against a second appliance: two OpenBaos would wait for one another's files."""
+def alone(data: Path) -> Iterator[None]:
+    """Hold `data` against a second appliance: two OpenBaos would wait for one another's files.
+
+    Raises:
+        OpenBaoError: somebody else holds it.
+    """
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle = os.open(data / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
     try:
