@@ -92,6 +92,15 @@ class Door:
         )
         return Admitted(await self.limits.reserve(ask), model, answer)
 
+    async def admit_list(self, actor: Actor) -> None:
+        """Reserve a request of no tokens: each list is recorded, so it must not be free.
+
+        Raises:
+            Refusal: LIMITED.
+        """
+        ask = Ask(tenant=actor.tenant, principal=actor.principal, model="", tokens=0)
+        await self.limits.reserve(ask)
+
     def authorize(self, actor: Actor, arrival: Arrival, call: Call) -> None:
         """Ask the policies. Raises Refusal: DENIED."""
         if not self.may(actor, arrival, "chat", model=call.model, purpose=call.purpose):

@@ -102,6 +102,7 @@ class Pipeline:
         try:
             entrant = entry.entrant = await self.door.authenticate(arrival)
             self._room()
+            await self.door.admit_list(entrant.actor)
             if not self.door.may(entrant.actor, arrival, "models.list"):
                 raise Refusal(Reason.DENIED)  # noqa: TRY301 -- recorded below, as all of them
             known = await self.door.models.all()

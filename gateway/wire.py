@@ -95,12 +95,11 @@ def read_chat(request: pb.ChatRequest, arrival: Arrival, actor: Actor, purpose: 
     _demand(1 <= len(request.model.encode()) <= MODEL_BYTES_MAX, "model")
     _demand("\0" not in request.model, "model")
     _demand(_SESSION.fullmatch(request.session) is not None, "session")
-    principal = actor.spiffe_id if actor.user is None else f"{actor.spiffe_id}#{actor.user}"
     return Call(
         scope=Scope(
             call_id=arrival.call_id,
             tenant=actor.tenant,
-            principal=principal,
+            principal=actor.principal,
             session=request.session,
             trace=arrival.trace,
         ),

@@ -81,6 +81,11 @@ class Actor:
     user: str | None = None
     roles: frozenset[str] = frozenset()
 
+    @property
+    def principal(self) -> str:
+        """The workload, or the user behind it: whose limits and whose cache it is."""
+        return self.spiffe_id if self.user is None else f"{self.spiffe_id}#{self.user}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:

@@ -382,6 +382,18 @@ async def test_requests_over_the_limit_are_told_when_to_come_back(start) -> None
             assert (await other.Chat(chat())).text
 
 
+async def test_lists_of_models_are_limited_too_or_they_would_fill_the_log(start) -> None:
+    limits = {"user_requests_per_s": 0.5, "user_requests_burst": 2}
+    async with start(limits=limits) as house, house.caller() as stub:
+        await stub.ListModels(pb.ListModelsRequest())
+        await stub.Chat(chat())
+        refusal, _ = await refused(stub.ListModels(pb.ListModelsRequest()))
+
+        assert refusal.reason is Reason.LIMITED
+        assert 500 < refusal.retry_after_ms <= 2_001
+        assert house.audit.outcomes == ["released", "released", "LIMITED"]
+
+
 async def test_a_denied_call_gives_its_tokens_back(start) -> None:
     limits = {"tenant_tokens_per_s": 0.001, "tenant_tokens_burst": 400}
     async with start(limits=limits) as house, house.caller(STRANGER) as stub:

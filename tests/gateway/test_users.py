@@ -100,6 +100,13 @@ def hmac_token():
     return (signed + b"." + mac).decode()
 
 
+def nested(depth):
+    """A parser that recurses would rather fall over than answer."""
+    deep = b'{"alg":"ES256","kid":"e","x":' + b"[" * depth + b"]" * depth + b"}"
+    head = base64.urlsafe_b64encode(deep).rstrip(b"=").decode()
+    return f"{head}.{token().split('.', 1)[1]}"
+
+
 def tampered():
     head, _, signature = token().split(".")
     other = base64.urlsafe_b64encode(json.dumps(claims(sub="eve")).encode()).rstrip(b"=").decode()
@@ -139,6 +146,7 @@ BAD = {
     "binding is no object": lambda: token(cnf="abc"),
     "not ASCII": lambda: "é" * 20,
     "no token": lambda: "-",
+    "header nested too deeply": lambda: nested(3_000),
     "too long": lambda: token(filler="x" * 9_000),
 }
 
