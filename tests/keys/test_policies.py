@@ -126,3 +126,50 @@ async def test_a_rotated_secret_keeps_the_version_before(estate, vault_of) -> No
     assert after.values[version - 1] == before.values[before.current]
     assert after.values[version] != after.values[version - 1]
     assert "b'" not in repr(after)
+
+
+BEYOND = (
+    ("GET", "sys/mounts"),
+    ("POST", "sys/mounts/other"),
+    ("POST", "sys/auth/userpass"),
+    ("POST", "sys/policies/acl/{service}"),
+    ("GET", "sys/policies/acl/{service}"),
+    ("POST", "sys/seal"),
+    ("POST", "sys/capabilities-self"),
+    ("GET", "auth/approle/role/{service}/role-id"),
+    ("POST", "auth/approle/role/{service}/secret-id"),
+    ("POST", "auth/token/create"),
+    ("POST", "transit/keys/t-new"),
+    ("POST", "transit/keys/t-demo/config"),
+    ("POST", "transit/keys/t-demo/rotate"),
+    ("DELETE", "transit/keys/t-demo"),
+    ("GET", "transit/backup/t-demo"),
+    ("GET", "transit/export/encryption-key/t-demo"),
+    ("POST", "transit/encrypt/t-demo"),
+    ("POST", "transit/sign/t-demo"),
+    ("POST", "kv/data/screening-mac"),
+    ("POST", "kv/data/pseudonym-key"),
+    ("DELETE", "kv/data/audit/checkpoint-lock"),
+    ("DELETE", "kv/metadata/audit/checkpoint-lock"),
+    ("LIST", "kv/metadata/"),
+    ("POST", "pki/issue/tenant.demo.assistant"),
+    ("POST", "pki/roles/service.{service}"),
+    ("POST", "pki/revoke"),
+    ("POST", "cubbyhole/x"),
+)
+
+
+@pytest.mark.parametrize("service", ALLOWED)
+async def test_a_service_may_do_nothing_beyond(vault_of, service) -> None:
+    """Not administer, not prolong its own powers, not use a key in another way than its work."""
+    async with vault_of(service) as keys:
+        allowed = []
+        for method, path in BEYOND:
+            try:
+                where = path.format(service=service)
+                await keys.ask(method, where, {} if method == "POST" else None, maybe=True)
+                allowed.append(where)
+            except VaultRejected as refused:
+                if refused.status != 403:
+                    allowed.append(where)
+    assert allowed == []

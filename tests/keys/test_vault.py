@@ -167,6 +167,16 @@ async def test_a_wrapped_reply_from_elsewhere_is_an_alarm(estate, bao) -> None:
             pass
 
 
+async def test_a_wrapped_login_must_be_opened_in_time(estate, bao) -> None:
+    hasty = replace(estate, settings=estate.settings.model_copy(update={"wrap_ttl_s": 1}))
+    wrapped = await hasty.login("audit")
+    await asyncio.sleep(1.5)
+
+    with pytest.raises(Interception):
+        async with vault(bao.vault_settings(), wrapped):
+            pass
+
+
 async def test_hvac_finds_a_wrapped_login_spent(estate, bao) -> None:
     wrapped = await estate.login("audit")
     assert isinstance(wrapped, WrappedAppRole)
