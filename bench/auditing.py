@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from bench.catalogue import Figure, repeated
 from bench.children import WORK, child
-from bench.governed import watched
+from bench.governed import count_calls, watched
 from bench.load import channel
 from bench.statistics import median, quantile
 from bench.workload import answer, prompt
@@ -181,6 +181,10 @@ async def _window(
     return tally
 
 
+async def _served(channels: list[grpc.aio.Channel], seconds: float) -> int:
+    return (await _window(channels, seconds)).events
+
+
 async def measure(plan: Plan) -> list[Figure]:
     """Measure the highest rate first, then the time to an ack at half of it."""
     folder = WORK / "audit"
@@ -193,8 +197,10 @@ async def measure(plan: Plan) -> list[Figure]:
             rates = [(await _window(channels, seconds)).events / seconds for _ in range(repeats)]
             half = median(rates) / 2
             slow = [await _window(channels, seconds, events_per_s=half) for _ in range(repeats)]
-            async with watched(plan, process.pid, *NAMES):
-                await _window(channels, seconds if plan.profiles(*NAMES) else 0)
+            if plan.profiles(*NAMES):
+                async with watched(plan, process.pid, *NAMES):
+                    await _window(channels, SECONDS)
+                await count_calls(plan, process, lambda: _served(channels, SECONDS))
     p99s = tuple(1_000 * quantile(tally.latencies_s, 0.99) for tally in slow)
     got = median([tally.events / seconds for tally in slow])
     note = f"{CLIENTS} clients, batches of {BATCH_EVENTS}, payloads sealed"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from bench.children import Child
     from bench.load import Run
     from bench.plan import Plan
 
@@ -65,6 +66,14 @@ def watched(plan: Plan, pid: int, *names: str) -> AbstractAsyncContextManager[No
     if not plan.profiles(*names):
         return nullcontext()
     return profiled(pid, report_of(plan, "profile"))
+
+
+async def count_calls(plan: Plan, process: Child, burst: Callable[[], Awaitable[int]]) -> None:
+    """Count the server's function calls during a burst, which tells how much was served."""
+    await process.ask("watch calls")
+    served = await burst()
+    rows = (await process.ask("tell calls"))["rows"]
+    report_of(plan, "calls").write_text(calls_summary(rows, served))
 
 
 def report_of(plan: Plan, kind: str) -> Path:
@@ -149,10 +158,12 @@ async def _watch(kind: _Kind, plan: Plan, caller: house.Caller, numbers: count[i
         async with watched(plan, caller.pid, *kind.names):
             await caller.drive(asked, kind.tier, in_flight=kind.in_flight, seconds=WATCH_S)
         asked = await kind.prepare(caller, next(numbers))
-        await caller.process.ask("watch calls")
-        run = await caller.drive(asked, kind.tier, in_flight=kind.in_flight, seconds=WATCH_S)
-        rows = (await caller.process.ask("tell calls"))["rows"]
-        report_of(plan, "calls").write_text(calls_summary(rows, run.calls))
+
+        async def burst() -> int:
+            run = await caller.drive(asked, kind.tier, in_flight=kind.in_flight, seconds=WATCH_S)
+            return run.calls
+
+        await count_calls(plan, caller.process, burst)
 
 
 async def _hit_latency(

@@ -85,7 +85,7 @@ def calls_summary(rows: Iterable[tuple[str, str, int, float]], requests: int) ->
 
     Args:
         rows: Module path, function, calls, own seconds; as `bench.servers` tells them.
-        requests: How many were served meanwhile.
+        requests: How many requests (or events) were served meanwhile.
     """
     packages: Counter[str] = Counter()
     functions: Counter[str] = Counter()
