@@ -6,7 +6,8 @@
     await child.stop()
 
 What a child needs to log in is written into its own folder, for it alone to read, anew at each
-start: a response-wrapped secret id works once. Its log, JSON lines, is `log.jsonl` there. A child
+start: a response-wrapped secret id works once. Its log, JSON lines, is `log.jsonl` there. Workers
+of one service are children that share a port, each with a folder and a login of its own. A child
 dies with us, even by kill -9, and hears no Ctrl-C of ours: the order of the drain is ours.
 """
 
@@ -24,7 +25,7 @@ import structlog
 from appliance.openbao import LAUNCHER
 from meshkit.contract import Refusal
 from meshkit.files import read_or_none, write_private
-from meshkit.member import CANNOT_START
+from meshkit.member import BEAT_S, CANNOT_START
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -55,6 +56,7 @@ class Child:
     ready_s: from start to serving, at most.
     stop_s: from SIGTERM to SIGKILL.
     pause_s: before it is started again; doubles while it fails.
+    silent_max_s: killed if its ready file stays untouched for so long; 0: never.
     """
 
     service: str
@@ -65,9 +67,15 @@ class Child:
     ready_s: float = 120.0
     stop_s: float = 150.0
     pause_s: float = 0.5
+    silent_max_s: float = 0.0
     starts: int = 0
     _served: bool = False
     _process: asyncio.subprocess.Process | None = field(default=None)
+
+    @property
+    def name(self) -> str:
+        """Its service's, or that of its folder, where several serve as one."""
+        return self.folder.name
 
     @property
     def pid(self) -> int:
@@ -108,19 +116,46 @@ class Child:
         while True:
             assert self._process is not None
             began = asyncio.get_running_loop().time()
-            status = await self._process.wait()
+            status = await self._ended(self._process)
             if asyncio.get_running_loop().time() - began > _LONG_S:
                 pause_s = self.pause_s
-            log.error("child.ended", service=self.service, status=status)
+            log.error("child.ended", service=self.name, status=status)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _PAUSE_MAX_S)
             try:
                 await self.start()
             except (ChildError, Refusal, OSError) as failure:
-                log.error("child.not_started", service=self.service, kind=type(failure).__name__)  # noqa: TRY400 -- the text is in its log
+                log.error("child.not_started", service=self.name, kind=type(failure).__name__)  # noqa: TRY400 -- the text is in its log
                 await self.stop()
             else:
-                log.info("child.started_again", service=self.service, starts=self.starts)
+                log.info("child.started_again", service=self.name, starts=self.starts)
+
+    async def _ended(self, process: asyncio.subprocess.Process) -> int:
+        """Wait for its end, and bring it about where it has fallen silent: hung, or paused.
+
+        The time is ours and the file tells only that it changed, so a clock that is set kills
+        nobody. One that drains has no ready file; its drain has a bound of its own.
+        """
+        if not self.silent_max_s:
+            return await process.wait()
+        clock = asyncio.get_running_loop().time
+        beat, heard_s = self._beat(), clock()
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_S):
+                    return await process.wait()
+            if (latest := self._beat()) != beat or latest is None:
+                beat, heard_s = latest, clock()
+            elif clock() - heard_s > self.silent_max_s:
+                log.error("child.silent", service=self.name)
+                with suppress(ProcessLookupError):
+                    process.kill()
+
+    def _beat(self) -> int | None:
+        try:
+            return (self.folder / "port").stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
 
     async def stop(self) -> None:
         """Drain it; kill it if it takes too long, or has nothing to drain as it never served."""
@@ -136,7 +171,7 @@ class Child:
             async with asyncio.timeout(self.stop_s):
                 await self._process.wait()
         except TimeoutError:
-            log.warning("child.killed", service=self.service)
+            log.warning("child.killed", service=self.name)
             with suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()

@@ -16,7 +16,7 @@ import json
 import os
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +59,12 @@ class MeshHouseSettings(ApplianceSettings):
     compliance_port: int = Field(50_052, ge=0, le=65_535, description="Loopback; 0: a free one.")
     cache_port: int = Field(50_053, ge=0, le=65_535, description="Loopback; 0: a free one.")
     inference_port: int = Field(50_054, ge=0, le=65_535, description="Loopback; 0: a free one.")
+    gateway_workers: int = Field(
+        1, ge=1, le=64, description="Processes that share the gateway's port, and its limits."
+    )
+    worker_silent_max_s: float = Field(
+        15.0, ge=5, description="One of several that hangs for so long is killed, started again."
+    )
     restart_pause_s: float = Field(
         0.5, ge=0, description="Before a service that ended is started again; doubles."
     )
@@ -117,28 +123,39 @@ async def mesh(
         children = [_child(name, settings, house, estate) for name in NEIGHBOURS]
         await _start(owned, house, children)
         tell("Starting the gateway")
-        await _start(owned, house, [_child("gateway", settings, house, estate)])
+        await _start(owned, house, _gateways(settings, house, estate), one_port=True)
         yield house
 
 
-async def _start(owned: AsyncExitStack, house: Mesh, children: list[Child]) -> None:
-    """Start side by side, own, watch."""
+async def _start(
+    owned: AsyncExitStack, house: Mesh, children: list[Child], *, one_port: bool = False
+) -> None:
+    """Start side by side, own, watch. With `one_port` the first child finds it for all."""
 
     async def stop() -> None:
         await asyncio.gather(*(child.stop() for child in children))
 
     owned.push_async_callback(stop)
+    finds_it = 1 if one_port else 0
+    for first in children[:finds_it]:
+        await first.start()
+        for child in children:
+            child.port = first.port
+    await _started(children[finds_it:])
+    for child in children:
+        house.children[child.name] = child
+        await owned.enter_async_context(_task(child.watched()))
+
+
+async def _started(children: list[Child]) -> None:
+    """Start side by side. One that cannot start is enough: nobody waits for the others."""
     starts = [asyncio.create_task(child.start()) for child in children]
     try:
         await asyncio.gather(*starts)
     finally:
-        # One that cannot start is enough: nobody waits for the others.
         for start in starts:
             start.cancel()
         await asyncio.gather(*starts, return_exceptions=True)
-    for child in children:
-        house.children[child.service] = child
-        await owned.enter_async_context(_task(child.watched()))
 
 
 @asynccontextmanager
@@ -187,6 +204,26 @@ def _child(service: str, settings: MeshHouseSettings, house: Mesh, estate: Estat
         port=ports[service],
         pause_s=settings.restart_pause_s,
     )
+
+
+def _gateways(settings: MeshHouseSettings, house: Mesh, estate: Estate) -> list[Child]:
+    """Return the gateway's workers; each has its own login, certificate, folder and log."""
+    one = _child("gateway", settings, house, estate)
+    workers = settings.gateway_workers
+    if workers == 1:
+        return [one]
+    # Elsewhere there may be more of them, all behind one Redis.
+    replicas = workers * int(os.environ.get("GATEWAY_LIMITS_REPLICAS", "1"))
+    shared = {"GATEWAY_SERVING__REUSE_PORT": "true", "GATEWAY_LIMITS_REPLICAS": str(replicas)}
+    return [
+        replace(
+            one,
+            folder=one.folder if number == 0 else one.folder.with_name(f"gateway-{number}"),
+            settings={**one.settings, **shared},
+            silent_max_s=settings.worker_silent_max_s,
+        )
+        for number in range(workers)
+    ]
 
 
 def _environment(service: str, settings: MeshHouseSettings, house: Mesh) -> dict[str, str]:

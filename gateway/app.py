@@ -22,7 +22,7 @@ from gateway.door import Door
 from gateway.ledger import Ledger
 from gateway.models import ModelList
 from gateway.pipeline import Pipeline
-from gateway.redis_limits import RedisLimits
+from gateway.redis_limits import RedisLimits, shares_of
 from gateway.refusals import RefusalFlood
 from gateway.servicer import GatewayServicer, admits
 from gateway.shelf import Shelf
@@ -34,7 +34,7 @@ from meshkit.redis_link import redis_link
 from meshkit.server import serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     import grpc
 
@@ -106,7 +106,7 @@ async def pipeline_of(
 
 @asynccontextmanager
 async def limits_of(settings: GatewaySettings) -> AsyncIterator[Limits]:
-    """Hold the limits that the settings name: shared through Redis, or of this process alone.
+    """Hold the limits that the settings name: shared through Redis, or this process's share.
 
     Raises:
         OSError: the CA of Redis cannot be read. Redis itself need not be there.
@@ -116,7 +116,8 @@ async def limits_of(settings: GatewaySettings) -> AsyncIterator[Limits]:
         {tenant: each.rates() for tenant, each in settings.tenant_limits.items()},
     )
     if not settings.redis.configured:
-        yield MemoryLimits(rates, clock=time.monotonic, buckets_max=settings.buckets_max)
+        own = shares_of(rates, settings.limits_replicas)
+        yield MemoryLimits(own, clock=time.monotonic, buckets_max=settings.buckets_max)
         return
     async with redis_link(settings.redis, name="limits") as link:
         yield RedisLimits(
@@ -141,9 +142,14 @@ def _asking(settings: GatewaySettings, neighbours: Neighbours, limits: Limits) -
 
 @asynccontextmanager
 async def gateway(
-    settings: GatewaySettings, pipeline: Pipeline, credentials: grpc.ServerCredentials
+    settings: GatewaySettings,
+    pipeline: Pipeline,
+    credentials: grpc.ServerCredentials | Callable[[], grpc.ServerCredentials],
 ) -> AsyncIterator[int]:
-    """Serve `pipeline`; yield the port. Tests enter here, with a pipeline over fakes."""
+    """Serve `pipeline`; yield the port. Tests enter here, with a pipeline over fakes.
+
+    `credentials`: as `meshkit.server.serving` takes them.
+    """
     guard = MeshInterceptor(
         trust_domain=settings.trust_domain,
         call_budget_ms=max(settings.call_budget_ms, settings.stream_life_ms),

@@ -77,7 +77,7 @@ async def serve(settings: GatewayServer, member: Member) -> AsyncIterator[int]:
     async with (
         neighbours(settings, member.certificate) as others,
         pipeline_of(settings, others) as pipeline,
-        gateway(settings, pipeline, member.certificate.server_credentials()) as port,
+        gateway(settings, pipeline, member.certificate.server_credentials) as port,
     ):
         yield port
 

@@ -139,7 +139,9 @@ class GatewaySettings(MeshSettings):
         default=RedisSettings(), description="Shares the limits between replicas. Off by default."
     )
     limits_replicas: int = Field(
-        default=1, gt=0, description="While Redis is away, each takes 1/n of every limit."
+        default=1,
+        gt=0,
+        description="Without Redis, or while it is away, each takes 1/n of every limit.",
     )
     expected_tokens: int = Field(
         default=256, gt=0, description="Reserved for an answer, if it may be so."

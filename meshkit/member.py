@@ -19,8 +19,10 @@ OpenBao, and nothing secret is ever in the environment.
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 -- pydantic reads it at run time
 from typing import TYPE_CHECKING, TypeVar
@@ -46,13 +48,15 @@ if TYPE_CHECKING:
     from meshkit.tls import CertificateHolder
     from meshkit.vault import Vault
 
-__all__ = ["CANNOT_START", "Joining", "Member", "ServerSettings", "joined", "run"]
+__all__ = ["BEAT_S", "CANNOT_START", "Joining", "Member", "ServerSettings", "joined", "run"]
 
 log = structlog.get_logger()
 
 _FAILED = 1
 CANNOT_START = "Cannot start: "
 """How the line on standard error begins that says why."""
+BEAT_S = 1.0
+"""How often the ready file of a process that works is touched."""
 
 
 class Joining(BaseModel):
@@ -84,7 +88,9 @@ class ServerSettings(MeshSettings):
     trust_domain: str = Field("sealgate.local", min_length=1, max_length=255)
     call_budget_ms: int = Field(300_000, gt=0, description="The longest that a call may take.")
     ready_file: Path | None = Field(
-        None, description="Holds the port while the service serves: for those who started it."
+        None,
+        description="Holds the port while the service serves, touched each second: for those who "
+        "started it.",
     )
     serving: Serving = Serving.model_validate({})
     telemetry: Telemetry = Telemetry.model_validate({})
@@ -145,9 +151,29 @@ async def _run(
         owned.callback(_not_ready, settings.ready_file)
         if settings.ready_file is not None:
             write_private(settings.ready_file, str(port).encode())
+            await owned.enter_async_context(_beating(settings.ready_file))
         log.info("service.serving", service=service, port=port)
         await stop.wait()
         log.info("service.draining", service=service, drain_ms=settings.serving.drain_ms)
+
+
+@asynccontextmanager
+async def _beating(file: Path) -> AsyncIterator[None]:
+    """Touch the file from the event loop: who started us sees that it still turns."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            with suppress(OSError):
+                os.utime(file)
+
+    beating = asyncio.create_task(beat(), name="heartbeat")
+    try:
+        yield
+    finally:
+        beating.cancel()
+        with suppress(asyncio.CancelledError):
+            await beating
 
 
 def _not_ready(file: Path | None) -> None:

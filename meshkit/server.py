@@ -40,6 +40,8 @@ T = TypeVar("T")
 
 log = structlog.get_logger()
 
+_LOOPBACK = "127.0.0.1"
+
 
 class Serving(BaseModel):
     """Limits of a server, nested in a service's settings: `GATEWAY_SERVING__DRAIN_MS=5000`."""
@@ -62,6 +64,11 @@ class Serving(BaseModel):
     keepalive_timeout_ms: int = Field(20_000, gt=0, description="And drop it without an answer.")
     ping_interval_min_ms: int = Field(10_000, gt=0, description="A client that pings more is cut.")
     reflection: bool = Field(default=False, description="Tell anyone admitted what is served.")
+    reuse_port: bool = Field(
+        default=False,
+        description="Share the port with other processes of this user, workers of one service; "
+        "else a second server on it is a mistake, and is told so.",
+    )
 
     def options(self) -> list[tuple[str, int]]:
         """Return them by C-core's names."""
@@ -77,7 +84,7 @@ class Serving(BaseModel):
             ("grpc.keepalive_time_ms", self.keepalive_ms),
             ("grpc.keepalive_timeout_ms", self.keepalive_timeout_ms),
             ("grpc.http2.min_ping_interval_without_data_ms", self.ping_interval_min_ms),
-            ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a replica
+            ("grpc.so_reuseport", int(self.reuse_port)),
         ]
 
 
@@ -116,7 +123,7 @@ def serving_neighbours(
     return serving(
         register,
         address=f"{settings.host}:{settings.port}",
-        credentials=certificate.server_credentials(),
+        credentials=certificate.server_credentials,
         guard=MeshInterceptor(
             trust_domain=settings.trust_domain,
             call_budget_ms=settings.call_budget_ms,
@@ -131,7 +138,7 @@ def serving_neighbours(
 async def serving(
     *register: Callable[[grpc.aio.Server], None],
     address: str,
-    credentials: grpc.ServerCredentials,
+    credentials: grpc.ServerCredentials | Callable[[], grpc.ServerCredentials],
     guard: MeshInterceptor,
     settings: Serving,
     names: Sequence[str] = (),
@@ -140,12 +147,14 @@ async def serving(
 
     Health says NOT_SERVING until the server has proved that it refuses TLS 1.2. Leaving the block:
     health turns NOT_SERVING, `lame_duck_ms` pass while balancers look away and calls are still
-    served, then calls under way get `drain_ms` to finish.
+    served, then calls under way get `drain_ms` to finish. With `reuse_port` the server has a second
+    port, on loopback, for its own proof only: the other one may be answered by a sibling.
 
     Args:
         register: Each adds a servicer, as generated `add_…_to_server` do.
         address: host:port; port 0 asks the kernel for a free one.
-        credentials: Of `meshkit.tls`.
+        credentials: Of `meshkit.tls`. With `reuse_port`, what makes them: two ports that shared
+            some would share the news of a renewal, which is told once.
         guard: Goes around every method.
         settings: Limits.
         names: Full names of the services, for health and reflection; "" is always there.
@@ -163,9 +172,14 @@ async def serving(
     if settings.reflection:
         _reflect(guarded, names)
     port = _bound(server, address, credentials)
+    host, probed = _reachable(address), port
+    if settings.reuse_port:
+        # The shared port may lead to a sibling. The kernel gives out a port 0 to one socket alone,
+        # and whatever listens there is this server with these credentials.
+        host, probed = _LOOPBACK, _bound(server, f"{_LOOPBACK}:0", credentials)
     await server.start()
     try:
-        await probe_tls13_only(_reachable(address), port)
+        await probe_tls13_only(host, probed)
         condition.set_serving(serving=True)
         yield port
         # Reached only by an orderly end of the block: a failing one should not wait.
@@ -176,9 +190,15 @@ async def serving(
         await server.stop(settings.drain_ms / 1_000)
 
 
-def _bound(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials) -> int:
+def _bound(
+    server: grpc.aio.Server,
+    address: str,
+    credentials: grpc.ServerCredentials | Callable[[], grpc.ServerCredentials],
+) -> int:
     try:
-        port = server.add_secure_port(address, credentials)
+        port = server.add_secure_port(
+            address, credentials() if callable(credentials) else credentials
+        )
     except RuntimeError:
         port = 0
     if port == 0:
