@@ -179,3 +179,27 @@ def test_links_between_documents_hold() -> None:
             if not (page.parent / target).exists():
                 broken.append(f"{page.relative_to(ROOT)} -> {target}")
     assert broken == []
+
+
+def test_every_test_that_a_document_names_exists() -> None:
+    """A table of failures whose tests were renamed away is only a promise."""
+    named = [
+        (page.name, *found.groups())
+        for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+        for found in re.finditer(r"`(tests/[\w/.]+)(?:::(\w+))?`", page.read_text())
+    ]
+    assert len(named) > 20
+    broken = []
+    for page, path, test in named:
+        there = (ROOT / path).exists()
+        if not there or (test and f"def {test}(" not in (ROOT / path).read_text()):
+            broken.append(f"{page}: {path}::{test}")
+    assert broken == []
+
+
+def test_every_failure_in_the_table_names_its_test() -> None:
+    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    table = text.partition("## What fails how")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("|")][2:]
+    assert len(rows) > 10
+    assert [row for row in rows if "::test_" not in row] == []
