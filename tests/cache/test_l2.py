@@ -176,6 +176,22 @@ async def test_a_purge_is_exact_at_once_and_frees_the_room(two, observer, made, 
     assert await other.cache.purge("acme") == 0
 
 
+async def test_a_purge_needs_no_value_to_be_gone(two, observer, made, answered) -> None:
+    """Freeing the room is housekeeping: it may be cut off."""
+    one, other = two
+    await answered(one.cache)
+
+    async def cut_off(_tenant, _generation):
+        raise RedisAway
+
+    other.shared._tier.free = cut_off
+    assert await other.cache.purge("acme") == 1
+    assert len(await values(observer)) == 1
+    assert isinstance(await other.cache.get(made.question()), CacheMiss)
+    await one.shared.check({"acme"})
+    assert isinstance(await one.cache.get(made.question()), CacheMiss)
+
+
 async def test_l1_of_another_replica_forgets_soon(replica, made, answered) -> None:
     async with replica(purge_seen_ms=50) as one, replica() as other:
         await answered(one.cache)
@@ -322,6 +338,7 @@ async def test_an_erased_key_is_gone_for_all_and_stays_so(two, observer, made, a
     assert isinstance(await other.cache.get(made.question()), CacheMiss)
     # One still has it in its keyring for some minutes: what it seals under it is not shared.
     await answered(one.cache, text="And of Spain?")
+    assert await values(observer) == []
     assert await other.shared.keys.get("acme", key_id) is None
     assert isinstance(await other.cache.get(made.question("And of Spain?")), CacheMiss)
 
