@@ -208,7 +208,7 @@ class _Builder:
     async def compliance(self) -> Compliance:
         """Load policy, patterns and name models."""
         settings = ComplianceSettings.load().model_copy(
-            update={"models_folder": self.settings.models_dir}
+            update={"models_dir": self.settings.models_dir}
         )
         return await self.owned.enter_async_context(
             open_compliance(settings, mac_keys=self.screening)

@@ -244,7 +244,7 @@ def _environment(service: str, settings: MeshHouseSettings, house: Mesh) -> dict
                 for name, child in house.children.items()
             },
         },
-        "compliance": {"MODELS_FOLDER": str(settings.models_dir.absolute())},
+        "compliance": {"MODELS_DIR": str(settings.models_dir.absolute())},
         "cache": {},
         "inference": {"MODELS_DIR": str(settings.models_dir.absolute())},
         "audit": {"DATA_DIR": str(house.data / "audit"), **_shared_policies()},

@@ -266,7 +266,7 @@ async def open_scanner(settings: ComplianceSettings) -> AsyncIterator[Scanner]:
     names = None
     if settings.names:
         names = NameRunner(
-            load_names(settings.models_folder, threads=settings.name_threads),
+            load_names(settings.models_dir, threads=settings.name_threads),
             workers=settings.name_workers,
             queue_max=settings.name_queue_max,
             memo_entries_max=settings.memo_entries_max,

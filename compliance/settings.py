@@ -21,9 +21,7 @@ class ComplianceSettings(MeshSettings):
         default=None, description="YAML; without it the default policy."
     )
     names: bool = Field(default=True, description="Ask the name models; off: patterns only.")
-    models_folder: Path = Field(
-        Path("var/models"), description="As deploy/fetch_models.py left it."
-    )
+    models_dir: Path = Field(Path("var/models"), description="As deploy/fetch_models.py left it.")
     cache_folder: Path | None = Field(
         default=Path("var/cache/compliance"),
         description="Keeps the compiled patterns; none: compile anew.",

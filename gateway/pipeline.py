@@ -180,7 +180,7 @@ class Pipeline:
 
     def _room(self) -> None:
         if self.in_flight > self.settings.in_flight_max:
-            retry_ms = self.settings.overload_retry_ms
+            retry_ms = self.settings.overloaded_retry_ms
             raise Refusal(Reason.OVERLOADED, retry_after_ms=retry_ms)
 
     async def _turned_away(self, arrival: Arrival, entry: _Entry, refusal: Refusal) -> None:

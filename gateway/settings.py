@@ -100,7 +100,7 @@ class GatewaySettings(MeshSettings):
     trust_domain: str = Field(default="sealgate.local", min_length=1, max_length=255)
 
     in_flight_max: int = Field(default=512, gt=0, description="Beyond it: OVERLOADED, at once.")
-    overload_retry_ms: int = Field(
+    overloaded_retry_ms: int = Field(
         default=250, gt=0, description="What an OVERLOADED caller is told."
     )
     call_budget_ms: int = Field(

@@ -28,7 +28,7 @@ class InferenceSettings(MeshSettings):
     waiting_max: int = Field(
         64, ge=0, description="Requests that wait for a slot; then OVERLOADED."
     )
-    retry_after_ms: int = Field(1_000, ge=1, description="What an OVERLOADED caller is told.")
+    overloaded_retry_ms: int = Field(1_000, ge=1, description="What an OVERLOADED caller is told.")
     context_tokens_max: int = Field(
         2_048, ge=64, description="Prompt and answer together; capped by the model's own context."
     )

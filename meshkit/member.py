@@ -1,6 +1,6 @@
 """A service as a process of its own: how it starts, joins the mesh, serves and drains.
 
-    class CacheServer(ServerSettings, CacheSettings):
+    class CacheServer(CacheSettings, ServerSettings):
         model_config = SettingsConfigDict(env_prefix="CACHE_")
 
     @asynccontextmanager

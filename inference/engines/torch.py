@@ -156,7 +156,7 @@ class TorchEngine:
             if not self.healthy:
                 raise Refusal(Reason.INFERENCE_DOWN)
             if len(self._open) >= self._settings.slots + self._settings.waiting_max:
-                raise Refusal(Reason.OVERLOADED, retry_after_ms=self._settings.retry_after_ms)
+                raise Refusal(Reason.OVERLOADED, retry_after_ms=self._settings.overloaded_retry_ms)
             self._open.add(request.id)
             self._joining.append(request)
             self._wake.notify()

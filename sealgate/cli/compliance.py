@@ -168,7 +168,7 @@ def _settings(args: argparse.Namespace) -> ComplianceSettings:
     from compliance.settings import ComplianceSettings
 
     return ComplianceSettings(
-        policy_file=args.policy, names=not args.no_names, models_folder=args.models
+        policy_file=args.policy, names=not args.no_names, models_dir=args.models
     )
 
 

@@ -125,7 +125,7 @@ async def test_requests_share_forward_passes(make_engine, model) -> None:
 
 
 async def test_beyond_the_queue_a_caller_is_told_to_come_again(make_engine, model) -> None:
-    engine = make_engine(slots=1, waiting_max=1, retry_after_ms=321)
+    engine = make_engine(slots=1, waiting_max=1, overloaded_retry_ms=321)
     model.gate.clear()
     taken = [asyncio.create_task(drain(engine, max_tokens=2)) for _ in range(2)]
     await asyncio.sleep(0.02)
