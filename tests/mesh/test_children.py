@@ -1,0 +1,110 @@
+"""Who starts processes also sees that they work: ended, hung and paused ones are started again."""
+
+import asyncio
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from appliance.children import Child
+from meshkit.vault import WrappedAppRole
+
+SERVICE = '''
+"""A service that serves nobody; it beats as meshkit.member does, for as long as it is told."""
+import os, signal, sys, time
+
+ready = os.environ["SLEEPER_READY_FILE"]
+beats = int(os.environ["SLEEPER_BEATS"])
+
+def drain(*_):
+    os.unlink(ready)
+    time.sleep(float(os.environ["SLEEPER_DRAIN_S"]))
+    sys.exit(0)
+
+signal.signal(signal.SIGTERM, drain)
+with open(ready, "w") as file:
+    file.write("7")
+while True:
+    time.sleep(0.2)
+    if beats:
+        beats -= 1
+        os.utime(ready)
+'''
+FOR_EVER = 1_000_000
+
+
+async def login() -> WrappedAppRole:
+    return WrappedAppRole("role", "token", "path")
+
+
+@pytest.fixture
+def child(tmp_path, monkeypatch):
+    """Make a child that falls silent after so many beats."""
+    (tmp_path / "sleeper").mkdir()
+    (tmp_path / "sleeper" / "main.py").write_text(SERVICE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def made(beats: int, drain_s: float = 0.0) -> Child:
+        return Child(
+            service="sleeper",
+            folder=tmp_path / "folder",
+            settings={"SLEEPER_BEATS": str(beats), "SLEEPER_DRAIN_S": str(drain_s)},
+            login=login,
+            pause_s=0.05,
+            silent_max_s=2.0,
+        )
+
+    return made
+
+
+async def watched_until(child: Child, seconds: float, starts: int) -> None:
+    """Watch a child until it was started so often, or so long."""
+    watching = asyncio.create_task(child.watched())
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while child.starts < starts or not child.serving:
+                await asyncio.sleep(0.05)
+    watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching
+
+
+async def test_one_that_beats_is_left_alone(child) -> None:
+    beating = child(FOR_EVER)
+    await beating.start()
+    await watched_until(beating, 5, starts=2)
+    assert beating.starts == 1
+    await beating.stop()
+
+
+async def test_one_that_hangs_is_killed_and_started_again(child) -> None:
+    hanging = child(3)
+    await hanging.start()
+    first = hanging.pid
+    await watched_until(hanging, 20, starts=2)
+    assert hanging.starts == 2
+    assert hanging.pid != first
+    assert not Path(f"/proc/{first}").exists()
+    await hanging.stop()
+
+
+async def test_one_that_is_paused_is_killed_and_started_again(child) -> None:
+    paused = child(FOR_EVER)
+    await paused.start()
+    os.kill(paused.pid, signal.SIGSTOP)
+    await watched_until(paused, 20, starts=2)
+    assert paused.starts == 2
+    await paused.stop()
+
+
+async def test_one_that_drains_for_long_is_not_taken_for_hung(child) -> None:
+    draining = child(FOR_EVER, drain_s=4.0)
+    await draining.start()
+    os.kill(draining.pid, signal.SIGTERM)
+    draining.settings = {**draining.settings, "SLEEPER_DRAIN_S": "0"}  # of the next one
+    before = asyncio.get_running_loop().time()
+    await watched_until(draining, 20, starts=2)
+    assert asyncio.get_running_loop().time() - before >= 4.0
+    await draining.stop()
