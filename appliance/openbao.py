@@ -12,7 +12,7 @@ Under `data`, all of it readable by the owner alone:
     tls/            the listener's certificate and its CA, whose private key is forgotten at once
     init.json       what the first start gave; `appliance.bootstrap` takes the root token out of it
     openbao.json    the configuration of this start
-    openbao.log     the server's own log
+    openbao.log     the server's own log; openbao.log.1 of the one before, if it ended by itself
 
 OpenBao is killed with us, even by kill -9: a small launcher asks the kernel for that before it
 becomes OpenBao. Raft storage takes a kill at any time.
@@ -28,7 +28,7 @@ import secrets
 import shutil
 import socket
 import sys
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -87,6 +87,9 @@ class OpenBaoSettings(BaseModel):
         default=30_000, gt=0, description="From start to the first answered request."
     )
     stop_ms: int = Field(default=5_000, gt=0, description="From SIGTERM to SIGKILL.")
+    restart_pause_s: float | None = Field(
+        default=None, gt=0, description="When it ends by itself it is started again; None: not."
+    )
 
 
 class OpenBaoError(RuntimeError):
@@ -121,12 +124,55 @@ async def openbao(settings: OpenBaoSettings) -> AsyncIterator[OpenBao]:
     port = _free_port(settings.port)
     data = settings.data.absolute()
     with alone(data):
-        config = _prepare(data, port)
-        process = await _launch(program, config, data / "openbao.log")
-        try:
-            yield await _ready(process, data, port, settings.ready_ms)
-        finally:
-            await _stop(process, settings.stop_ms)
+        server = _Server(program, port, data, settings)
+        async with AsyncExitStack() as owned:
+            owned.push_async_callback(server.stop)
+            bao = await server.start()
+            if settings.restart_pause_s is not None:
+                keeper = asyncio.create_task(server.kept(settings.restart_pause_s))
+                owned.push_async_callback(_cancelled, keeper)
+            yield bao
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+@dataclass(slots=True)
+class _Server:
+    """The process, and those that take its place: always at the same address."""
+
+    program: Path
+    port: int
+    data: Path
+    settings: OpenBaoSettings
+    _process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> OpenBao:
+        """Start it and wait until it answers. Raises OpenBaoError."""
+        config = _prepare(self.data, self.port)
+        self._process = await _launch(self.program, config, self.data / "openbao.log")
+        return await _ready(self._process, self.data, self.port, self.settings.ready_ms)
+
+    async def kept(self, pause_s: float) -> None:
+        """Start it again whenever it ends, for ever. Raft storage takes an end at any time."""
+        while self._process is not None:
+            status = await self._process.wait()
+            log.error("openbao.ended", status=status)
+            await asyncio.sleep(pause_s)
+            (self.data / "openbao.log").replace(self.data / "openbao.log.1")
+            try:
+                await self.start()
+            except OpenBaoError:
+                log.error("openbao.not_started")  # noqa: TRY400 -- the text names paths; see its log
+                await self.stop()
+
+    async def stop(self) -> None:
+        """Let it end; kill it if it takes too long."""
+        if self._process is not None:
+            await _stop(self._process, self.settings.stop_ms)
 
 
 async def _ready(

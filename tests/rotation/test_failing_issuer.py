@@ -5,7 +5,8 @@ import os
 import signal
 import socket
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -107,3 +108,32 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+async def test_an_openbao_that_ends_is_started_again(tmp_path) -> None:
+    """Killed twice: the same address, the same keys, the same logins."""
+    settings = OpenBaoSettings(data=tmp_path / "openbao", restart_pause_s=0.2)
+    async with openbao(settings) as bao, prepared(bao, BootstrapSettings()) as estate:
+        pid = bao.pid
+        async with World(bao, estate).vault_of("audit") as keys:
+            signed = await keys.sign("audit-checkpoint", b"note")
+            for _ in range(2):
+                os.kill(pid, signal.SIGKILL)
+                await until(lambda dead=pid: child_of(bao, dead) is not None, 20)
+                pid = child_of(bao, pid)
+                async with asyncio.timeout(20):
+                    while not await keys.ready():
+                        await asyncio.sleep(0.1)
+                assert await keys.sign("audit-checkpoint", b"note") == signed
+    assert child_of(bao, 0) is None, "the last one ends with the block"
+
+
+def child_of(bao, but: int) -> int | None:
+    """The process that runs on this data, if it is another one."""
+    wanted = f"-config={bao.data / 'openbao.json'}".encode()
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):
+            arguments = (process / "cmdline").read_bytes().split(b"\0")
+            if arguments[1:3] == [b"server", wanted] and int(process.name) != but:
+                return int(process.name)
+    return None
