@@ -24,7 +24,7 @@ from appliance.bootstrap import (
     prepared,
 )
 from appliance.clients import keep_clients
-from appliance.openbao import OpenBaoSettings, openbao
+from appliance.openbao import openbao
 from appliance.screening_keys import screening_keys
 from audit.app import audit_at
 from audit.locks import VaultLock
@@ -152,9 +152,7 @@ class _Builder:
     @classmethod
     async def start(cls, owned: AsyncExitStack, settings: ApplianceSettings) -> _Builder:
         """Start OpenBao, prepare it, log each service in, issue the clients' certificates."""
-        bao = await owned.enter_async_context(
-            openbao(OpenBaoSettings(data=settings.data_dir / "openbao", port=settings.openbao_port))
-        )
+        bao = await owned.enter_async_context(openbao(settings.openbao()))
         wanted = BootstrapSettings(
             trust_domain=settings.trust_domain,
             tenants=settings.tenants,

@@ -28,7 +28,7 @@ from pydantic_settings import SettingsConfigDict
 from appliance.bootstrap import BootstrapSettings, prepared
 from appliance.children import Child, ChildError
 from appliance.clients import keep_clients
-from appliance.openbao import OpenBao, OpenBaoError, OpenBaoSettings, openbao
+from appliance.openbao import OpenBao, OpenBaoError, openbao
 from appliance.settings import ApplianceSettings
 from meshkit.contract import Refusal
 from meshkit.files import write_private
@@ -105,9 +105,7 @@ async def mesh(
     """
     async with AsyncExitStack() as owned:
         tell("Starting OpenBao and preparing keys, certificates and policies")
-        bao = await owned.enter_async_context(
-            openbao(OpenBaoSettings(data=settings.data_dir / "openbao", port=settings.openbao_port))
-        )
+        bao = await owned.enter_async_context(openbao(settings.openbao()))
         wanted = BootstrapSettings(
             trust_domain=settings.trust_domain,
             tenants=settings.tenants,

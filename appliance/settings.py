@@ -11,9 +11,12 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from appliance.openbao import OpenBaoSettings
 from meshkit.settings import MeshSettings
 
 __all__ = ["ApplianceSettings"]
+
+_OPENBAO_PAUSE_S = 1.0
 
 
 class ApplianceSettings(MeshSettings):
@@ -37,3 +40,11 @@ class ApplianceSettings(MeshSettings):
         86_400, gt=0, description="Then compliance's key is rotated; the one before still counts."
     )
     reflection: bool = Field(default=True, description="gRPC reflection on the gateway's port.")
+
+    def openbao(self) -> OpenBaoSettings:
+        """Return how OpenBao is run: started again when it ends by itself."""
+        return OpenBaoSettings(
+            data=self.data_dir / "openbao",
+            port=self.openbao_port,
+            restart_pause_s=_OPENBAO_PAUSE_S,
+        )
