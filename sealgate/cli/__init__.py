@@ -41,10 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; return the exit code. Wrong usage exits with 2, as argparse does."""
     given = sys.argv[1:] if argv is None else argv
     args = _parser(given).parse_args(given)
-    # Commands of other rooms name their function `handler`, ours `run`.
-    run = getattr(args, "handler", None) or args.run
     try:
-        code: int = run(args)
+        code: int = args.run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED

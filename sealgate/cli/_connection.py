@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Mapping
 
-__all__ = ["add_options", "client_of", "shown", "told", "vkey_of"]
+__all__ = ["add_options", "client_of", "shown", "told"]
 
 DEFAULT_TARGET = "localhost:50051"
-_PLUS_SIGNS = 2
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -68,13 +67,6 @@ def client_of(args: argparse.Namespace, *, vkey: str | None = None) -> Client:
     )
 
 
-def vkey_of(given: str | None) -> str | None:
-    """Take a verifier key, or the first line of the file of that name. Raises OSError."""
-    if given is None or (given.count("+") >= _PLUS_SIGNS and not Path(given).exists()):
-        return given
-    return Path(given).read_text(encoding="utf-8").strip()
-
-
 def shown(text: str) -> str:
     """Return `text` for a terminal: what would steer it (escapes, bells) is made visible."""
     if not sys.stdout.isatty():
@@ -100,6 +92,8 @@ def told(args: argparse.Namespace, work: Callable[[], int]) -> int:
         return _say(args, UNAVAILABLE if again else REFUSED, told, f"{error}{name}")
     except NoteInvalid as invalid:
         return _say(args, BAD_USAGE, {"error": "vkey"}, f"--vkey: {invalid}")
+    except UnicodeDecodeError:
+        return _say(args, BAD_USAGE, {"error": "unreadable"}, "cannot read: this is no UTF-8 text")
     except BrokenPipeError:
         raise  # of standard output: `main` knows
     except OSError as failure:

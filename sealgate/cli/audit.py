@@ -1,23 +1,18 @@
-"""`sealgate audit`: check a log and its proofs without trusting the service that wrote them.
-
-    sealgate audit verify --log var/demo/audit/log --vkey var/demo/audit/vkey
-    sealgate audit check 000000000041-outcome.tlog-proof --vkey var/demo/audit/vkey
-
-Exit codes: 0 it holds, 1 it does not, 2 it could not be read.
-"""
+"""`sealgate audit`: check a log and its proofs without trusting the service that wrote them."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import json
-import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshkit.contract import Reason, Refusal
 from meshkit.tlog import (
     LogInvalid,
+    NoteInvalid,
     Proof,
     ProofInvalid,
     VerifierKey,
@@ -26,6 +21,8 @@ from meshkit.tlog import (
     format_proof,
 )
 from sealgate.cli import prove
+from sealgate.cli._command import add_command
+from sealgate.cli._vkey import vkey_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,20 +34,39 @@ __all__ = ["add_parser", "check", "verify", "write_proofs"]
 HOLDS, FAILS, UNREADABLE = 0, 1, 2
 _POLL_S = 0.1
 
+_EPILOG = """examples:
+  sealgate audit verify --log var/appliance/audit/log --vkey var/appliance/audit/vkey
+  sealgate audit prove --call 0192f3a4b5c67d8e9fa0b1c2d3e4f506 --out proofs --tls var/appliance/tls
+  sealgate audit check proofs/000000000041-outcome.tlog-proof --vkey var/appliance/audit/vkey
+
+exit codes: 0 it holds, 1 it does not, 2 usage, or a file or key that cannot be read."""
+_VERIFY_EPILOG = """examples:
+  sealgate audit verify --log var/appliance/audit/log --vkey var/appliance/audit/vkey
+  sealgate audit verify --log /mnt/copy/log --vkey "example.org/audit+0f6d17a2+AQ..." --json
+
+Needs no connection. Names the first file that does not fit, and the first bad entry."""
+_CHECK_EPILOG = """examples:
+  sealgate audit check proofs/000000000041-outcome.tlog-proof --vkey var/appliance/audit/vkey
+
+Needs no connection. Prints the record that the proof is about."""
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `audit` with its own subcommands; a handler is the parsed `run` default."""
     audit = subparsers.add_parser(
         "audit",
         help="check the log and its proofs",
-        description=__doc__,
+        description="Check a log and its proofs without trusting the service that wrote them.",
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = audit.add_subparsers(dest="audit_command", required=True)
-    whole = commands.add_parser("verify", help="check every entry, tile, root and signature")
+    commands = audit.add_subparsers(dest="audit_command", metavar="COMMAND", required=True)
+    whole = add_command(
+        commands, "verify", "check every entry, tile, root and signature", _VERIFY_EPILOG
+    )
     whole.add_argument("--log", type=Path, required=True, help="folder with checkpoint and tile/")
     whole.set_defaults(run=verify)
-    one = commands.add_parser("check", help="check one proof file, offline")
+    one = add_command(commands, "check", "check one proof file, offline", _CHECK_EPILOG)
     one.add_argument("file", type=Path, help="a proof file, as `sealgate audit prove` writes it")
     one.set_defaults(run=check)
     prove.add_parser(commands)
@@ -59,15 +75,24 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         command.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _vkey(given: str) -> str:
-    """Take a key, or the first line of the file of that name."""
-    if given.count("+") >= 2 and not os.path.exists(given):  # noqa: PTH110, PLR2004 -- name+id+key
-        return given
-    return Path(given).read_text(encoding="utf-8").strip()
-
-
 def _say(told: dict[str, object], sentence: str, *, as_json: bool) -> None:
     print(json.dumps(told, ensure_ascii=False) if as_json else sentence)
+
+
+def _unusable(failure: OSError | UnicodeDecodeError | NoteInvalid, *, as_json: bool) -> int:
+    """Say what could not even be looked at: that is no verdict on the log."""
+    if isinstance(failure, NoteInvalid):
+        told, sentence = {"error": "vkey"}, f"--vkey: {failure}"
+    elif isinstance(failure, OSError):
+        told = {"error": "unreadable", "file": str(failure.filename)}
+        sentence = f"cannot read {failure.filename}: {failure.strerror}"
+    else:
+        told, sentence = {"error": "unreadable"}, "cannot read: this is no UTF-8 text"
+    if as_json:
+        print(json.dumps({"ok": False} | told))
+    else:
+        print(f"sealgate: {sentence}", file=sys.stderr)
+    return UNREADABLE
 
 
 def verify(args: argparse.Namespace) -> int:
@@ -81,14 +106,15 @@ def verify(args: argparse.Namespace) -> int:
             return None
 
     try:
-        checked = check_log(read, _vkey(args.vkey), _paths(folder))
+        vkey = vkey_of(args.vkey)
+        folder.stat()  # a name that was mistyped speaks against no log
+        checked = check_log(read, vkey, _paths(folder))
     except LogInvalid as bad:
         told = {"ok": False, "step": bad.step, "file": bad.path, "index": bad.index}
         _say(told | {"reason": bad.reason}, f"log does NOT hold: {bad}", as_json=args.json)
         return FAILS
-    except OSError as failure:
-        _say({"ok": False, "errno": failure.errno}, f"cannot read: {failure}", as_json=args.json)
-        return UNREADABLE
+    except (OSError, UnicodeDecodeError, NoteInvalid) as failure:
+        return _unusable(failure, as_json=args.json)
     told = {"ok": True, "origin": checked.origin, "size": checked.size}
     told |= {"root": checked.root.hex(), "files": checked.files, "beyond": checked.beyond}
     sentence = (
@@ -109,12 +135,10 @@ def _paths(folder: Path) -> Iterator[str]:
 def check(args: argparse.Namespace) -> int:
     """Run `sealgate audit check FILE --vkey VKEY|FILE [--json]`; return the exit code."""
     try:
-        vkey = _vkey(args.vkey)
+        vkey = vkey_of(args.vkey)
         text = args.file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as failure:
-        kind = type(failure).__name__
-        _say({"ok": False, "error": kind}, f"cannot read: {kind}", as_json=args.json)
-        return UNREADABLE
+    except (OSError, UnicodeDecodeError, NoteInvalid) as failure:
+        return _unusable(failure, as_json=args.json)
     try:
         proof = check_proof(text, vkey)
     except ProofInvalid as bad:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from meshkit.contract import Message, Role
 from sealgate.cli import BAD_USAGE, DONE
-from sealgate.cli._connection import add_options, client_of, shown, told, vkey_of
+from sealgate.cli._connection import add_options, client_of, shown, told
+from sealgate.cli._vkey import vkey_of
 from sealgate.errors import NotFoundError
 from sealgate.receipts import receipt_to_json
 
@@ -72,7 +73,8 @@ def _run(args: argparse.Namespace) -> int:
 def _ask(args: argparse.Namespace, prompt: str) -> int:
     messages = [Message(Role.SYSTEM, args.system)] if args.system else []
     messages.append(Message(Role.USER, prompt))
-    with client_of(args, vkey=vkey_of(args.vkey)) as client:
+    vkey = vkey_of(args.vkey) if args.vkey else None
+    with client_of(args, vkey=vkey) as client:
         model = args.model or _first(client)
         result = _answer(args, client, messages, model)
     if args.receipt and result.receipt:

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
 
+from sealgate.cli._command import add_command
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
@@ -28,11 +30,19 @@ EXIT_BAD_INPUT = 2
 EXIT_UNAVAILABLE = 3
 PROGRESS_S = 0.5
 
-_EXAMPLES = """examples:
+_SCAN_EXAMPLES = """examples:
   sealgate compliance scan --input texts.jsonl --output masked.jsonl
   sealgate compliance scan --input texts.jsonl --output masked.jsonl --policy ward.yaml --no-names
+
+The output appears whole or not at all."""
+_EVALUATE_EXAMPLES = """examples:
+  sealgate compliance evaluate --gold labelled/
+  sealgate compliance evaluate --gold labelled/names.jsonl --policy ward.yaml --json"""
+_EXAMPLES = """examples:
+  sealgate compliance scan --input texts.jsonl --output masked.jsonl
   sealgate compliance evaluate --gold labelled/ --json
-"""
+
+exit codes: 0 done, 2 usage, or a file that cannot be used, 3 a recognizer failed."""
 
 
 class _InputError(Exception):
@@ -57,21 +67,31 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    scan = commands.add_parser("scan", help='read lines {"id","text"}, write findings and text')
+    scan = add_command(
+        commands, "scan", 'read lines {"id","text"}, write findings and text', _SCAN_EXAMPLES
+    )
     scan.add_argument("--input", type=Path, required=True, metavar="IN.jsonl")
     scan.add_argument("--output", type=Path, required=True, metavar="OUT.jsonl")
     scan.set_defaults(run=_scan)
-    evaluate = commands.add_parser("evaluate", help="precision, recall, F1 and F2 by type")
+    evaluate = add_command(
+        commands, "evaluate", "precision, recall, F1 and F2 by type", _EVALUATE_EXAMPLES
+    )
     evaluate.add_argument(
         "--gold", type=Path, required=True, help="a labelled JSONL file, or a folder of them"
     )
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(run=_evaluate)
     for command in (scan, evaluate):
-        command.add_argument("--policy", type=Path, help="policy file; default: the built-in one")
+        command.add_argument(
+            "--policy", type=Path, metavar="FILE", help="policy file; default: the built-in one"
+        )
         command.add_argument("--no-names", action="store_true", help="patterns only, much faster")
         command.add_argument(
-            "--models", type=Path, default=Path("var/models"), help="folder of the name models"
+            "--models",
+            type=Path,
+            default=Path("var/models"),
+            metavar="DIR",
+            help="folder of the name models [var/models]",
         )
 
 

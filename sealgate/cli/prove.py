@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from sealgate.cli import DONE, REFUSED
+from sealgate.cli._vkey import vkey_of
 
 if TYPE_CHECKING:
     from meshkit.contract import Audit
@@ -76,9 +77,9 @@ def _id(text: str) -> bytes:
 
 def _run(args: argparse.Namespace) -> int:
     # Here, so that `verify` and `check` need no gRPC.
-    from sealgate.cli._connection import told, vkey_of  # noqa: PLC0415 -- see above
+    from sealgate.cli._connection import told  # noqa: PLC0415 -- see above
 
-    return told(args, lambda: _prove(args, vkey_of(args.vkey)))
+    return told(args, lambda: _prove(args, vkey_of(args.vkey) if args.vkey else None))
 
 
 def _prove(args: argparse.Namespace, vkey: str | None) -> int:

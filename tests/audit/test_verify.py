@@ -140,3 +140,22 @@ async def test_proof_files_are_checked_offline(world, tmp_path, capsys):
     assert code == 1
     assert "step 5" in said
     assert run(capsys, "check", tmp_path / "none", "--vkey", world.data / "vkey")[0] == 2
+
+
+async def test_what_cannot_be_read_speaks_against_no_log(world, tmp_path, capsys):
+    """A mistyped name or key is 2, not 1: the auditor must not raise an alarm for it."""
+    async with world.open() as audit:
+        await audit.append(make_outcome())
+    log, vkey = world.data / "log", world.data / "vkey"
+    broken = tmp_path / "broken"
+    broken.write_text(vkey.read_text().strip()[:-4])
+    for words in (
+        ("verify", "--log", tmp_path / "none", "--vkey", vkey),
+        ("verify", "--log", log, "--vkey", tmp_path / "none"),
+        ("verify", "--log", log, "--vkey", broken),
+        ("check", world.data / "index.sqlite", "--vkey", vkey),
+        ("check", vkey, "--vkey", broken),
+    ):
+        assert run(capsys, *words)[0] == 2, words
+        code, said = run(capsys, *words, "--json")
+        assert (code, json.loads(said)["ok"]) == (2, False), words

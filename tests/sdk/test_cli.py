@@ -119,6 +119,9 @@ def test_what_is_missing_is_said(run, monkeypatch, tmp_path):
     assert (code, "cannot read" in err) == (BAD_USAGE, True)
     code, _, err = run("chat", "x", "--vkey", str(tmp_path / "none"))
     assert (code, "cannot read" in err) == (BAD_USAGE, True)
+    (tmp_path / "broken").write_text("no key")
+    code, _, err = run("chat", "x", "--vkey", str(tmp_path / "broken"), "--target", "localhost:1")
+    assert (code, err) == (BAD_USAGE, "sealgate: --vkey: verifier key is malformed\n")
 
 
 def test_doctor_finds_a_healthy_gateway_healthy(run):
