@@ -33,6 +33,7 @@ from meshkit.counters import counted
 from meshkit.deadline import Deadline
 from meshkit.identity import Identity, ServiceIdentity, connection_of, identity_of
 from meshkit.logs import frames_of
+from meshkit.places import Places
 from meshkit.registration import Registration, behaviour_of
 from meshkit.request import RequestContext, current, with_context
 from meshkit.status import to_status
@@ -55,6 +56,9 @@ log = structlog.get_logger()
 
 HEALTH_PREFIX = "/grpc.health.v1.Health/"
 """A balancer's probe needs a certificate of our CA, but no tenant; `Watch` has no deadline."""
+
+CALLS_PER_TENANT_MAX = 384
+"""Unless a server's settings say otherwise: `Serving.calls_per_tenant_max`."""
 
 PEERS_CACHED_MAX = 4_096
 """Connections whose peer is remembered; beyond it all are forgotten and looked at again."""
@@ -111,11 +115,18 @@ class MeshInterceptor:
         self.budget_ms = call_budget_ms
         self._admits = admits
         self._on_refused = on_refused
+        self.places = Places(CALLS_PER_TENANT_MAX)
         self._peers: dict[object, _Peer] = {}
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}
 
-    def around(self, server: grpc.aio.Server) -> grpc.aio.Server:
-        """Return what servicers are added to: each of their methods goes to `server` wrapped."""
+    def around(
+        self, server: grpc.aio.Server, *, calls_per_tenant_max: int = CALLS_PER_TENANT_MAX
+    ) -> grpc.aio.Server:
+        """Return what servicers are added to: each of their methods goes to `server` wrapped.
+
+        One tenant may have `calls_per_tenant_max` of them under way; more are OVERLOADED.
+        """
+        self.places.each_max = calls_per_tenant_max
         return cast("grpc.aio.Server", Registration(self.wrapped, server))
 
     def wrapped(self, method: str, handler: Handler) -> Handler:
@@ -273,7 +284,10 @@ class _Method:
             peer = await self._guard.peer(self._name, context)
             metadata = cast("_Metadata", context.invocation_metadata() or ())
             trusted = isinstance(peer.identity, ServiceIdentity)
-            with root_span(self._name, _parent(metadata), trust_parent=trusted) as span:
+            with (
+                self._guard.places.taken(peer.identity),
+                root_span(self._name, _parent(metadata), trust_parent=trusted) as span,
+            ):
                 given_s = context.time_remaining()
                 deadline = Deadline.of_rpc(given_s, budget_ms=self._guard.budget_ms)
                 with_context(

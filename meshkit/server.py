@@ -55,6 +55,9 @@ class Serving(BaseModel):
     metadata_bytes_max: int = Field(32 * 1_024, gt=0, description="Headers of one call, a JWT too.")
     calls_max: int = Field(1_024, gt=0, description="At once; RESOURCE_EXHAUSTED above.")
     calls_per_connection_max: int = Field(256, gt=0, description="Others wait at the client.")
+    calls_per_tenant_max: int = Field(
+        384, gt=0, description="Open at once, watches too; RESOURCE_EXHAUSTED above."
+    )
     connection_age_max_ms: int = Field(
         1_800_000, gt=0, description="Then a new handshake, so that revoked clients fall out."
     )
@@ -165,7 +168,7 @@ async def serving(
     """
     condition = Health(names)
     server = grpc.aio.server(options=settings.options(), maximum_concurrent_rpcs=settings.calls_max)
-    guarded = guard.around(server)
+    guarded = guard.around(server, calls_per_tenant_max=settings.calls_per_tenant_max)
     add_HealthServicer_to_server(condition, guarded)
     for add_to in register:
         add_to(guarded)

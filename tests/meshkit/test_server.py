@@ -1,4 +1,5 @@
 import asyncio
+from contextlib import suppress
 
 import grpc
 import pytest
@@ -7,7 +8,11 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
+from meshkit.contract import Reason, Refusal
 from meshkit.health import Health
+from meshkit.identity import ServiceIdentity
+from meshkit.places import RETRY_MS, Places
+from meshkit.status import from_rpc_error
 from meshkit.tls import TlsError
 
 SERVING, DOWN = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
@@ -90,3 +95,43 @@ async def test_there_is_no_reflection_unless_asked_for(serve, channel, tenant_en
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call.read()
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_one_tenant_cannot_take_everybodys_places(serve, channel, ca, tenant_ends):
+    """Watches stay open for ever, and no limit of rates sees them."""
+    other = ca.issue("spiffe://sealgate.local/tenant/globex/chat")
+    async with (
+        serve(calls_per_tenant_max=3, drain_ms=1_000) as port,
+        channel(port, tenant_ends) as greedy,
+        channel(port, other) as modest,
+    ):
+        watches = [HealthStub(greedy).Watch(HealthCheckRequest()) for _ in range(3)]
+        assert [(await watch.read()).status for watch in watches] == [SERVING] * 3
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await HealthStub(greedy).Check(HealthCheckRequest())
+        refusal = from_rpc_error(caught.value)
+        assert (refusal.reason, refusal.retry_after_ms) == (Reason.OVERLOADED, RETRY_MS)
+
+        assert (await HealthStub(modest).Check(HealthCheckRequest())).status == SERVING
+
+        watches[0].cancel()
+        for _ in range(50):
+            with suppress(grpc.aio.AioRpcError):
+                assert (await HealthStub(greedy).Check(HealthCheckRequest())).status == SERVING
+                break
+            await asyncio.sleep(0.02)
+        else:
+            pytest.fail("a place that was given back is not to be had")
+
+
+def test_services_carry_everybodys_calls_and_are_not_counted():
+    places = Places(1)
+    gateway = ServiceIdentity("sealgate.local", "gateway")
+    with (
+        places.taken(gateway),
+        places.taken(gateway),
+        places.taken(None),
+        pytest.raises(Refusal, match="OVERLOADED"),
+        places.taken(None),
+    ):
+        pytest.fail("a second place")
