@@ -161,6 +161,11 @@ ENTRIES: dict[str, Entry] = {
         meaning="L1 hit in process, sealed value",
         budget=_value("lower", 25, 10),
     ),
+    "cache_l2_vs_get": Entry(
+        unit="us",
+        meaning="L2 hit, one at a time, over a bare redis-py GET of that size, both by TLS",
+        budget=_ratio("lower", 1.6, 1.2),
+    ),
     "step_authenticate_us": Entry(unit="us", meaning="certificate to actor"),
     "step_admit_us": Entry(unit="us", meaning="limits: reserve and settle"),
     "step_authorize_us": Entry(unit="us", meaning="Cedar decision"),

@@ -143,11 +143,11 @@ async def hit(effort: Effort) -> list[float]:
     async with keyring(MemoryKeys(), MemoryWrappedKeys()) as keys:
         verify = mac_verifier(lambda: MAC)
         cache = CacheService(CacheSettings.load(), sealer=keys, verify=verify, secret=DIGEST)
-        questions = [_question(number) for number in range(DISTINCT)]
-        for number, question in enumerate(questions):
-            missed = await cache.get(question)
+        questions = [question(number) for number in range(DISTINCT)]
+        for number, asking in enumerate(questions):
+            missed = await cache.get(asking)
             assert isinstance(missed, CacheMiss)
-            await cache.put(question, missed.lease, _released(question.scope, number), ENDED)
+            await cache.put(asking, missed.lease, released(asking.scope, number), ENDED)
 
         async def call(number: int) -> None:
             found = await cache.get(questions[number % DISTINCT])
@@ -156,7 +156,8 @@ async def hit(effort: Effort) -> list[float]:
         return await effort.per_await_us(call)
 
 
-def _question(number: int) -> Question:
+def question(number: int) -> Question:
+    """Make question `number`, vouched for."""
     of, messages = scope(number), tuple(asked(prompt(number)))
     version, mac = MAC.tag(
         stage=Stage.SCREENED,
@@ -170,7 +171,8 @@ def _question(number: int) -> Question:
     return Question(scope=of, screened=screened, model_digest=DIGEST, parameters=Parameters())
 
 
-def _released(of: Scope, number: int) -> Released:
+def released(of: Scope, number: int) -> Released:
+    """Make its answer, vouched for."""
     text = answer(number)
     version, mac = MAC.tag(
         stage=Stage.RELEASED,

@@ -20,14 +20,15 @@ import asyncio
 import hashlib
 import ssl
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path  # noqa: TC003 -- pydantic reads it at run time
 from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection
+from redis.asyncio import SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
@@ -161,8 +162,8 @@ class Breaker:
 class RedisLink:
     """Calls to one Redis. Made by `redis_link`; for one event loop."""
 
-    def __init__(self, client: Redis, settings: RedisSettings, name: str) -> None:
-        self._client = client
+    def __init__(self, connections: _Connections, settings: RedisSettings, name: str) -> None:
+        self._connections = connections
         self._timeout_s = settings.timeout_ms / _MS_PER_S
         self._breaker = Breaker(settings.failures_max, settings.hold_off_ms / _MS_PER_S)
         self._name = name
@@ -202,8 +203,7 @@ class RedisLink:
             raise RedisAway
         try:
             async with asyncio.timeout(self._timeout_s):
-                # redis-py leaves this one method without types.
-                reply = await self._client.execute_command(*command)  # type: ignore[no-untyped-call] # see above
+                reply = await self._connections.ask(command)
         except ResponseError:
             self._back()
             raise
@@ -243,28 +243,69 @@ async def redis_link(settings: RedisSettings, *, name: str) -> AsyncIterator[Red
         OSError: the CA cannot be read.
     """
     host, _, port = settings.address.rpartition(":")
-    pool = BlockingConnectionPool(
-        connection_class=_PinnedConnection,
-        max_connections=settings.connections_max,
-        timeout=None,  # the call's own timeout ends the wait
+    make = partial(
+        _PinnedConnection,
+        tls=_tls(settings),
         host=host,
         port=int(port),
         credential_provider=_PasswordFile(settings),
-        tls=_tls(settings),
         protocol=2,
         retry=Retry(NoBackoff(), 0),
-        socket_timeout=None,
+        socket_timeout=None,  # the call's own timeout is for all of it
         socket_connect_timeout=settings.timeout_ms / _MS_PER_S,
         # These send commands that a least-privilege ACL refuses.
         driver_info=None,
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
-    client = Redis(connection_pool=pool)
-    client.response_callbacks.clear()  # replies as they are
+    connections = _Connections(make, settings.connections_max)
     try:
-        yield RedisLink(client, settings, name)
+        yield RedisLink(connections, settings, name)
     finally:
-        await pool.aclose()
+        await connections.aclose()
+
+
+class _Connections:
+    """A connection for each call under way, up to a number; more calls take turns.
+
+    redis-py's own pool and client do the same at twice the cost, most of it for retries, metrics
+    and kinds of Redis that are not used here.
+    """
+
+    def __init__(self, make: Callable[[], SSLConnection], most: int) -> None:
+        self._make = make
+        self._turns = asyncio.Semaphore(most)
+        self._idle: list[SSLConnection] = []
+
+    async def ask(self, command: tuple[Part, ...]) -> Any:  # noqa: ANN401 -- whatever it replies
+        """Send a command and read its reply; a connection that fails at that is closed."""
+        async with self._turns:
+            connection = self._idle.pop() if self._idle else self._make()
+            try:
+                return await _asked(connection, command)
+            except ResponseError:
+                raise
+            except BaseException:
+                # Also when cancelled: a reply still to come must not meet another command.
+                await connection.disconnect(nowait=True)
+                raise
+            finally:
+                self._idle.append(connection)
+
+    async def aclose(self) -> None:
+        """Close what is open; no call is under way any more."""
+        for connection in self._idle:
+            with suppress(RedisError, OSError):
+                await connection.disconnect()
+
+
+async def _asked(connection: SSLConnection, command: tuple[Part, ...]) -> Any:  # noqa: ANN401 -- as above
+    # Readable before anything was asked: Redis closed it, while it was idle.
+    if connection.is_connected and await connection.can_read():
+        await connection.disconnect(nowait=True)
+    if not connection.is_connected:
+        await connection.connect()  # type: ignore[no-untyped-call] # redis-py left its types out
+    await connection.send_command(*command, check_health=False)
+    return await connection.read_response()
 
 
 def _tls(settings: RedisSettings) -> ssl.SSLContext:
