@@ -76,7 +76,10 @@ class Hops(BaseModel):
         default=1_000, ge=0, description="How long a call waits for a neighbour that restarts."
     )
     cache_connect_ms: int = Field(
-        default=50, ge=0, description="The same for the cache: a miss is cheaper than waiting."
+        default=250, ge=0, description="For the first try to reach the cache; no other is awaited."
+    )
+    cache_ms: int = Field(
+        default=6_000, gt=0, description="The longest look-up; above the cache's own wait_max_ms."
     )
     abandon_ms: int = Field(
         default=1_000, gt=0, description="To give a lease back, also after the call's deadline."
@@ -96,7 +99,11 @@ class Hops(BaseModel):
     append_pause_ms: int = Field(
         default=50, gt=0, description="Before the stream is made again; doubles up to 20 times it."
     )
-    reaching: Reaching = Reaching.model_validate({"reconnect_max_ms": 500})
+    # A neighbour that hangs answers no ping: its calls end as those of a dead one. Servers take
+    # one ping in `ping_interval_min_ms`.
+    reaching: Reaching = Reaching.model_validate(
+        {"reconnect_max_ms": 500, "keepalive_ms": 12_000, "keepalive_timeout_ms": 5_000}
+    )
 
 
 _Failed = grpc.aio.AioRpcError
@@ -232,12 +239,15 @@ class CacheClient:
 
     async def get(self, question: Question) -> CachedAnswer | CacheMiss:
         """See `meshkit.contract.Cache.get`."""
-        await _reach(self._line, self._hops.cache_connect_ms, Reason.CACHE_DOWN)
+        connect_s = self._hops.cache_connect_ms / 1_000
+        if not await self._line.connected(connect_s, patient=False):
+            raise Refusal(Reason.CACHE_DOWN)
         with self._line.stub() as stub:
             try:
                 reply = await stub.Get(
                     cache_pb2.GetRequest(question=question_to_wire(question)),
-                    **carried(reserve_ms=self._hops.reserve_ms),
+                    timeout=self._time_left_s(),
+                    metadata=_trace_header(),
                 )
             except _Failed as failure:
                 raise from_rpc_error(failure, down=Reason.CACHE_DOWN) from None
@@ -257,12 +267,17 @@ class CacheClient:
             finish_reason=finish_to_wire(ended.finish_reason),
             usage=usage_to_wire(ended.usage),
         )
-        await self._put(request, carried(reserve_ms=self._hops.reserve_ms)["timeout"])
+        await self._put(request, self._time_left_s())
 
     async def abandon(self, question: Question, lease: bytes) -> None:
         """See `meshkit.contract.Cache.abandon`. Also for calls that have no time left."""
         request = cache_pb2.PutRequest(question=question_to_wire(question), lease=lease)
         await self._put(request, self._hops.abandon_ms / 1_000)
+
+    def _time_left_s(self) -> float:
+        """Return what a call to the cache may take. Raises Refusal: OUT_OF_TIME."""
+        left_s = carried(reserve_ms=self._hops.reserve_ms)["timeout"]
+        return min(left_s, self._hops.cache_ms / 1_000)
 
     async def _put(self, request: cache_pb2.PutRequest, timeout_s: float) -> None:
         with self._line.stub() as stub:

@@ -32,6 +32,9 @@ __all__ = ["Carried", "Line", "Reaching", "carried", "channel_to", "line"]
 
 StubT = TypeVar("StubT")
 
+_READY = grpc.ChannelConnectivity.READY
+_FAILED = grpc.ChannelConnectivity.TRANSIENT_FAILURE
+
 
 class Reaching(BaseModel):
     """Limits of a channel, nested in a service's settings."""
@@ -52,6 +55,8 @@ class Reaching(BaseModel):
             ("grpc.max_send_message_length", self.request_bytes_max),
             ("grpc.keepalive_time_ms", self.keepalive_ms),
             ("grpc.keepalive_timeout_ms", self.keepalive_timeout_ms),
+            # A keepalive waits behind an older ping of C-core's own, which has 60 s by default.
+            ("grpc.http2.ping_timeout_ms", self.keepalive_timeout_ms),
             ("grpc.initial_reconnect_backoff_ms", self.reconnect_first_ms),
             ("grpc.max_reconnect_backoff_ms", self.reconnect_max_ms),
             # A broken call is made again by those who know whether it may be.
@@ -115,14 +120,20 @@ class Line(Generic[StubT]):
         """Whether our certificate is a newer one than the channel's: streams should move on."""
         return self._wire.certificate is not self._holder.certificate
 
-    async def connected(self, within_s: float) -> bool:
-        """Whether the neighbour can be reached; waits so long for a connection if there is none."""
+    async def connected(self, within_s: float, *, patient: bool = True) -> bool:
+        """Whether the neighbour can be reached; waits so long for a connection if there is none.
+
+        Args:
+            within_s: The longest wait, in seconds.
+            patient: Wait on after a try that failed, as for a neighbour that restarts.
+        """
         channel = self._current().channel
-        if channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY:
-            return True
         try:
             async with asyncio.timeout(within_s):
-                await channel.channel_ready()
+                while (state := channel.get_state(try_to_connect=True)) is not _READY:
+                    if state is _FAILED and not patient:
+                        return False
+                    await channel.wait_for_state_change(state)
         except TimeoutError:
             return False
         return True
@@ -144,6 +155,7 @@ class Line(Generic[StubT]):
         certificate = self._holder.certificate
         credentials = self._holder.channel_credentials()
         channel = grpc.aio.secure_channel(self._target, credentials, options=self._options)
+        channel.get_state(try_to_connect=True)  # so that the first call need not wait for it
         return _Wire(channel, self._make_stub(channel), certificate)
 
     def _close_if_done(self, wire: _Wire[StubT]) -> None:

@@ -36,7 +36,7 @@ from tests.mesh.conftest import DOMAIN, scope, service_id
 
 ASSISTANT = f"spiffe://{DOMAIN}/tenant/demo/assistant"
 SAID = (Message(Role.USER, "tell me a secret"),)
-HOPS = Hops(connect_ms=300, cache_connect_ms=50)
+HOPS = Hops(connect_ms=2_000, cache_connect_ms=2_000)
 
 
 @asynccontextmanager

@@ -149,6 +149,7 @@ async def test_a_neighbour_that_comes_back_is_found_at_once(host, rpc):
         await screen(reached)
     assert not await reached.connected(0.2)
     await asyncio.sleep(1.0)
+    assert not await reached.connected(5.0, patient=False)
 
     async with host.serving("compliance", WaryCompliance(), port=port):
         assert await reached.connected(1.0)

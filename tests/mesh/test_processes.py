@@ -120,6 +120,9 @@ def mesh(tmp_path_factory, collector):
         }
     settings |= {
         "GATEWAY_TELEMETRY__TRACE_SAMPLE_RATIO": "1",
+        "GATEWAY_HOPS__CACHE_MS": "1500",
+        "GATEWAY_HOPS__REACHING__KEEPALIVE_MS": "10500",
+        "GATEWAY_HOPS__REACHING__KEEPALIVE_TIMEOUT_MS": "1000",
         "APPLIANCE_DATA_DIR": str(data),
         "APPLIANCE_MODELS_DIR": str(ROOT / "var" / "models"),
         "APPLIANCE_CERTIFICATE_TTL_S": str(CERTIFICATE_S),
@@ -289,6 +292,48 @@ async def test_a_paused_audit_is_down_and_nothing_is_released(mesh):
     assert caught.value.reason.name == "AUDIT_DOWN"
     assert caught.value.receipt is None
     assert result.receipt is not None
+
+
+async def test_a_paused_cache_is_a_miss_after_a_bounded_wait(mesh):
+    paused = mesh.pid("cache")
+    async with mesh.client() as client:
+        os.kill(paused, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            result = await client.chat(fresh(), model=MODEL, max_tokens=3)
+            took = time.monotonic() - began
+        finally:
+            os.kill(paused, signal.SIGCONT)
+
+    assert result.cache_tier == "down"
+    assert 1.4 < took < 10
+
+
+async def test_a_paused_compliance_is_down_long_before_the_callers_deadline(mesh):
+    paused = mesh.pid("compliance")
+    async with mesh.client() as client:
+        os.kill(paused, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            with pytest.raises(UnavailableError) as caught:
+                await anext(client.stream(fresh(), model=MODEL, max_tokens=3, timeout_s=100))
+            took = time.monotonic() - began
+        finally:
+            os.kill(paused, signal.SIGCONT)
+        async with asyncio.timeout(30):
+            while not await works(client):
+                await asyncio.sleep(0.2)
+
+    assert caught.value.reason.name == "COMPLIANCE_DOWN"
+    assert took < 40
+
+
+async def works(client):
+    try:
+        result = await client.chat(fresh(), model=MODEL, max_tokens=3)
+    except UnavailableError:
+        return False
+    return result.receipt is not None
 
 
 async def test_no_secret_is_in_an_environment_or_left_on_the_disk(mesh):

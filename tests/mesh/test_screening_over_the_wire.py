@@ -139,7 +139,7 @@ async def inference(host, rpc):
     async with line(
         f"localhost:{port}", host.holder(service_id("gateway")), InferenceServiceStub
     ) as reached:
-        yield InferenceClient(reached, Hops()), engine
+        yield InferenceClient(reached, Hops(connect_ms=5_000)), engine
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ async def cache(host, rpc):
         async with line(
             f"localhost:{port}", host.holder(service_id("gateway")), CacheServiceStub
         ) as reached:
-            yield CacheClient(reached, Hops())
+            yield CacheClient(reached, Hops(cache_connect_ms=5_000))
 
 
 async def generated(client, prompt):
