@@ -164,8 +164,7 @@ async def serving(
         address: host:port; port 0 asks the kernel for a free one.
         credentials: Of `meshkit.tls`. With `reuse_port`, what makes them: two ports that shared
             some would share the news of a renewal, which is told once.
-        guard: Goes around every method.
-        settings: Limits.
+        guard, settings: What goes around every method, and the limits.
         names: Full names of the services, for health and reflection; "" is always there.
 
     Raises:
