@@ -200,7 +200,7 @@ class Child:
         where = self.folder / "log.jsonl"
         try:
             async with asyncio.timeout(self.ready_s):
-                while (port := read_or_none(self.folder / "port")) is None:
+                while not (port := read_or_none(self.folder / "port")):  # none yet, or half of it
                     if not self._running:
                         msg = f"{self.service} ended while starting: {_last_words(where)}"
                         raise ChildError(msg)
