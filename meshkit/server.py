@@ -156,15 +156,16 @@ async def serving(
 
     Health says NOT_SERVING until the server has proved that it refuses TLS 1.2. Leaving the block:
     health turns NOT_SERVING, `lame_duck_ms` pass while balancers look away and calls are still
-    served, then calls under way get `drain_ms` to finish. With `reuse_port` the server has a second
-    port, on loopback, for its own proof only: the other one may be answered by a sibling.
+    served, then calls under way get `drain_ms` to finish. With `reuse_port` a sibling may answer on
+    the port, so the proof is made on a second one, which the kernel gives to this socket alone.
 
     Args:
         register: Each adds a servicer, as generated `add_…_to_server` do.
         address: host:port; port 0 asks the kernel for a free one.
         credentials: Of `meshkit.tls`. With `reuse_port`, what makes them: two ports that shared
             some would share the news of a renewal, which is told once.
-        guard, settings: What goes around every method, and the limits.
+        guard: Goes around every method.
+        settings: Limits.
         names: Full names of the services, for health and reflection; "" is always there.
 
     Raises:
@@ -180,14 +181,10 @@ async def serving(
     if settings.reflection:
         _reflect(guarded, names)
     port = _bound(server, address, credentials)
-    host, probed = _reachable(address), port
-    if settings.reuse_port:
-        # The shared port may lead to a sibling. The kernel gives out a port 0 to one socket alone,
-        # and whatever listens there is this server with these credentials.
-        host, probed = _LOOPBACK, _bound(server, f"{_LOOPBACK}:0", credentials)
+    own = _bound(server, f"{_LOOPBACK}:0", credentials) if settings.reuse_port else 0
     await server.start()
     try:
-        await probe_tls13_only(host, probed)
+        await probe_tls13_only(_LOOPBACK if own else _reachable(address), own or port)
         condition.set_serving(serving=True)
         yield port
         # Reached only by an orderly end of the block: a failing one should not wait.
