@@ -8,6 +8,7 @@ if its call is cancelled; an OUTCOME whose sending was cancelled is sent again, 
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Appender", "Ledger"]
 
 log = structlog.get_logger()
+
+_EVER = sys.maxsize
 
 
 class Appender(Protocol):
@@ -108,7 +111,7 @@ class Ledger:
         """Wait for every event that is on its way, and record the counts that are left."""
         if self._flush is not None:
             self._flush.cancel()
-        await self._note_counts(self.clock_us() // 1_000_000 + 1)
+        await self._note_counts(_EVER)  # not "until now": the clock may have been put back
         while self._tasks:  # each ends by itself within the budget of what it does
             await asyncio.wait(self._tasks)
 

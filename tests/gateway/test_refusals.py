@@ -5,8 +5,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.ledger import Ledger
 from gateway.refusals import Counted, RefusalFlood
-from meshkit.contract import Reason
+from gateway.run import stranger_event
+from meshkit.contract import Appended, Reason, Refusal
 
 floods = st.lists(
     st.tuples(
@@ -56,3 +58,26 @@ def test_many_tenants_cannot_fill_the_memory() -> None:
 
     assert alone == 11
     assert sum(each.count for each in gate.due(2)) == 989
+
+
+class _Kept:
+    def __init__(self) -> None:
+        self.events = []
+
+    async def append(self, event):
+        self.events.append(event)
+        return Appended(index=0, leaf_hash=b"")
+
+
+async def test_a_clock_that_is_put_back_loses_no_count() -> None:
+    now_us, audit = [3_600_000_000], _Kept()
+    ledger = Ledger(audit, RefusalFlood(singly_max=1), 1.0, clock_us=lambda: now_us[0])
+    for _ in range(3):
+        await ledger.refused(
+            Refusal(Reason.DENIED), "demo", lambda: stranger_event("Chat", "DENIED")
+        )
+    now_us[0] = 0
+    await ledger.settled()
+
+    counted = [dict(event.detail)["count"] for event in audit.events if event.detail]
+    assert (len(audit.events), counted) == (2, ["2"])
