@@ -25,7 +25,7 @@ from appliance.bootstrap import (
 )
 from appliance.clients import keep_clients
 from appliance.openbao import openbao
-from appliance.screening_keys import screening_keys
+from appliance.screening_keys import rotating
 from audit.app import audit_at
 from audit.locks import VaultLock
 from audit.opening import open_audit
@@ -41,8 +41,10 @@ from gateway.settings import GatewaySettings
 from inference.service import InferenceService, open_inference
 from inference.settings import InferenceSettings
 from meshkit.authorization import Authorizer
+from meshkit.background import running
 from meshkit.envelope import FolderWrappedKeys, keyring
 from meshkit.identity import ServiceIdentity
+from meshkit.screening_keys import Watching, watched_screening_keys
 from meshkit.screening_mac import mac_verifier
 from meshkit.telemetry import telemetry
 from meshkit.tls import enforce_tls13
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
     from meshkit.vault import Vault
 
 __all__ = ["House", "appliance"]
+
+_KEY_READ_S = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,8 +168,14 @@ class _Builder:
         vaults = {}
         for name, login in (await estate.logins()).items():
             vaults[name] = await owned.enter_async_context(vault(bao.vault_settings(), login))
+        # All holders are in this process, so nothing hurries but a rotation by hand.
+        pause_s = min(_KEY_READ_S, settings.screening_key_life_s / 10)
+        watching = Watching(every_s=pause_s, settle_s=2 * pause_s)
         screening = await owned.enter_async_context(
-            screening_keys(vaults["compliance"], estate, life_s=settings.screening_key_life_s)
+            watched_screening_keys(vaults["compliance"], watching)
+        )
+        await owned.enter_async_context(
+            running(rotating(estate, settings.screening_key_life_s), "screening-key-rotation")
         )
         return cls(settings=settings, owned=owned, bao=bao, vaults=vaults, screening=screening)
 

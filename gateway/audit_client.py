@@ -19,6 +19,7 @@ import structlog
 
 from gateway.appends import Appends
 from gateway.wire import ack_from_wire, append_to_wire
+from meshkit.background import running
 from meshkit.contract import Reason, Refusal
 from meshkit.counters import counted
 from meshkit.telemetry import outbound_traceparent
@@ -148,10 +149,5 @@ def _sampled() -> bool:
 async def audit_client(line: Line[Any], hops: Hops) -> AsyncIterator[AuditClient]:
     """Keep a stream to the audit service for as long as the block runs."""
     client = AuditClient(line, hops)
-    streaming = asyncio.create_task(client.keep_streaming(), name="audit-stream")
-    try:
+    async with running(client.keep_streaming(), "audit-stream"):
         yield client
-    finally:
-        streaming.cancel()
-        with suppress(asyncio.CancelledError):
-            await streaming

@@ -21,7 +21,7 @@ import json
 import re
 import ssl
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ import jwt
 import structlog
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from meshkit.background import running
 from meshkit.contract import Reason, Refusal
 from meshkit.counters import counted
 
@@ -216,13 +217,8 @@ async def users(settings: UserSettings) -> AsyncIterator[Users | None]:
         yield None
         return
     verifier = Users(settings, parse_jwks(await _fetched(settings)))
-    keeper = asyncio.create_task(_kept_fresh(verifier))
-    try:
+    async with running(_kept_fresh(verifier), "jwks"):
         yield verifier
-    finally:
-        keeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await keeper
 
 
 async def _kept_fresh(verifier: Users) -> None:

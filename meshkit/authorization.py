@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 import cedarpy
 import structlog
 
+from meshkit.background import running
 from meshkit.files import write_private
 
 if TYPE_CHECKING:
@@ -196,13 +197,8 @@ class Authorizer:
     @asynccontextmanager
     async def watching(self, every_s: float) -> AsyncIterator[None]:
         """Look for a changed set every `every_s` seconds, for as long as the block runs."""
-        watch = asyncio.create_task(self._watch(every_s))
-        try:
+        async with running(self._watch(every_s), "policies"):
             yield
-        finally:
-            watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await watch
 
     async def _watch(self, every_s: float) -> None:
         while True:

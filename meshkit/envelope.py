@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from meshkit.background import running
 from meshkit.contract import Refusal
 from meshkit.held_keys import DAY_S, Clock, Held, HeldKeys, KeyringSettings, Place, Slot
 from meshkit.identity import is_label
@@ -326,11 +327,8 @@ async def keyring(
 ) -> AsyncIterator[Keyring]:
     """Hold data keys while the block runs; they are forgotten at the end."""
     held = Keyring(service, store, settings or KeyringSettings(), clock or Clock())
-    upkeep = asyncio.create_task(held.run(), name="keyring-upkeep")
     try:
-        yield held
+        async with running(held.run(), "keyring-upkeep"):
+            yield held
     finally:
-        upkeep.cancel()
-        with suppress(asyncio.CancelledError):
-            await upkeep
         await held.aclose()

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from meshkit.background import running
 from meshkit.contract import Refusal
 from meshkit.screening_mac import MacKeys
 
@@ -86,13 +87,8 @@ async def watched_screening_keys(
         VaultDown: the first ones cannot be read.
     """
     held = _Held(await keys.secret(SECRET), settings.settle_s)
-    watching = asyncio.create_task(_watch(keys, held, settings.every_s), name="screening-keys")
-    try:
+    async with running(_watch(keys, held, settings.every_s), "screening-keys"):
         yield held.keys
-    finally:
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
 
 
 async def _watch(keys: Vault, held: _Held, every_s: float) -> None:

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
+from meshkit.background import running
 from meshkit.contract import Refusal
 from meshkit.counters import counted, measured
 from meshkit.tls import Certificate, CertificateHolder, TlsError
@@ -167,14 +168,9 @@ class Renewal:
 @asynccontextmanager
 async def kept_renewed(renewal: Renewal) -> AsyncIterator[None]:
     """Renew, and let the remaining seconds be seen, for as long as the block runs."""
-    task = asyncio.create_task(renewal.forever(), name="tls-renewal")
-    try:
+    async with running(renewal.forever(), "tls-renewal"):
         with measured(f"tls.remaining_s.{renewal.name}", lambda: renewal.remaining_s):
             yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def _until(at_s: float) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from meshkit.background import running
 from meshkit.vault_http import Answer, VaultDown, VaultHttp, VaultRejected
 
 if TYPE_CHECKING:
@@ -183,12 +184,9 @@ async def live_token(http: VaultHttp, login: Login) -> AsyncIterator[Token]:
         yield token
         return
     await token.log_in()
-    keeper = asyncio.create_task(token.keep_alive(), name="vault-token")
     try:
-        yield token
+        async with running(token.keep_alive(), "vault-token"):
+            yield token
     finally:
-        keeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await keeper
         with suppress(VaultDown):
             await token.revoke_self()
