@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from meshkit.contract import Released, Scope, Screened, Stage, answer_bytes, prompt_bytes
+from meshkit.mac import hmac_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,11 +56,11 @@ def tag(
     call_id: bytes,
 ) -> bytes:
     """Compute the 32-byte tag. Cost: about 2 us."""
-    fields = (stage.value.encode(), text_digest, policy_digest, tenant.encode(), call_id)
+    fields = (stage.encode(), text_digest, policy_digest, tenant.encode(), call_id)
     parts = [_DOMAIN]
     for field in fields:
         parts += (len(field).to_bytes(4), field)
-    return hmac.digest(key, b"".join(parts), "sha256")
+    return hmac_sha256(key, b"".join(parts))
 
 
 def digest_of_prompt(messages: Sequence[Message]) -> bytes:

@@ -32,6 +32,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from meshkit.contract import Reason, Refusal
+from meshkit.mac import hmac_sha512
 
 __all__ = [
     "KEY_BYTES",
@@ -150,5 +151,4 @@ def _context(key_id: bytes, owner: Owner, aad: bytes) -> bytes:
 
 def _hkdf(key: bytes, salt: bytes, info: bytes) -> bytes:
     """HKDF-SHA-512 for 64 bytes: one block of output, so two HMACs. RFC 5869, 2.2 and 2.3."""
-    pseudorandom = hmac.digest(salt, key, "sha512")
-    return hmac.digest(pseudorandom, info + b"\x01", "sha512")
+    return hmac_sha512(hmac_sha512(salt, key), info + b"\x01")

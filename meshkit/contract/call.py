@@ -135,6 +135,10 @@ class Call:
     """When the gateway saw it: UTC, microseconds since 1970."""
 
 
+_ROLE_BYTES = {role: len(role.value).to_bytes(4) + role.value.encode() for role in Role}
+"""What `prompt_bytes` writes of each: names are ASCII, so a character is a byte."""
+
+
 def prompt_bytes(messages: Sequence[Message]) -> bytes:
     r"""Serialise a prompt for its commitment: injective, the same in every language.
 
@@ -143,9 +147,8 @@ def prompt_bytes(messages: Sequence[Message]) -> bytes:
     """
     parts = [b"sealgate/prompt/v1\0"]
     for message in messages:
-        for text in (message.role.value, message.content):
-            raw = text.encode()
-            parts += (len(raw).to_bytes(4), raw)
+        raw = message.content.encode()
+        parts += (_ROLE_BYTES[message.role], len(raw).to_bytes(4), raw)
     return b"".join(parts)
 
 

@@ -20,12 +20,11 @@ uint32 length and its bytes. Salts are not signed: a commitment binds its text u
 from __future__ import annotations
 
 from base64 import b64encode
-from hashlib import sha256
 from hmac import compare_digest
-from hmac import digest as hmac_digest
 from typing import TYPE_CHECKING
 
 from meshkit.contract import answer_bytes, prompt_bytes
+from meshkit.mac import hmac_sha256
 from meshkit.tlog.merkle import HASH_BYTES
 from meshkit.tlog.note import KEY_ID_BYTES, NoteInvalid, VerifierKey
 
@@ -66,7 +65,7 @@ def commit(salt: bytes, text_bytes: bytes) -> bytes:
 
     `text_bytes` is `prompt_bytes` or `answer_bytes` of `meshkit.contract`.
     """
-    return hmac_digest(salt, text_bytes, sha256)
+    return hmac_sha256(salt, text_bytes)
 
 
 def endorsement_text(origin: str, key: bytes) -> str:
