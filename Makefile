@@ -25,7 +25,8 @@ up: $(VENV)/.appliance models ## the appliance in the foreground, under var/appl
 
 .PHONY: mesh
 mesh: $(VENV)/.appliance models ## the five services as processes of their own, under var/mesh
-	@$(BIN)/python -m appliance.mesh
+	@deploy/system-packages.sh redis-server
+	@APPLIANCE_REDIS=true $(BIN)/python -m appliance.mesh
 
 # --- setting up -----------------------------------------------------------------------------
 

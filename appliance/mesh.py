@@ -15,7 +15,7 @@ import asyncio
 import json
 import os
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,10 +29,12 @@ from appliance.bootstrap import BootstrapSettings, prepared
 from appliance.children import Child, ChildError
 from appliance.clients import keep_clients
 from appliance.openbao import OpenBao, OpenBaoError, openbao
+from appliance.redis import RedisError, RedisServer, RedisServerSettings, redis_server
+from appliance.screening_keys import rotating
 from appliance.settings import ApplianceSettings
+from meshkit.background import running
 from meshkit.contract import Refusal
 from meshkit.files import write_private
-from meshkit.screening_keys import SECRET
 from meshkit.server import stop_event
 from meshkit.telemetry import configure_logging
 
@@ -46,7 +48,6 @@ __all__ = ["Mesh", "MeshHouseSettings", "main", "mesh"]
 log = structlog.get_logger()
 
 _CANNOT_START = 1
-_ROTATION_RETRY_S = 10.0
 NEIGHBOURS = ("audit", "compliance", "cache", "inference")
 
 
@@ -65,6 +66,10 @@ class MeshHouseSettings(ApplianceSettings):
     worker_silent_max_s: float = Field(
         15.0, ge=5, description="One of several that hangs for so long is killed, started again."
     )
+    redis: bool = Field(
+        default=False,
+        description="Runs a Redis: the cache's second tier, and limits that gateways share.",
+    )
     restart_pause_s: float = Field(
         0.5, ge=0, description="Before a service that ended is started again; doubles."
     )
@@ -77,6 +82,7 @@ class Mesh:
     data: Path
     children: dict[str, Child]
     bao: OpenBao
+    redis: RedisServer | None = None
 
     def facts(self) -> dict[str, str | int]:
         """Return what goes into `ready.json`: as the appliance's, and each service's port, pid."""
@@ -101,7 +107,7 @@ async def mesh(
     """Run everything for as long as the block runs. Enter from the main thread.
 
     Raises:
-        OpenBaoError, ChildError, Refusal, OSError: a part cannot start.
+        OpenBaoError, RedisError, ChildError, Refusal, OSError: a part cannot start.
     """
     async with AsyncExitStack() as owned:
         tell("Starting OpenBao and preparing keys, certificates and policies")
@@ -115,14 +121,25 @@ async def mesh(
         estate = await owned.enter_async_context(prepared(bao, wanted))
         await keep_clients(owned, estate, settings)
         await estate.logins()  # ends whatever logins an earlier run left
-        await owned.enter_async_context(_rotating(estate, settings.screening_key_life_s))
-        house = Mesh(data=settings.data_dir.absolute(), children={}, bao=bao)
+        await owned.enter_async_context(
+            running(rotating(estate, settings.screening_key_life_s), "screening-key-rotation")
+        )
+        redis = await _redis(owned, settings, tell) if settings.redis else None
+        house = Mesh(data=settings.data_dir.absolute(), children={}, bao=bao, redis=redis)
         tell("Starting audit, compliance, cache and inference")
         children = [_child(name, settings, house, estate) for name in NEIGHBOURS]
         await _start(owned, house, children)
         tell("Starting the gateway")
         await _start(owned, house, _gateways(settings, house, estate), one_port=True)
         yield house
+
+
+async def _redis(
+    owned: AsyncExitStack, settings: MeshHouseSettings, tell: Callable[[str], None]
+) -> RedisServer:
+    tell("Starting Redis")
+    wanted = RedisServerSettings(data=settings.data_dir / "redis")
+    return await owned.enter_async_context(redis_server(wanted))
 
 
 async def _start(
@@ -142,7 +159,7 @@ async def _start(
     await _started(children[finds_it:])
     for child in children:
         house.children[child.name] = child
-        await owned.enter_async_context(_task(child.watched()))
+        await owned.enter_async_context(running(child.watched(), f"{child.name}-watch"))
 
 
 async def _started(children: list[Child]) -> None:
@@ -154,36 +171,6 @@ async def _started(children: list[Child]) -> None:
         for start in starts:
             start.cancel()
         await asyncio.gather(*starts, return_exceptions=True)
-
-
-@asynccontextmanager
-async def _task(work: object) -> AsyncIterator[None]:
-    task = asyncio.ensure_future(work)  # type: ignore[call-overload] # a coroutine of no result
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-@asynccontextmanager
-async def _rotating(estate: Estate, life_s: float) -> AsyncIterator[None]:
-    """Rotate the key behind screening MACs; the services read it by themselves."""
-
-    async def rotate() -> None:
-        wait_s = life_s
-        while True:
-            await asyncio.sleep(wait_s)
-            try:
-                await estate.rotate_secret(SECRET)
-                wait_s = life_s
-            except Refusal as failure:
-                log.warning("screening_keys.not_rotated", kind=type(failure).__name__)
-                wait_s = min(_ROTATION_RETRY_S, life_s)
-
-    async with _task(rotate()):
-        yield
 
 
 def _child(service: str, settings: MeshHouseSettings, house: Mesh, estate: Estate) -> Child:
@@ -241,14 +228,25 @@ def _environment(service: str, settings: MeshHouseSettings, house: Mesh) -> dict
                 f"{name.upper()}_TARGET": f"localhost:{child.port}"
                 for name, child in house.children.items()
             },
+            **_redis_of(service, house),
         },
         "compliance": {"MODELS_DIR": str(settings.models_dir.absolute())},
-        "cache": {},
+        "cache": _redis_of(service, house),
         "inference": {"MODELS_DIR": str(settings.models_dir.absolute())},
         "audit": {"DATA_DIR": str(house.data / "audit"), **_shared_policies()},
     }
     prefix = service.upper()
     return {f"{prefix}_{name}": value for name, value in (common | own[service]).items()}
+
+
+def _redis_of(service: str, house: Mesh) -> dict[str, str]:
+    """Return how a service reaches Redis, where there is one; how many share it is for all."""
+    if house.redis is None:
+        return {}
+    told = {f"REDIS__{k.upper()}": v for k, v in house.redis.environment(service).items()}
+    if service == "gateway":
+        told["LIMITS_REPLICAS"] = os.environ.get("GATEWAY_LIMITS_REPLICAS", "1")
+    return told
 
 
 def _shared_policies() -> dict[str, str]:
@@ -286,7 +284,7 @@ def main() -> int:
     configure_logging()
     try:
         asyncio.run(_serve(MeshHouseSettings.load()))
-    except (ValidationError, OpenBaoError, ChildError, OSError, ValueError) as failure:
+    except (ValidationError, OpenBaoError, RedisError, ChildError, OSError, ValueError) as failure:
         # Settings hide their input, and these texts name files, ports and settings only.
         _say(f"Cannot start: {failure}")
         return _CANNOT_START
