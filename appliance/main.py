@@ -21,7 +21,7 @@ from appliance.settings import ApplianceSettings
 from compliance.names import WeightsError
 from compliance.policy import PolicyError
 from inference.registry import ModelFileError
-from meshkit.contract import Refusal
+from meshkit.contract import Reason, Refusal
 from meshkit.files import write_private
 from meshkit.server import run, stop_event
 from meshkit.telemetry import configure_logging
@@ -96,7 +96,8 @@ def main() -> int:
         _say(f"Cannot start: {failure}")
         return _CANNOT_START
     except Refusal as refusal:
-        _say(f"Cannot start: {refusal.reason.value}")
+        hint = "; see openbao/openbao.log in the data folder, and whether the disk is full"
+        _say(f"Cannot start: {refusal.reason.value}{hint * (refusal.reason is Reason.KEYS_DOWN)}")
         return _CANNOT_START
     return 0
 
