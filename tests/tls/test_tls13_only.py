@@ -87,7 +87,7 @@ async def test_the_probe_needs_an_answer(kit, files) -> None:
 
 async def test_the_probe_wants_tls13_itself(files) -> None:
     """A server of some other kind that refuses everything."""
-    import asyncio  # noqa: PLC0415 -- for this one server
+    import asyncio
 
     async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"\x15\x03\x03\x00\x02\x02\x28")
@@ -99,7 +99,7 @@ async def test_the_probe_wants_tls13_itself(files) -> None:
 
 
 async def test_a_tls12_server_of_the_usual_kind_is_caught(files) -> None:
-    import asyncio  # noqa: PLC0415 -- for this one server
+    import asyncio
 
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(files.server.cert_chain, files.server.private_key)
