@@ -28,7 +28,7 @@ from pydantic_settings import SettingsConfigDict
 from appliance.bootstrap import BootstrapSettings, prepared
 from appliance.children import Child, ChildError
 from appliance.clients import keep_clients
-from appliance.openbao import OpenBao, OpenBaoError, openbao
+from appliance.openbao import OpenBao, OpenBaoError, alone, openbao
 from appliance.redis import RedisError, RedisServer, RedisServerSettings, redis_server
 from appliance.screening_keys import rotating
 from appliance.settings import ApplianceSettings
@@ -259,19 +259,20 @@ async def _serve(settings: MeshHouseSettings) -> None:
     stop = stop_event()
     ready = settings.data_dir / "ready.json"
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    ready.unlink(missing_ok=True)
-    async with mesh(settings, tell=_say) as house:
-        facts = house.facts()
-        write_private(ready, json.dumps(facts, indent=2).encode())
-        _say(
-            f"Serving on {facts['gateway']}, auditors on {facts['audit']}; "
-            f"services' logs under {house.data / 'services'}. Try:\n"
-            f"  sealgate chat 'What is a tamper-evident log?' --target {facts['gateway']} "
-            f"--tls {facts['tls']}"
-        )
-        await stop.wait()
+    with alone(settings.data_dir):  # as in the appliance: a second start takes nothing away
         ready.unlink(missing_ok=True)
-        _say("Draining: calls under way finish")
+        async with mesh(settings, tell=_say) as house:
+            facts = house.facts()
+            write_private(ready, json.dumps(facts, indent=2).encode())
+            _say(
+                f"Serving on {facts['gateway']}, auditors on {facts['audit']}; "
+                f"services' logs under {house.data / 'services'}. Try:\n"
+                f"  sealgate chat 'What is a tamper-evident log?' --target {facts['gateway']} "
+                f"--tls {facts['tls']}"
+            )
+            await stop.wait()
+            ready.unlink(missing_ok=True)
+            _say("Draining: calls under way finish")
     _say("Stopped")
 
 

@@ -13,7 +13,9 @@ from appliance.openbao import alone
 ROOT = Path(__file__).parent.parent.parent
 
 
-def started(data: Path, **settings: str) -> subprocess.CompletedProcess:
+def started(
+    data: Path, topology: str = "appliance.main", **settings: str
+) -> subprocess.CompletedProcess:
     places = {
         "APPLIANCE_DATA_DIR": str(data),
         "APPLIANCE_GATEWAY_PORT": "0",
@@ -21,7 +23,7 @@ def started(data: Path, **settings: str) -> subprocess.CompletedProcess:
         "APPLIANCE_MODELS_DIR": str(ROOT / "var" / "models"),
     }
     return subprocess.run(
-        [sys.executable, "-m", "appliance.main"],
+        [sys.executable, "-m", topology],
         cwd=ROOT,
         env=os.environ | places | settings,
         capture_output=True,
@@ -31,14 +33,15 @@ def started(data: Path, **settings: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_a_second_one_on_the_same_folder_takes_nothing_from_the_first(tmp_path) -> None:
+@pytest.mark.parametrize("topology", ["appliance.main", "appliance.mesh"])
+def test_a_second_one_on_the_same_folder_takes_nothing_from_the_first(tmp_path, topology) -> None:
     ready = tmp_path / "ready.json"
     ready.write_text("{}")
     with alone(tmp_path):
-        told = started(tmp_path)
+        told = started(tmp_path, topology)
 
     assert told.returncode == 1
-    assert "in use by another appliance" in told.stdout
+    assert "in use by another appliance" in told.stdout + told.stderr
     assert ready.exists(), "scripts of the first one wait for it"
 
 
