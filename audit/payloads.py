@@ -16,7 +16,8 @@ import json
 import struct
 from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import date
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
@@ -35,6 +36,8 @@ __all__ = ["Opened", "PayloadStore", "Sealer", "payload_aad", "payload_bytes", "
 PURPOSE = "audit-payload"
 _FRAME = struct.Struct(">QI32s")
 _OPEN_FILES_MAX = 64
+_DAY_US = 86_400_000_000
+_EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _SYSTEM = "system"
 """Partition of events without a tenant."""
@@ -88,7 +91,13 @@ def read_payload(raw: bytes) -> Opened:
 
 
 def _day(received_us: int) -> str:
-    return datetime.fromtimestamp(received_us // 1_000_000, UTC).strftime("%Y-%m-%d")
+    return _date(received_us // _DAY_US)
+
+
+@lru_cache(maxsize=64)
+def _date(day: int) -> str:
+    """Write a day since 1970 in ISO 8601: the same one for every event of a day."""
+    return date.fromordinal(_EPOCH_ORDINAL + day).isoformat()
 
 
 @dataclass(slots=True)
