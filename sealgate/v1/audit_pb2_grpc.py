@@ -102,6 +102,7 @@ class AuditServiceServicer:
 
     def GetByTrace(self, request, context):
         """The records of all calls of a trace. A trace id is the caller's own and may stand for several.
+        At most the first 1,000 records: of a trace with more, ask for the others by call id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,7 +50,9 @@ class AuditServiceStub:
     GetRecord: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetRecordRequest, _audit_pb2.GetRecordResponse]
     """The records of one call: INTENT, OUTCOME, in log order. NOT_FOUND within other tenants too."""
     GetByTrace: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetByTraceRequest, _audit_pb2.GetByTraceResponse]
-    """The records of all calls of a trace. A trace id is the caller's own and may stand for several."""
+    """The records of all calls of a trace. A trace id is the caller's own and may stand for several.
+    At most the first 1,000 records: of a trace with more, ask for the others by call id.
+    """
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetCheckpointRequest, _audit_pb2.GetCheckpointResponse]
     """The newest published checkpoint (C2SP tlog-checkpoint)."""
     GetInclusionProof: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetInclusionProofRequest, _audit_pb2.GetInclusionProofResponse]
@@ -80,7 +82,9 @@ class AuditServiceAsyncStub(AuditServiceStub):
     GetRecord: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetRecordRequest, _audit_pb2.GetRecordResponse]  # type: ignore[assignment]
     """The records of one call: INTENT, OUTCOME, in log order. NOT_FOUND within other tenants too."""
     GetByTrace: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetByTraceRequest, _audit_pb2.GetByTraceResponse]  # type: ignore[assignment]
-    """The records of all calls of a trace. A trace id is the caller's own and may stand for several."""
+    """The records of all calls of a trace. A trace id is the caller's own and may stand for several.
+    At most the first 1,000 records: of a trace with more, ask for the others by call id.
+    """
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetCheckpointRequest, _audit_pb2.GetCheckpointResponse]  # type: ignore[assignment]
     """The newest published checkpoint (C2SP tlog-checkpoint)."""
     GetInclusionProof: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetInclusionProofRequest, _audit_pb2.GetInclusionProofResponse]  # type: ignore[assignment]
@@ -125,7 +129,9 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.GetByTraceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.GetByTraceResponse, _abc.Awaitable[_audit_pb2.GetByTraceResponse]]:
-        """The records of all calls of a trace. A trace id is the caller's own and may stand for several."""
+        """The records of all calls of a trace. A trace id is the caller's own and may stand for several.
+        At most the first 1,000 records: of a trace with more, ask for the others by call id.
+        """
 
     @_abc_1.abstractmethod
     def GetCheckpoint(

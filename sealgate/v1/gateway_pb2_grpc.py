@@ -46,6 +46,8 @@ class GatewayServiceStub:
     DEADLINE_EXCEEDED   OUT_OF_TIME
     UNAVAILABLE         COMPLIANCE_DOWN, INFERENCE_DOWN, AUDIT_DOWN, KEYS_DOWN; safe to send again
     INTERNAL            INTERNAL: a defect of ours, mute
+    Requests over 2 MiB never reach us: the transport answers RESOURCE_EXHAUSTED without details, and
+    there is no record of them.
     A refusal that has a record carries its receipt in the trailer `sealgate-receipt-bin`.
 
     Not idempotent: each call is a call, with a record of its own; equal deterministic prompts may be
@@ -96,6 +98,8 @@ class GatewayServiceServicer:
     DEADLINE_EXCEEDED   OUT_OF_TIME
     UNAVAILABLE         COMPLIANCE_DOWN, INFERENCE_DOWN, AUDIT_DOWN, KEYS_DOWN; safe to send again
     INTERNAL            INTERNAL: a defect of ours, mute
+    Requests over 2 MiB never reach us: the transport answers RESOURCE_EXHAUSTED without details, and
+    there is no record of them.
     A refusal that has a record carries its receipt in the trailer `sealgate-receipt-bin`.
 
     Not idempotent: each call is a call, with a record of its own; equal deterministic prompts may be
@@ -172,6 +176,8 @@ class GatewayService:
     DEADLINE_EXCEEDED   OUT_OF_TIME
     UNAVAILABLE         COMPLIANCE_DOWN, INFERENCE_DOWN, AUDIT_DOWN, KEYS_DOWN; safe to send again
     INTERNAL            INTERNAL: a defect of ours, mute
+    Requests over 2 MiB never reach us: the transport answers RESOURCE_EXHAUSTED without details, and
+    there is no record of them.
     A refusal that has a record carries its receipt in the trailer `sealgate-receipt-bin`.
 
     Not idempotent: each call is a call, with a record of its own; equal deterministic prompts may be

@@ -47,6 +47,8 @@ class GatewayServiceStub:
       DEADLINE_EXCEEDED   OUT_OF_TIME
       UNAVAILABLE         COMPLIANCE_DOWN, INFERENCE_DOWN, AUDIT_DOWN, KEYS_DOWN; safe to send again
       INTERNAL            INTERNAL: a defect of ours, mute
+    Requests over 2 MiB never reach us: the transport answers RESOURCE_EXHAUSTED without details, and
+    there is no record of them.
     A refusal that has a record carries its receipt in the trailer `sealgate-receipt-bin`.
 
     Not idempotent: each call is a call, with a record of its own; equal deterministic prompts may be
@@ -89,6 +91,8 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
       DEADLINE_EXCEEDED   OUT_OF_TIME
       UNAVAILABLE         COMPLIANCE_DOWN, INFERENCE_DOWN, AUDIT_DOWN, KEYS_DOWN; safe to send again
       INTERNAL            INTERNAL: a defect of ours, mute
+    Requests over 2 MiB never reach us: the transport answers RESOURCE_EXHAUSTED without details, and
+    there is no record of them.
     A refusal that has a record carries its receipt in the trailer `sealgate-receipt-bin`.
 
     Not idempotent: each call is a call, with a record of its own; equal deterministic prompts may be
@@ -127,6 +131,8 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
       DEADLINE_EXCEEDED   OUT_OF_TIME
       UNAVAILABLE         COMPLIANCE_DOWN, INFERENCE_DOWN, AUDIT_DOWN, KEYS_DOWN; safe to send again
       INTERNAL            INTERNAL: a defect of ours, mute
+    Requests over 2 MiB never reach us: the transport answers RESOURCE_EXHAUSTED without details, and
+    there is no record of them.
     A refusal that has a record carries its receipt in the trailer `sealgate-receipt-bin`.
 
     Not idempotent: each call is a call, with a record of its own; equal deterministic prompts may be
