@@ -11,8 +11,8 @@ somebody waits for its ack; the number kept is bounded, and beyond it an appende
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from meshkit.contract import Phase, Reason, Refusal
@@ -54,7 +54,8 @@ class Appends:
     retry_after_ms: int
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     _kept: dict[Key, Pending] = field(default_factory=dict)
-    _waiting: deque[Key] = field(default_factory=deque)
+    _waiting: dict[Key, None] = field(default_factory=dict)
+    """What is to be sent, in order, each once."""
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -75,7 +76,7 @@ class Appends:
             raise Refusal(Reason.OVERLOADED, retry_after_ms=self.retry_after_ms)
         pending = Pending(event, sampled, asyncio.get_running_loop().create_future(), waiters=1)
         self._kept[pending.key] = pending
-        self._waiting.append(pending.key)
+        self._waiting[pending.key] = None
         self.changed.set()
         return pending
 
@@ -84,28 +85,27 @@ class Appends:
         pending.waiters -= 1
         if pending.waiters == 0 and self._kept.get(pending.key) is pending:
             del self._kept[pending.key]
+            self._waiting.pop(pending.key, None)
 
     def take(self, most: int) -> list[Pending]:
         """Take what is to be sent now, oldest first, at most so many."""
-        taken: list[Pending] = []
-        while self._waiting and len(taken) < most:
-            pending = self._kept.get(self._waiting.popleft())
-            if pending is not None:
-                taken.append(pending)
-        return taken
+        keys = list(islice(self._waiting, most))
+        for key in keys:
+            del self._waiting[key]
+        return [self._kept[key] for key in keys]
 
     def sent(self) -> list[Pending]:
         """Return what was taken and has no ack yet."""
-        waiting = set(self._waiting)
-        return [pending for key, pending in self._kept.items() if key not in waiting]
+        return [pending for key, pending in self._kept.items() if key not in self._waiting]
 
     def settle(self, key: Key, result: Appended | Refusal) -> None:
         """Tell the appenders of an event; an ack that nobody waits for is dropped."""
+        self._waiting.pop(key, None)
         pending = self._kept.pop(key, None)
         if pending is not None and not pending.done.done():
             pending.done.set_result(result)
 
     def rewind(self) -> None:
         """Have everything sent again that has no ack: the stream it went by is gone."""
-        self._waiting = deque(self._kept)
+        self._waiting = dict.fromkeys(self._kept)
         self.changed.set()
