@@ -35,16 +35,19 @@ from pydantic import (
 )
 
 from compliance.findings import TYPES
+from meshkit.contract import Direction
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from compliance.findings import Finding
-    from meshkit.contract import Direction
 
 __all__ = ["Action", "Decision", "Policy", "PolicyError", "default_policy", "parse_policy"]
 
 POLICY_BYTES_MAX = 256 * 1024
 
 T = TypeVar("T")
+R = TypeVar("R", bound="_Rule | _Default")
 
 
 class PolicyError(Exception):
@@ -55,15 +58,35 @@ class Action(StrEnum):
     """What happens to a span."""
 
     ALLOW = "allow"
+    """It passes."""
+    FLAG = "flag"
+    """It passes, and the record says that it was there."""
     MASK = "mask"
+    """Its type stands for it, with its last few characters where `keep_last` says so."""
+    REPLACE = "replace"
+    """The policy's own fixed text stands for it."""
+    HASH = "hash"
+    """A short digest under the tenant's key stands for it: equal values look equal."""
     TOKENISE = "tokenise"
+    """A token stands for it, from which it can be restored."""
     BLOCK = "block"
+    """Nothing of its segment passes, nor what comes after."""
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,47}$")]
 Threshold = Annotated[float, Field(ge=0.0, le=1.0)]
+Replacement = Annotated[str, StringConstraints(max_length=64, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+"""What stands for a value that is replaced: at most 64 characters, none of them a control."""
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def _refuse_tokens(rule: R) -> R:
+    """Say so at load: a policy must never believe that text can be restored when it cannot."""
+    if Action.TOKENISE in (rule.prompt, rule.answer):
+        msg = "action tokenise is not available in this version; use mask"
+        raise ValueError(msg)
+    return rule
 
 
 class _Rule(BaseModel):
@@ -73,14 +96,9 @@ class _Rule(BaseModel):
     answer: Action | None = None
     threshold: Threshold | None = None
     keep_last: Annotated[int, Field(ge=0, le=4)] | None = None
+    replacement: Replacement | None = None
 
-    @model_validator(mode="after")
-    def refuse_tokens(self) -> Self:
-        """Say so at load: a policy must never believe that text can be restored when it cannot."""
-        if Action.TOKENISE in (self.prompt, self.answer):
-            msg = "action tokenise is not available in this version; use mask"
-            raise ValueError(msg)
-        return self
+    _refuse_tokens = model_validator(mode="after")(_refuse_tokens)
 
 
 class _TypeRule(_Rule):
@@ -90,9 +108,12 @@ class _TypeRule(_Rule):
 class _Default(BaseModel):
     model_config = _STRICT
 
-    prompt: Literal[Action.ALLOW, Action.MASK, Action.BLOCK]
-    answer: Literal[Action.ALLOW, Action.MASK, Action.BLOCK]
+    prompt: Action
+    answer: Action
     threshold: Threshold = 0.5
+    replacement: Replacement | None = None
+
+    _refuse_tokens = model_validator(mode="after")(_refuse_tokens)
 
 
 class _File(BaseModel):
@@ -119,6 +140,9 @@ class Decision:
     action: Action
     threshold: float
     keep_last: int
+    """Of a masked value; 0 for every other action."""
+    replacement: str
+    """Of a replaced value; empty for every other action."""
 
 
 class Policy:
@@ -128,10 +152,21 @@ class Policy:
     """
 
     def __init__(self, file: _File) -> None:
+        """Resolve. Raises PolicyError: an action `replace` has no replacement."""
         self._file = file
         self._decisions: dict[tuple[str, str, Direction], Decision] = {}
         self.name = file.name
         self.digest = hashlib.sha256(self.canonical()).digest()
+        for type_, subtype in self._kinds():
+            for direction in Direction:
+                self.decide(type_, subtype, direction)
+
+    def _kinds(self) -> Iterator[tuple[str, str]]:
+        """Every kind that the file tells apart; the first stands for all it does not name."""
+        yield "", ""
+        for type_, rule in self._file.types.items():
+            yield type_, ""
+            yield from ((type_, subtype) for subtype in rule.subtypes)
 
     def canonical(self) -> bytes:
         """Return the bytes that `digest` is over."""
@@ -154,12 +189,16 @@ class Policy:
         of_subtype = of_type.subtypes.get(subtype) if of_type else None
         rules = [rule for rule in (of_subtype, of_type) if rule is not None]
         default = self._file.default
+        action = _first([getattr(r, direction.value) for r in rules], getattr(default, direction))
+        replacement = _first([rule.replacement for rule in rules], default.replacement)
+        if action is Action.REPLACE and replacement is None:
+            msg = f"{type_ or 'default'}: action replace needs a replacement"
+            raise PolicyError(msg)
         return Decision(
-            Action(
-                _first([getattr(r, direction.value) for r in rules], getattr(default, direction))
-            ),
+            action,
             _first([rule.threshold for rule in rules], default.threshold),
-            _first([rule.keep_last for rule in rules], 0),
+            _first([rule.keep_last for rule in rules], 0) if action is Action.MASK else 0,
+            (replacement or "") if action is Action.REPLACE else "",
         )
 
 

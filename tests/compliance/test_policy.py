@@ -6,7 +6,7 @@ import json
 import pytest
 
 from compliance.findings import Finding
-from compliance.policy import Action, PolicyError, default_policy, parse_policy
+from compliance.policy import Action, Decision, PolicyError, default_policy, parse_policy
 from compliance.recognizers import ALL
 from compliance.transform import mask, masked, treat
 from meshkit.contract import Direction
@@ -26,6 +26,22 @@ def test_subtype_stands_before_type_before_default():
     assert policy.decide("SECRET", "JWT", Direction.ANSWER).action is Action.ALLOW
     assert (other.action, other.threshold) == (Action.ALLOW, 0.7)
     assert policy.decide("PERSON", "X", Direction.PROMPT).action is Action.MASK
+
+
+def test_what_an_action_does_not_use_is_not_in_its_decision():
+    policy = parse_policy(
+        BASE + "types: {EMAIL: {prompt: replace, answer: flag, keep_last: 4, replacement: '<e>',"
+        " subtypes: {X: {prompt: mask}, Y: {prompt: hash}, Z: {replacement: ''}}}}"
+    )
+
+    def decide(subtype, direction=Direction.PROMPT):
+        return policy.decide("EMAIL", subtype, direction)
+
+    assert decide("") == Decision(Action.REPLACE, 0.5, 0, "<e>")
+    assert decide("", Direction.ANSWER) == Decision(Action.FLAG, 0.5, 0, "")
+    assert decide("X") == Decision(Action.MASK, 0.5, 4, "")
+    assert decide("Y") == Decision(Action.HASH, 0.5, 0, "")
+    assert decide("Z") == Decision(Action.REPLACE, 0.5, 0, "")
 
 
 def test_the_digest_is_sha_256_of_the_canonical_form():
@@ -74,7 +90,11 @@ def test_layout_and_comments_do_not():
         (BASE + "types: {EMAIL: {promt: allow}}", "types.EMAIL.promt"),
         (BASE + "types: {EMAIL: {keep_last: 40}}", "keep_last"),
         (BASE + "types: {EMAIL: {prompt: tokenise}}", "tokenise is not available"),
-        (BASE.replace("prompt: mask", "prompt: tokenise"), "default.prompt"),
+        (BASE.replace("prompt: mask", "prompt: tokenise"), "tokenise is not available"),
+        (BASE.replace("prompt: mask", "prompt: replace"), "default: action replace needs"),
+        (BASE + "types: {EMAIL: {answer: replace}}", "EMAIL: action replace needs"),
+        (BASE + f"types: {{EMAIL: {{replacement: {'x' * 65}}}}}", "types.EMAIL.replacement"),
+        (BASE + 'types: {EMAIL: {replacement: "a\\nb"}}', "types.EMAIL.replacement"),
         ("x" * 300_000, "larger"),
         (b"\xff\xfe\xfa", "not YAML"),
     ],
