@@ -34,6 +34,9 @@ __all__ = ["Committer", "Intent", "Waiting"]
 
 log = structlog.get_logger()
 
+_TURNS_MAX = 8
+"""Turns of the event loop that a group waits for at most, and only as long as it grows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Intent:
@@ -115,7 +118,17 @@ class Committer:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
+                await self._gather()
                 await self._commit(self._next_group())
+
+    async def _gather(self) -> None:
+        """Let those who are about to append join the group: an fsync costs the same for all."""
+        waiting = 0
+        for _ in range(_TURNS_MAX):
+            if len(self._queue) == waiting:
+                break
+            waiting = len(self._queue)
+            await asyncio.sleep(0)
 
     def _next_group(self) -> list[Waiting]:
         group: list[Waiting] = []

@@ -55,10 +55,14 @@ class GatewayServicer(GatewayServiceServicer):
         """Serve these methods on `server`."""
         add_GatewayServiceServicer_to_server(self, server)
 
-    async def Chat(self, request: pb.ChatRequest, context: Context) -> pb.ChatResponse:
+    async def Chat(
+        self,
+        request: pb.ChatRequest,
+        context: Context,  # noqa: ARG002 -- all of it is in `current()`
+    ) -> pb.ChatResponse:
         """See gateway.proto."""
         read = partial(_read, request, current().header("sealgate-purpose"))
-        arrival = self._arrival("chat", context)
+        arrival = self._arrival("chat")
         answer = await self._pipeline.answer(arrival, partial(read, arrival))
         return whole_answer(answer)
 
@@ -74,30 +78,29 @@ class GatewayServicer(GatewayServiceServicer):
                 raise Refusal(Reason.CANCELLED) from None
 
         read = partial(_read, request.chat, current().header("sealgate-purpose"))
-        arrival = self._arrival("chat.stream", context)
+        arrival = self._arrival("chat.stream")
         answer = await self._pipeline.answer(arrival, partial(read, arrival), deliver)
         await context.write(final_frame(answer))
 
     async def ListModels(
         self,
         request: pb.ListModelsRequest,  # noqa: ARG002 -- empty
-        context: Context,
+        context: Context,  # noqa: ARG002 -- all of it is in `current()`
     ) -> pb.ListModelsResponse:
         """See gateway.proto."""
-        return models_reply(await self._pipeline.models(self._arrival("models.list", context)))
+        return models_reply(await self._pipeline.models(self._arrival("models.list")))
 
-    def _arrival(self, action: str, context: Context) -> Arrival:
+    def _arrival(self, action: str) -> Arrival:
         rpc = current()
         if not isinstance(rpc.identity, TenantIdentity):
             raise Refusal(Reason.UNAUTHENTICATED)
-        (pem,) = context.auth_context()["x509_pem_cert"]
         return Arrival(
             call_id=new_call_id(),
             action=action,
             received_at_us=now_us(),
             trace=rpc.trace,
             peer=rpc.identity,
-            certified=certified(pem),
+            certified=certified(rpc.certificate_pem),
             connection=rpc.connection,
             deadline=Deadline(rpc.deadline.at_s - self._reserve_s),
             token=_bearer(rpc.metadata),
