@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from compliance.memo import Memo
 from compliance.stream import Kind, Segmenter, Window, windows
@@ -15,16 +15,23 @@ from meshkit.contract import Reason, Refusal
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from compliance.engine import Engine
     from compliance.findings import Finding
     from compliance.names import NameModel
     from compliance.policy import Policy
     from meshkit.contract import Direction
 
-__all__ = ["NameRunner", "Scanner", "findings_of"]
+__all__ = ["Finder", "NameRunner", "OneScanner", "Scanner", "Scanners", "findings_of"]
 
 WINDOWS_A_TURN = 32
 """Windows scanned before other tasks get their turn: about 3 ms."""
+
+
+class Finder(Protocol):
+    """What an `Engine` is to a scanner: a function of the window, and not of anything else."""
+
+    def find(self, window: str, core: int) -> list[Finding]:
+        """See `compliance.engine.Engine.find`."""
+        ...
 
 
 class NameRunner:
@@ -97,7 +104,7 @@ class NameRunner:
 class Scanner:
     """Engine, names and policy together; findings come decided, in their window's offsets."""
 
-    engine: Engine
+    engine: Finder
     policy: Policy
     names: NameRunner | None = None
 
@@ -144,6 +151,33 @@ class Scanner:
         if (block := block_finding(window)) is not None:
             found.append(block)
         return found
+
+
+class Scanners(Protocol):
+    """Which scanner judges whose text. A call asks once, and keeps what it got to its end."""
+
+    def of(self, tenant: str) -> Scanner:
+        """The scanner for a tenant's calls that begin now."""
+        ...
+
+    def under(self, tenant: str, policy_digest: bytes) -> Scanner | None:
+        """The scanner of a policy that is in force for the tenant, or was until lately."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OneScanner:
+    """The same scanner for every tenant."""
+
+    scanner: Scanner
+
+    def of(self, tenant: str) -> Scanner:  # noqa: ARG002 -- the protocol's signature
+        """It."""
+        return self.scanner
+
+    def under(self, tenant: str, policy_digest: bytes) -> Scanner | None:  # noqa: ARG002
+        """It, if the digest is its policy's."""
+        return self.scanner if self.scanner.policy.digest == policy_digest else None
 
 
 def findings_of(found: Sequence[Window], decided: Sequence[Sequence[Finding]]) -> list[Finding]:

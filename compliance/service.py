@@ -22,7 +22,7 @@ from compliance.names import load_names
 from compliance.policy import Action, Policy, default_policy, parse_policy
 from compliance.prefilter import HyperscanPrefilter
 from compliance.recognizers import ALL
-from compliance.scanner import NameRunner, Scanner, findings_of
+from compliance.scanner import NameRunner, OneScanner, Scanner, findings_of
 from compliance.stream import Kind
 from compliance.transform import Tally, counts, tally, treat
 from meshkit.contract import (
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 
     from compliance.findings import Finding
+    from compliance.scanner import Scanners
     from compliance.settings import ComplianceSettings
     from compliance.stream import Window
     from meshkit.contract import Scope
@@ -67,26 +68,27 @@ class _Known:
 class ComplianceService:
     """Implements `meshkit.contract.Compliance`.
 
-    mac_keys: asked for at each call, so that a rotation needs no restart.
+    scanners: whose policy judges whom; one scanner judges all. mac_keys: asked for at each call, so
+        that a rotation needs no restart.
     """
 
     def __init__(
         self,
-        scanner: Scanner,
+        scanners: Scanners | Scanner,
         mac_keys: Callable[[], MacKeys],
         *,
         memo_entries_max: int,
         text_chars_max: int,
     ) -> None:
-        self._scanner = scanner
+        self._scanners = OneScanner(scanners) if isinstance(scanners, Scanner) else scanners
         self._mac_keys = mac_keys
         self._memo: Memo[_Known] = Memo(memo_entries_max)
         self._text_chars_max = text_chars_max
 
     @property
     def policy(self) -> Policy:
-        """The policy in force."""
-        return self._scanner.policy
+        """The policy of a tenant that has none of its own."""
+        return self._scanners.of("").policy
 
     async def screen(self, scope: Scope, messages: Sequence[Message]) -> Screened:
         """Let a prompt in, masked where policy says so; a message at a time.
@@ -95,72 +97,68 @@ class ComplianceService:
             Refusal: INVALID_FIELD `messages` (not valid Unicode, or too long);
                 BLOCKED (`BlockedText`, with the verdict); COMPLIANCE_DOWN; OVERLOADED.
         """
+        scanner = self._scanners.of(scope.tenant)
+        policy = scanner.policy
         out: list[Message] = []
         known: list[_Known] = []
         for message in messages:
-            entry = await self._known(scope, message.content)
+            entry = await self._known(scanner, scope.tenant, message.content)
             known.append(entry)
             if not entry.findings or entry.blocked:
                 out.append(message)
             else:
-                treated = treat(message.content, entry.findings, self.policy, Direction.PROMPT)
+                treated = treat(message.content, entry.findings, policy, Direction.PROMPT)
                 out.append(Message(message.role, treated.text))
-        verdict = self._sum(known)
+        verdict = _sum(known, policy)
         if any(entry.blocked for entry in known):
             raise BlockedText(verdict)
         version, mac = self._mac_keys().tag(
             stage=Stage.SCREENED,
             text_digest=digest_of_prompt(out),
-            policy_digest=self.policy.digest,
+            policy_digest=policy.digest,
             tenant=scope.tenant,
             call_id=scope.call_id,
         )
         return Screened(messages=tuple(out), verdict=verdict, mac=mac, mac_key_version=version)
 
-    async def _known(self, scope: Scope, text: str) -> _Known:
+    async def _known(self, scanner: Scanner, tenant: str, text: str) -> _Known:
         """Look a text up, or scan it."""
+        policy = scanner.policy
         if len(text) > self._text_chars_max:
             raise Refusal(Reason.INVALID_FIELD, field="messages")
         try:
-            key = self._memo.key(scope.tenant.encode() + b"\0" + self.policy.digest, text)
+            key = self._memo.key(tenant.encode() + b"\0" + policy.digest, text)
         except UnicodeEncodeError:
             raise Refusal(Reason.INVALID_FIELD, field="messages") from None
         if (entry := self._memo.get(key)) is not None:
             return entry
-        found = self._scanner.windows(text)
-        findings = findings_of(
-            found, await self._scanner.scan(found, Direction.PROMPT, tenant=scope.tenant)
-        )
-        total = tally(findings, self.policy, Direction.PROMPT)
+        found = scanner.windows(text)
+        findings = findings_of(found, await scanner.scan(found, Direction.PROMPT, tenant=tenant))
+        total = tally(findings, policy, Direction.PROMPT)
         entry = _Known(
             tuple(findings),
-            Verdict(counts=counts(total), policy_digest=self.policy.digest),
+            Verdict(counts=counts(total), policy_digest=policy.digest),
             blocked=any(action == Action.BLOCK for _, _, _, action in total),
         )
         if len(findings) <= MEMO_FINDINGS_MAX:
             self._memo.put(key, entry)
         return entry
 
-    def _sum(self, known: Sequence[_Known]) -> Verdict:
-        """Add the verdicts of several messages."""
-        if len(known) == 1:
-            return known[0].verdict
-        total = Tally()
-        for entry in known:
-            for count in entry.verdict.counts:
-                total[count.direction, count.type, count.subtype, count.action] += count.count
-        return Verdict(counts=counts(total), policy_digest=self.policy.digest)
-
     async def release(
-        self, scope: Scope, deltas: AsyncIterable[str]
+        self, scope: Scope, deltas: AsyncIterable[str], *, policy_digest: bytes = b""
     ) -> AsyncGenerator[str | Released, None]:
         """Let an answer out as it comes, a segment at a time; the last item is `Released`.
 
+        policy_digest: of the policy that screened the prompt, so that one policy judges all of a
+            call; empty: the one in force now. Either is kept to the end of the stream.
+
         Raises:
-            Refusal: COMPLIANCE_DOWN (a recognizer failed, or the text is not valid Unicode or too
-                long); OVERLOADED. What was yielded before stands.
+            Refusal: COMPLIANCE_DOWN (a recognizer failed, the text is not valid Unicode or too
+                long, or the policy is not known here); OVERLOADED. What was yielded before stands.
         """
-        answer = _Answer(self._scanner, scope.tenant, self._text_chars_max)
+        answer = _Answer(
+            self._scanner(scope.tenant, policy_digest), scope.tenant, self._text_chars_max
+        )
         source = aiter(deltas)
         try:
             async for delta in source:
@@ -178,22 +176,42 @@ class ComplianceService:
                 await close()
         yield self._released(scope, answer)
 
+    def _scanner(self, tenant: str, policy_digest: bytes) -> Scanner:
+        if not policy_digest:
+            return self._scanners.of(tenant)
+        if (scanner := self._scanners.under(tenant, policy_digest)) is None:
+            log.warning("compliance.policy_unknown", policy_digest=policy_digest.hex())
+            raise Refusal(Reason.COMPLIANCE_DOWN)
+        return scanner
+
     def _released(self, scope: Scope, answer: _Answer) -> Released:
         text = "".join(answer.pieces)
+        policy = answer.policy
         version, mac = self._mac_keys().tag(
             stage=Stage.RELEASED,
             text_digest=digest_of_answer(text),
-            policy_digest=self.policy.digest,
+            policy_digest=policy.digest,
             tenant=scope.tenant,
             call_id=scope.call_id,
         )
         return Released(
             text=text,
-            verdict=Verdict(counts=counts(answer.total), policy_digest=self.policy.digest),
+            verdict=Verdict(counts=counts(answer.total), policy_digest=policy.digest),
             mac=mac,
             mac_key_version=version,
             blocked=answer.blocked,
         )
+
+
+def _sum(known: Sequence[_Known], policy: Policy) -> Verdict:
+    """Add the verdicts of several messages."""
+    if len(known) == 1:
+        return known[0].verdict
+    total = Tally()
+    for entry in known:
+        for count in entry.verdict.counts:
+            total[count.direction, count.type, count.subtype, count.action] += count.count
+    return Verdict(counts=counts(total), policy_digest=policy.digest)
 
 
 class _Answer:
@@ -201,6 +219,7 @@ class _Answer:
 
     def __init__(self, scanner: Scanner, tenant: str, chars_max: int) -> None:
         self._scanner = scanner
+        self.policy = scanner.policy
         self._tenant = tenant
         self._segmenter = scanner.segmenter()
         self._chars_left = chars_max
@@ -225,7 +244,7 @@ class _Answer:
             if window.kind is Kind.REST:
                 continue
             (findings,) = await self._scanner.scan([window], Direction.ANSWER, tenant=self._tenant)
-            policy = self._scanner.policy
+            policy = self.policy
             self.total += tally(findings, policy, Direction.ANSWER)
             core = window.core
             inner = [replace(f, start=f.start - core, end=f.end - core) for f in findings]
