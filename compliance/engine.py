@@ -2,8 +2,8 @@
 
     window  = context (at most a few dozen characters before) + core
     fold    -> one spelling                                     compliance.normalise
-    prefilter -> the few patterns that may match                 compliance.prefilter
-    re      -> candidates; digit runs are found once and then classified
+    prefilter -> the few patterns that may match, in one pass    compliance.prefilter
+    re      -> candidates; those made of digits only within runs of digits, which are found once
     check, context words, veto words -> score
     clip    -> findings within the core, as offsets into the original window
 
@@ -42,19 +42,16 @@ RUN_DIGITS_MIN = 8
 """Digits that make a run worth classifying: a short phone number has eight."""
 
 _RUN = re.compile(r"[0-9](?:[ \-./()]{0,2}[0-9]){7,}", re.ASCII)
-_RUN_PREFILTER = r"[0-9](?:[ \-./()]{0,2}[0-9]){7}"
 _RUN_MARGIN_BEFORE = 3
 """What may stand before the first digit and belong to it: `+`, `(`."""
-_RUN_MARGIN_AFTER = 16
-"""What may stand behind the last digit and belong to it: an X, an extension."""
-_SHORT_RUN_DIGITS = 20
+_RUN_MARGIN_AFTER = 3
+"""An X or a bracket that belongs to it, and the two characters that a boundary looks at."""
 _PLACEHOLDER = re.compile(r"\[[A-Z_]{2,24}\]")
 
 
 def expressions(recognizers: Sequence[Recognizer]) -> list[tuple[str, bool]]:
-    """Give the prefilter what it needs: the digit-run pattern first, then each text pattern."""
-    texts = [r for r in recognizers if r.digits is None]
-    return [(_RUN_PREFILTER, True), *((r.hint or r.pattern, r.case) for r in texts)]
+    """Give the prefilter what it needs: of each recognizer the pattern and whether case matters."""
+    return [(recognizer.expression, recognizer.case) for recognizer in recognizers]
 
 
 class Engine:
@@ -69,11 +66,9 @@ class Engine:
         recognizers: Sequence[Recognizer],
         prefilter: Callable[[bytes], list[int]] | None = None,
     ) -> None:
-        self._texts = [r for r in recognizers if r.digits is None]
-        self._numbers = [r for r in recognizers if r.digits is not None]
-        self._all = list(range(len(self._texts) + 1))
-        self._prefilter = prefilter or (lambda _text: self._all)
-        self._solid = {n: [r for r in self._numbers if _fits(r, n)] for n in range(32)}
+        self._recognizers = tuple(recognizers)
+        everyone = list(range(len(self._recognizers)))
+        self._prefilter = prefilter or (lambda _text: everyone)
         for recognizer in recognizers:
             # Compile now rather than within the first call.
             _ = (recognizer.compiled, recognizer.group, recognizer.context_words)
@@ -91,43 +86,42 @@ class Engine:
         hits = self._prefilter(folded.text.encode())
         if not hits:
             return []
+        numbers: list[Recognizer] = []
         found: list[Finding] = []
         try:
             for hit in sorted(hits):
-                if hit:
-                    recognizer = self._texts[hit - 1]
-                    matches = recognizer.compiled.finditer(folded.text)
-                    found += _findings(recognizer, matches, folded, core)
-                else:
-                    found += self._classify_runs(folded, core)
+                recognizer = self._recognizers[hit]
+                if recognizer.digits is not None:
+                    numbers.append(recognizer)
+                    continue
+                matches = recognizer.compiled.finditer(folded.text)
+                found += _findings(recognizer, matches, folded, core)
+            if numbers:
+                found += _in_runs(numbers, folded, core)
         except (ValueError, LookupError, ArithmeticError, TypeError, AttributeError):
             # `from None`: a recognizer's message might quote the text.
             raise Refusal(Reason.COMPLIANCE_DOWN) from None
         return found
 
-    def _classify_runs(self, folded: Folded, core: int) -> list[Finding]:
-        """Find the runs of digits once, then try on each the recognizers its length allows."""
-        found: list[Finding] = []
-        text = folded.text
-        for run in _RUN.finditer(text):
-            value = run[0]
-            count = sum(map(value.count, "0123456789"))
-            start = max(0, run.start() - _RUN_MARGIN_BEFORE)
-            end = min(len(text), run.end() + _RUN_MARGIN_AFTER)
-            if count == len(value) and count < len(self._solid):
-                candidates = self._solid[count]
-            else:
-                candidates = [r for r in self._numbers if r.digits and r.digits[0] <= count]
-            for recognizer in candidates:
+
+def _in_runs(numbers: Sequence[Recognizer], folded: Folded, core: int) -> list[Finding]:
+    """Find the runs of digits once, then try on each the recognizers its length allows."""
+    found: list[Finding] = []
+    text = folded.text
+    for run in _RUN.finditer(text):
+        value = run[0]
+        count = sum(map(value.count, "0123456789"))
+        # A run without separators holds one number; with some, it may hold several.
+        longest = count if count == len(value) else 0
+        start = max(0, run.start() - _RUN_MARGIN_BEFORE)
+        end = min(len(text), run.end() + _RUN_MARGIN_AFTER)
+        for recognizer in numbers:
+            assert recognizer.digits is not None
+            least, most = recognizer.digits
+            if least <= count and longest <= most:
                 matches = recognizer.compiled.finditer(text, start, end)
                 found += _findings(recognizer, matches, folded, core)
-        return found
-
-
-def _fits(recognizer: Recognizer, count: int) -> bool:
-    assert recognizer.digits is not None
-    least, most = recognizer.digits
-    return least <= count <= most
+    return found
 
 
 def _findings(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from pathlib import Path
 from threading import Lock
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HyperscanPrefilter"]
 
-_FLAGS: int = hyperscan.HS_FLAG_PREFILTER | hyperscan.HS_FLAG_SINGLEMATCH | hyperscan.HS_FLAG_UTF8
+_FLAGS: int = hyperscan.HS_FLAG_PREFILTER | hyperscan.HS_FLAG_SINGLEMATCH
+_BOUNDARY = re.compile(r"\(\?:[\^$]\|\[\^[ -Z_-~]+\]\)|\(\?<?!\[[^\]]*\]\)")
+_WIDE = re.compile(r"[^\x00-\x7f]|\[\^|(?<!\\)\.|\\[SDW]")
 _DIGEST_BYTES = 32
 
 
@@ -77,9 +80,19 @@ def _compile(expressions: Sequence[tuple[str, bool]]) -> hyperscan.Database:
         expressions=[_translate(pattern).encode() for pattern, _ in expressions],
         ids=list(range(len(expressions))),
         elements=len(expressions),
-        flags=[_FLAGS | (0 if case else hyperscan.HS_FLAG_CASELESS) for _, case in expressions],
+        flags=[_flags(pattern, case=case) for pattern, case in expressions],
     )
     return database
+
+
+def _flags(pattern: str, *, case: bool) -> int:
+    """Read bytes where characters beyond ASCII cannot matter: that is faster than UTF-8.
+
+    A boundary may be a byte of any character; a repeat of such a class may not be counted in bytes.
+    """
+    wide = _WIDE.search(_BOUNDARY.sub("", pattern)) is not None
+    utf8 = hyperscan.HS_FLAG_UTF8 if wide else 0
+    return _FLAGS | utf8 | (0 if case else hyperscan.HS_FLAG_CASELESS)
 
 
 def _translate(pattern: str) -> str:

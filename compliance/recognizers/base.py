@@ -46,7 +46,19 @@ VETO = 0.5
 NOT_BEFORE = r"(?<![A-Za-z0-9])"
 NOT_AFTER = r"(?![A-Za-z0-9])"
 
+_LOOK_BEFORE = re.compile(r"^\(\?<!\[([^\]]+)\]\)")
+_LOOK_AFTER = re.compile(r"\(\?!\[([^\]]+)\](?:\|[^()]*)?\)$")
+
 FLAGS = re.ASCII | re.IGNORECASE
+
+
+def _or_start(found: re.Match[str]) -> str:
+    """Say `(?<![x])` without looking around: hyperscan cannot."""
+    return f"(?:^|[^{found[1]}])"
+
+
+def _or_end(found: re.Match[str]) -> str:
+    return f"(?:$|[^{found[1]}])"
 
 
 class Words:
@@ -92,6 +104,9 @@ class Recognizer:
         patterns are tried only inside digit runs, which are found once for all of them.
     hint: a cheaper pattern that occurs in every text that `pattern` matches in, for the prefilter
         alone; empty: the pattern itself.
+    tight: whether the prefilter minds the boundaries at both ends of the pattern. It then reports
+        fewer texts for nothing and takes more room: worth it for short patterns made of digits,
+        and always done where `digits` is given.
     case: whether upper and lower case differ in the pattern.
     """
 
@@ -107,11 +122,19 @@ class Recognizer:
     veto: bool = True
     digits: tuple[int, int] | None = None
     hint: str = ""
+    tight: bool = False
     case: bool = True
     flags: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "flags", re.ASCII if self.case else FLAGS)
+
+    @property
+    def expression(self) -> str:
+        """What the prefilter looks for: it occurs wherever `pattern` matches."""
+        if self.hint or (not self.tight and self.digits is None):
+            return self.hint or self.pattern
+        return _LOOK_AFTER.sub(_or_end, _LOOK_BEFORE.sub(_or_start, self.pattern))
 
     @cached_property
     def compiled(self) -> re.Pattern[str]:

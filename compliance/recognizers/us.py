@@ -41,6 +41,7 @@ US = (
         subtype="US_SSN",
         pattern=r"(?<![0-9A-Za-z])(?<![0-9][.\-])[0-9]{3}([ \-.]?)[0-9]{2}\1[0-9]{4}(?!"
         r"[0-9A-Za-z]|[\-.][0-9])",
+        hint=r"(?:^|[^0-9A-Za-z])[0-9]{3}[ \-.]?[0-9]{2}[ \-.]?[0-9]{4}(?:$|[^0-9A-Za-z])",
         source="SSA, RM 10201.035: numbers never issued are refused",
         score=(0.3, 0.95),
         rejected=(0.0, 0.55),
