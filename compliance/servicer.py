@@ -29,6 +29,7 @@ __all__ = ["SERVICE", "ComplianceServicer", "admits"]
 
 SERVICE = "sealgate.v1.ComplianceService"
 ITEMS_MAX = 256
+DIGEST_BYTES = 32
 
 
 def admits(identity: Identity, method: str) -> bool:  # noqa: ARG001 -- the interceptor's signature
@@ -86,7 +87,11 @@ class ComplianceServicer(ComplianceServiceServicer):
         if first is None or first.WhichOneof("frame") != "open":
             raise Refusal(Reason.INVALID_FIELD, field="open")
         scope = scope_from_wire(first.open, current().trace)
-        released = self._compliance.release(scope, _deltas(request_iterator))
+        if len(first.policy_digest) not in {0, DIGEST_BYTES}:
+            raise Refusal(Reason.INVALID_FIELD, field="policy_digest")
+        released = self._compliance.release(
+            scope, _deltas(request_iterator), policy_digest=first.policy_digest
+        )
         with step("compliance.release"):
             async with aclosing(cast("AsyncGenerator[str | Released, None]", released)) as items:
                 async for item in items:

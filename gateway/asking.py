@@ -57,7 +57,9 @@ class Asking:
         run.finish = _how_it_ended(run, tokens)
 
     async def _release(self, run: Run, tokens: TokenStream) -> None:
-        released = self.compliance.release(run.call.scope, tokens.deltas())
+        assert run.screened is not None
+        policy = run.screened.verdict.policy_digest
+        released = self.compliance.release(run.call.scope, tokens.deltas(), policy_digest=policy)
         try:
             async with aclosing(cast("AsyncGenerator[str | Released, None]", released)) as pieces:
                 async for piece in pieces:
@@ -71,7 +73,8 @@ class Asking:
             _raise_first(tokens)
             raise
         _raise_first(tokens)
-        if run.released is None:
+        # Had two policies judged one call, no record could say which did what.
+        if run.released is None or run.released.verdict.policy_digest != policy:
             raise Refusal(Reason.COMPLIANCE_DOWN)
 
     async def _more(self, run: Run) -> int:

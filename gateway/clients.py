@@ -133,7 +133,7 @@ class ComplianceClient:
         return _screened(reply)
 
     async def release(
-        self, scope: Scope, deltas: AsyncIterable[str]
+        self, scope: Scope, deltas: AsyncIterable[str], *, policy_digest: bytes = b""
     ) -> AsyncGenerator[str | Released, None]:
         """See `meshkit.contract.Compliance.release`."""
         with self._line.stub() as stub:
@@ -141,7 +141,10 @@ class ComplianceClient:
             call = stub.Release(  # type: ignore[call-arg] # the stubs know no call without one
                 **carried(reserve_ms=self._hops.reserve_ms)
             )
-            sending = asyncio.create_task(_send_deltas(call, scope, deltas))
+            opening = compliance_pb2.ReleaseRequest(
+                open=scope_to_wire(scope), policy_digest=policy_digest
+            )
+            sending = asyncio.create_task(_send_deltas(call, opening, deltas))
             try:
                 async with aclosing(_released(call, sending)) as items:
                     async for item in items:
@@ -166,13 +169,15 @@ def _screened(reply: compliance_pb2.ScreenResponse) -> Screened:
 
 
 async def _send_deltas(
-    call: grpc.aio.StreamStreamCall[Any, Any], scope: Scope, deltas: AsyncIterable[str]
+    call: grpc.aio.StreamStreamCall[Any, Any],
+    opening: compliance_pb2.ReleaseRequest,
+    deltas: AsyncIterable[str],
 ) -> None:
     """Hand the answer over as it comes; whatever fails in `deltas` ends the call too."""
     source = cast("AsyncGenerator[str, None]", aiter(deltas))
     try:
         async with aclosing(source):
-            await call.write(compliance_pb2.ReleaseRequest(open=scope_to_wire(scope)))
+            await call.write(opening)
             async for delta in source:
                 await call.write(compliance_pb2.ReleaseRequest(delta=delta))
             await call.write(compliance_pb2.ReleaseRequest(end=compliance_pb2.ReleaseRequest.End()))

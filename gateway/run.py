@@ -88,6 +88,8 @@ class Run:
     """Released text, in the order in which it was handed over."""
     answer_counts: tuple[FindingCount, ...] = ()
     blocked_counts: tuple[FindingCount, ...] = ()
+    blocked_policy: bytes = b""
+    """Digest of the compliance policy that blocked the prompt."""
     released: Released | None = None
     finish: FinishReason | None = None
     usage: Usage = field(default_factory=Usage)
@@ -125,6 +127,7 @@ class Run:
         """Keep what a blocked prompt held, for the record."""
         if isinstance(refusal, BlockedText):
             self.blocked_counts = refusal.verdict.counts
+            self.blocked_policy = refusal.verdict.policy_digest
 
     @property
     def counts(self) -> tuple[FindingCount, ...]:
@@ -160,7 +163,7 @@ class Run:
         answered = bool(self.pieces) or failure is None
         raw = answer_bytes(self.text) if sealed and (answered or gone) else b""
         screened = self.screened.messages if self.screened else ()
-        policy = self.screened.verdict.policy_digest if self.screened else b""
+        policy = self.screened.verdict.policy_digest if self.screened else self.blocked_policy
         return self._event(
             Phase.OUTCOME,
             outcome=RELEASED if failure is None else failure.reason.name,

@@ -71,6 +71,8 @@ class WaryCompliance:
     journal: list = field(default_factory=list)
     down: bool = False
     down_mid_answer: bool = False
+    asked_under: bytes = b""
+    releases_under: bytes = POLICY
 
     async def screen(self, scope, messages):
         self.journal.append("screen")
@@ -87,9 +89,10 @@ class WaryCompliance:
         )
         return Screened(messages=screened, verdict=verdict, mac=b"m" * 32, mac_key_version=1)
 
-    async def release(self, scope, deltas):
+    async def release(self, scope, deltas, *, policy_digest=b""):
         """Releases word by word: the last word waits for the next space, or for the end."""
         self.journal.append("release")
+        self.asked_under = policy_digest
         out, held = "", ""
         async for delta in deltas:
             if self.down_mid_answer and out:
@@ -117,7 +120,7 @@ class WaryCompliance:
         counts = counted(Direction.ANSWER, "block", 1) if blocked else ()
         return Released(
             text=text,
-            verdict=Verdict(counts=counts, policy_digest=POLICY),
+            verdict=Verdict(counts=counts, policy_digest=self.releases_under),
             mac=b"r" * 32,
             mac_key_version=1,
             blocked=blocked,

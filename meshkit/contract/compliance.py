@@ -21,7 +21,7 @@ class FindingCount:
     type: str
     subtype: str
     action: str
-    """`allow`, `mask`, `tokenise` or `block`."""
+    """`allow`, `flag`, `mask`, `replace`, `hash`, `tokenise` or `block`."""
     count: int
 
 
@@ -70,14 +70,20 @@ class Compliance(Protocol):
         """
         ...
 
-    def release(self, scope: Scope, deltas: AsyncIterable[str]) -> AsyncIterator[str | Released]:
+    def release(
+        self, scope: Scope, deltas: AsyncIterable[str], *, policy_digest: bytes = b""
+    ) -> AsyncIterator[str | Released]:
         """Let an answer out as it comes; the last item, and only it, is `Released`.
+
+        policy_digest: the verdict's of the call's `Screened`, so that one policy judges all of a
+            call even if another is loaded meanwhile; empty: the tenant's policy of now.
 
         Yields non-empty pieces whose concatenation is `Released.text`. Closing the iterator
         closes `deltas`.
 
         Raises:
-            Refusal: COMPLIANCE_DOWN. What was yielded before stands.
+            Refusal: COMPLIANCE_DOWN, also if no policy of that digest was in force lately. What
+                was yielded before stands.
         """
         ...
 

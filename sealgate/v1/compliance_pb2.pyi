@@ -137,7 +137,13 @@ class ReleaseRequest(_message.Message):
     OPEN_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    POLICY_DIGEST_FIELD_NUMBER: _builtins.int
     delta: _builtins.str
+    policy_digest: _builtins.bytes
+    """With `open`: the policy that screened the call's prompt, so that one policy judges all of a call.
+    32 bytes, or empty for the one now in force. One that is not known here, and was not in force
+    lately, is refused (UNAVAILABLE, COMPLIANCE_DOWN).
+    """
     @_builtins.property
     def open(self) -> _common_pb2.Scope: ...
     @_builtins.property
@@ -148,10 +154,11 @@ class ReleaseRequest(_message.Message):
         open: _common_pb2.Scope | None = ...,
         delta: _builtins.str = ...,
         end: Global___ReleaseRequest.End | None = ...,
+        policy_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "end", b"end", "frame", b"frame", "open", b"open"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "end", b"end", "frame", b"frame", "open", b"open"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "end", b"end", "frame", b"frame", "open", b"open", "policy_digest", b"policy_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "delta", "end"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015

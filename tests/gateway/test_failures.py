@@ -23,6 +23,7 @@ from meshkit.status import from_rpc_error
 from meshkit.tlog import commit
 from sealgate.v1 import gateway_pb2 as pb
 from sealgate.v1.common_pb2 import FINISH_REASON_BLOCKED, FINISH_REASON_LIMITED
+from tests.fakes import POLICY
 from tests.gateway.conftest import OTHER, STRANGER, chat
 
 LONG = " ".join(f"w{n}" for n in range(60))
@@ -205,9 +206,20 @@ async def test_a_blocked_prompt_is_refused_with_receipt_and_counts(start) -> Non
         assert outcome.outcome == "BLOCKED"
         assert outcome.counts[0].direction is Direction.PROMPT
         assert outcome.payload is None
+        assert outcome.compliance_policy_digest == POLICY
         sent = prompt_bytes([Message(Role.USER, "a forbidden word")])
         assert commit(refusal.receipt.prompt_salt, sent) == refusal.receipt.prompt_commitment
         assert house.inference.generated == 0
+
+
+async def test_an_answer_judged_by_another_policy_than_its_prompt_is_refused(start) -> None:
+    other = {"compliance": {"releases_under": b"q" * 32}}
+    async with start(other) as house, house.caller() as stub:
+        refusal, _ = await refused(stub.Chat(chat("hello there")))
+
+        assert refusal.reason is Reason.COMPLIANCE_DOWN
+        assert house.compliance.asked_under == POLICY
+        assert house.cache.answers == {}
 
 
 async def test_blocked_mid_answer_what_was_delivered_stands(start) -> None:

@@ -108,6 +108,19 @@ async def test_an_answer_is_released_as_it_comes(host, rpc):
     assert items[-1].text == "one [MASKED]"
 
 
+async def test_the_policy_of_the_prompt_travels_with_the_answer(host, rpc):
+    rpc()
+    fake = WaryCompliance()
+
+    async with compliance_client(host, fake) as client:
+        _ = [item async for item in client.release(scope(), words("a "), policy_digest=b"p" * 32)]
+        assert fake.asked_under == b"p" * 32
+        with pytest.raises(Refusal) as caught:
+            _ = [item async for item in client.release(scope(), words("a "), policy_digest=b"p")]
+
+    assert (caught.value.reason, caught.value.field) == (Reason.INVALID_FIELD, "policy_digest")
+
+
 async def test_a_blocked_answer_ends_early_and_closes_its_source(host, rpc):
     rpc()
     closed = asyncio.Event()
@@ -148,10 +161,10 @@ class Watched(WaryCompliance):
 
     releasing = 0
 
-    async def release(self, scope, deltas):
+    async def release(self, scope, deltas, *, policy_digest=b""):
         self.releasing += 1
         try:
-            async for item in super().release(scope, deltas):
+            async for item in super().release(scope, deltas, policy_digest=policy_digest):
                 yield item
         finally:
             self.releasing -= 1
