@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from compliance.memo import Memo
 from compliance.stream import Kind, Segmenter, Window, windows
-from compliance.transform import block_finding, decide
+from compliance.tokens import spared, token_spans
+from compliance.transform import block_finding, decide, stands_in
 from meshkit.contract import Reason, Refusal
 
 if TYPE_CHECKING:
@@ -107,6 +108,11 @@ class Scanner:
     engine: Finder
     policy: Policy
     names: NameRunner | None = None
+    _spares: bool = field(init=False)
+    """Under this policy tokens and hashes may stand in a text: they are no findings."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_spares", stands_in(self.policy))
 
     def segmenter(self) -> Segmenter:
         """A segmenter for one stream."""
@@ -117,8 +123,10 @@ class Scanner:
         return windows(text, self.crossing)
 
     def crossing(self, text: str) -> Iterator[tuple[int, int]]:
-        """Spans that patterns match in `text`: no forced cut may go through one."""
-        return ((finding.start, finding.end) for finding in self.engine.find(text, 0))
+        """Spans that patterns match in `text`, and tokens: no forced cut may go through one."""
+        if self._spares:
+            yield from token_spans(text)
+        yield from ((finding.start, finding.end) for finding in self.engine.find(text, 0))
 
     async def scan(
         self, found: Sequence[Window], direction: Direction, *, tenant: str = ""
@@ -142,6 +150,11 @@ class Scanner:
                 named = await self.names.find_all([found[i] for i in batch], tenant)
                 for i, more in zip(batch, named, strict=True):
                     raw[i] += more
+        if self._spares:
+            raw = [
+                spared(each, window.text) if each else each
+                for each, window in zip(raw, found, strict=True)
+            ]
         return [decide(each, self.policy, direction) if each else [] for each in raw]
 
     def _patterns(self, window: Window) -> list[Finding]:

@@ -24,7 +24,9 @@ from compliance.prefilter import HyperscanPrefilter
 from compliance.recognizers import ALL
 from compliance.scanner import NameRunner, OneScanner, Scanner, findings_of
 from compliance.stream import Kind
-from compliance.transform import Tally, counts, tally, treat
+from compliance.token_vault import TokenVault, lone_keys, lone_vault, token_vault
+from compliance.tokens import TokenKeys
+from compliance.transform import Tally, counts, masked, tally, to_tokenise, treat
 from meshkit.contract import (
     BlockedText,
     Direction,
@@ -36,6 +38,7 @@ from meshkit.contract import (
     Stage,
     Verdict,
 )
+from meshkit.counters import counted
 from meshkit.screening_mac import digest_of_answer, digest_of_prompt
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from compliance.scanner import Scanners
     from compliance.settings import ComplianceSettings
     from compliance.stream import Window
+    from compliance.transform import Treated
     from meshkit.contract import Scope
     from meshkit.screening_mac import MacKeys
 
@@ -69,7 +73,7 @@ class ComplianceService:
     """Implements `meshkit.contract.Compliance`.
 
     scanners: whose policy judges whom; one scanner judges all. mac_keys: asked for at each call, so
-        that a rotation needs no restart.
+        that a rotation needs no restart. tokens: those of all sessions; None: of this object alone.
     """
 
     def __init__(
@@ -79,7 +83,9 @@ class ComplianceService:
         *,
         memo_entries_max: int,
         text_chars_max: int,
+        tokens: TokenVault | None = None,
     ) -> None:
+        self._tokens = tokens or lone_vault()
         self._scanners = OneScanner(scanners) if isinstance(scanners, Scanner) else scanners
         self._mac_keys = mac_keys
         self._memo: Memo[_Known] = Memo(memo_entries_max)
@@ -99,19 +105,11 @@ class ComplianceService:
         """
         scanner = self._scanners.of(scope.tenant)
         policy = scanner.policy
-        out: list[Message] = []
-        known: list[_Known] = []
-        for message in messages:
-            entry = await self._known(scanner, scope.tenant, message.content)
-            known.append(entry)
-            if not entry.findings or entry.blocked:
-                out.append(message)
-            else:
-                treated = treat(message.content, entry.findings, policy, Direction.PROMPT)
-                out.append(Message(message.role, treated.text))
-        verdict = _sum(known, policy)
+        known = [await self._known(scanner, scope.tenant, each.content) for each in messages]
+        verdict = _counted(_sum(known, policy))
         if any(entry.blocked for entry in known):
             raise BlockedText(verdict)
+        out = await self._treated(scope, policy, messages, known)
         version, mac = self._mac_keys().tag(
             stage=Stage.SCREENED,
             text_digest=digest_of_prompt(out),
@@ -119,7 +117,35 @@ class ComplianceService:
             tenant=scope.tenant,
             call_id=scope.call_id,
         )
-        return Screened(messages=tuple(out), verdict=verdict, mac=mac, mac_key_version=version)
+        return Screened(messages=out, verdict=verdict, mac=mac, mac_key_version=version)
+
+    async def _treated(
+        self, scope: Scope, policy: Policy, messages: Sequence[Message], known: Sequence[_Known]
+    ) -> tuple[Message, ...]:
+        """Put what policy says in the place of what was found; tokens are kept before."""
+        if not any(entry.findings for entry in known):
+            return tuple(messages)
+        found = [(message, entry.findings) for message, entry in zip(messages, known, strict=True)]
+        wanted = [
+            each
+            for message, findings in found
+            for each in to_tokenise(message.content, findings, policy, Direction.PROMPT)
+        ]
+        stand_ins = await self._tokens.stand_ins(scope, wanted)
+        return tuple(
+            Message(each.role, masked(each.content, findings, policy, Direction.PROMPT, stand_ins))
+            if findings
+            else each
+            for each, findings in found
+        )
+
+    async def reveal(self, scope: Scope, names: Sequence[str]) -> dict[str, str]:
+        """Return the values behind tokens of this tenant and session; of others, nothing.
+
+        Raises:
+            Refusal: COMPLIANCE_DOWN: they cannot be looked up.
+        """
+        return await self._tokens.reveal(scope, names)
 
     async def _known(self, scanner: Scanner, tenant: str, text: str) -> _Known:
         """Look a text up, or scan it."""
@@ -157,7 +183,7 @@ class ComplianceService:
                 long, or the policy is not known here); OVERLOADED. What was yielded before stands.
         """
         answer = _Answer(
-            self._scanner(scope.tenant, policy_digest), scope.tenant, self._text_chars_max
+            self._scanner(scope.tenant, policy_digest), scope, self._tokens, self._text_chars_max
         )
         source = aiter(deltas)
         try:
@@ -196,7 +222,7 @@ class ComplianceService:
         )
         return Released(
             text=text,
-            verdict=Verdict(counts=counts(answer.total), policy_digest=policy.digest),
+            verdict=_counted(Verdict(counts=counts(answer.total), policy_digest=policy.digest)),
             mac=mac,
             mac_key_version=version,
             blocked=answer.blocked,
@@ -217,10 +243,11 @@ def _sum(known: Sequence[_Known], policy: Policy) -> Verdict:
 class _Answer:
     """One answer on its way out."""
 
-    def __init__(self, scanner: Scanner, tenant: str, chars_max: int) -> None:
+    def __init__(self, scanner: Scanner, scope: Scope, tokens: TokenVault, chars_max: int) -> None:
         self._scanner = scanner
         self.policy = scanner.policy
-        self._tenant = tenant
+        self._scope = scope
+        self._tokens = tokens
         self._segmenter = scanner.segmenter()
         self._chars_left = chars_max
         self.pieces: list[str] = []
@@ -243,12 +270,13 @@ class _Answer:
         for window in ready:
             if window.kind is Kind.REST:
                 continue
-            (findings,) = await self._scanner.scan([window], Direction.ANSWER, tenant=self._tenant)
+            tenant = self._scope.tenant
+            (findings,) = await self._scanner.scan([window], Direction.ANSWER, tenant=tenant)
             policy = self.policy
             self.total += tally(findings, policy, Direction.ANSWER)
             core = window.core
             inner = [replace(f, start=f.start - core, end=f.end - core) for f in findings]
-            treated = treat(window.text[core:], inner, policy, Direction.ANSWER)
+            treated = await self._treated(window.text[core:], inner)
             if treated.blocked:
                 self.blocked = True
                 return
@@ -257,6 +285,14 @@ class _Answer:
                     raise Refusal(Reason.COMPLIANCE_DOWN)
                 self.pieces.append(treated.text)
                 yield treated.text
+
+    async def _treated(self, text: str, findings: Sequence[Finding]) -> Treated:
+        """Apply policy to a segment; its tokens are kept before it leaves."""
+        policy, stand_ins = self.policy, None
+        if findings:
+            wanted = to_tokenise(text, findings, policy, Direction.ANSWER)
+            stand_ins = await self._tokens.stand_ins(self._scope, wanted)
+        return treat(text, findings, policy, Direction.ANSWER, stand_ins)
 
 
 def _encodes(text: str) -> bool:
@@ -297,17 +333,29 @@ async def open_scanner(settings: ComplianceSettings) -> AsyncIterator[Scanner]:
             names.close()
 
 
+def _counted(verdict: Verdict) -> Verdict:
+    for each in verdict.counts:
+        name = f"compliance.findings.{each.direction}.{each.action}.{each.type}"
+        counted(name, each.count)
+    return verdict
+
+
 @asynccontextmanager
 async def open_compliance(
-    settings: ComplianceSettings, *, mac_keys: Callable[[], MacKeys] | MacKeys
+    settings: ComplianceSettings,
+    *,
+    mac_keys: Callable[[], MacKeys] | MacKeys,
+    token_secret: bytes | None = None,
 ) -> AsyncIterator[ComplianceService]:
     """Own a compliance service for as long as the block runs.
 
-    mac_keys: the keys to tag with, or a function that returns those of now. Raises as
-    `open_scanner` does.
+    mac_keys: the keys to tag with, or a function that returns those of now. token_secret: 32 random
+    bytes that all replicas share; None: this one's tokens are its own. Raises as `open_scanner` and
+    `token_vault` do.
     """
     keys = mac_keys if callable(mac_keys) else (lambda: mac_keys)
-    async with open_scanner(settings) as scanner:
+    token_keys = lone_keys() if token_secret is None else TokenKeys(token_secret)
+    async with open_scanner(settings) as scanner, token_vault(settings, token_keys) as tokens:
         log.info(
             "compliance.ready",
             policy=scanner.policy.name,
@@ -320,4 +368,5 @@ async def open_compliance(
             keys,
             memo_entries_max=settings.memo_entries_max,
             text_chars_max=settings.text_chars_max,
+            tokens=tokens,
         )

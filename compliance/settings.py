@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from meshkit.redis_link import RedisSettings
 from meshkit.settings import MeshSettings
 
 __all__ = ["ComplianceSettings"]
@@ -38,4 +39,26 @@ class ComplianceSettings(MeshSettings):
     )
     memo_entries_max: int = Field(
         default=20_000, ge=0, description="Verdicts remembered, about 1 KB each; 0 remembers none."
+    )
+    redis: RedisSettings = Field(
+        default=RedisSettings(),
+        description="Keeps values behind tokens, sealed, for all replicas. Off: in this process.",
+    )
+    token_life_s: float = Field(
+        default=3_600.0,
+        gt=0,
+        description="How long tokens of a session can be restored, after the last use of any.",
+    )
+    token_call_life_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="The same for a call without a session; longer than a call may take.",
+    )
+    token_entries_max: int = Field(
+        default=10_000, gt=0, description="Of a session; beyond it OVERLOADED. 300 bytes each."
+    )
+    token_sessions_max: int = Field(
+        default=10_000,
+        gt=0,
+        description="Of a tenant, without Redis; the one idle longest loses its tokens.",
     )

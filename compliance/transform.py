@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from compliance.findings import Finding, resolve
 from compliance.policy import Action
@@ -12,12 +12,13 @@ from compliance.stream import Kind
 from meshkit.contract import Direction, FindingCount
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from compliance.policy import Policy
+    from compliance.policy import Decision, Policy
     from compliance.stream import Window
 
 __all__ = [
+    "StandIns",
     "Tally",
     "Treated",
     "block_finding",
@@ -25,12 +26,17 @@ __all__ = [
     "decide",
     "mask",
     "masked",
+    "stands_in",
     "tally",
+    "to_tokenise",
     "treat",
 ]
 
 Tally = Counter[tuple[Direction, str, str, str]]
 """(direction, type, subtype, action) -> how often."""
+
+
+_PASSES = frozenset({Action.ALLOW, Action.FLAG})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +72,82 @@ def mask(finding: Finding, value: str, keep_last: int) -> str:
     return f"[{finding.type}:{kept[-keep:]}]" if keep else f"[{finding.type}]"
 
 
-def treat(text: str, findings: Sequence[Finding], policy: Policy, direction: Direction) -> Treated:
+class StandIns(Protocol):
+    """What stands for values under keys; `compliance.token_vault.StandIns` is one."""
+
+    def hash(self, type_: str, value: str) -> str:
+        """Return a digest that equal values of a tenant share."""
+        ...
+
+    def token(self, type_: str, value: str) -> str:
+        """Return the token of a value that `to_tokenise` told of."""
+        ...
+
+
+def treat(
+    text: str,
+    findings: Sequence[Finding],
+    policy: Policy,
+    direction: Direction,
+    stand_ins: StandIns | None = None,
+) -> Treated:
     """Apply the policy's actions to `text`; `findings` lie in it, disjoint and in order."""
     actions = (policy.decide(f.type, f.subtype, direction).action for f in findings)
     if Action.BLOCK in actions:
         return Treated("", blocked=True)
-    return Treated(masked(text, findings, policy, direction), blocked=False)
+    return Treated(masked(text, findings, policy, direction, stand_ins), blocked=False)
 
 
-def masked(text: str, findings: Sequence[Finding], policy: Policy, direction: Direction) -> str:
-    """Mask what the policy does not allow; what it blocks is masked too."""
+def masked(
+    text: str,
+    findings: Sequence[Finding],
+    policy: Policy,
+    direction: Direction,
+    stand_ins: StandIns | None = None,
+) -> str:
+    """Put what policy says in the place of each finding; what it blocks is masked.
+
+    stand_ins: without any, as offline where there are no keys, hashes and tokens are masks too.
+    """
     parts: list[str] = []
     done = 0
     for finding in findings:
         decision = policy.decide(finding.type, finding.subtype, direction)
-        if decision.action is not Action.ALLOW:
+        if decision.action not in _PASSES:
             value = text[finding.start : finding.end]
-            parts += (text[done : finding.start], mask(finding, value, decision.keep_last))
+            parts += (text[done : finding.start], _stand_in(finding, value, decision, stand_ins))
             done = finding.end
     return "".join((*parts, text[done:]))
+
+
+def _stand_in(finding: Finding, value: str, decision: Decision, stand_ins: StandIns | None) -> str:
+    if decision.action is Action.REPLACE:
+        return decision.replacement
+    if stand_ins is not None and decision.action is Action.HASH:
+        return stand_ins.hash(finding.type, value)
+    if stand_ins is not None and decision.action is Action.TOKENISE:
+        return stand_ins.token(finding.type, value)
+    return mask(finding, value, decision.keep_last)
+
+
+def stands_in(policy: Policy) -> bool:
+    """Whether the policy puts tokens or hashes into texts."""
+    keyed = {Action.HASH, Action.TOKENISE}
+    return any(
+        policy.decide(type_, subtype, direction).action in keyed
+        for type_, subtype in policy.kinds()
+        for direction in Direction
+    )
+
+
+def to_tokenise(
+    text: str, findings: Iterable[Finding], policy: Policy, direction: Direction
+) -> Iterator[tuple[str, str]]:
+    """Type and value of each finding that a token is to stand for."""
+    for finding in findings:
+        action = policy.decide(finding.type, finding.subtype, direction).action
+        if action is Action.TOKENISE:
+            yield finding.type, text[finding.start : finding.end]
 
 
 def tally(findings: Iterable[Finding], policy: Policy, direction: Direction) -> Tally:
