@@ -1,18 +1,11 @@
-"""What to do with what was found: a versioned, validated file, and its digest. PURE.
+"""What to do with what was found: a policy, resolved, and its digest. PURE.
 
-    version: 1
-    name: ward-7
-    default: {prompt: mask, answer: mask, threshold: 0.5}
-    types:
-      CREDIT_CARD: {keep_last: 4}
-      SECRET:
-        answer: block
-        subtypes:
-          JWT: {prompt: block, threshold: 0.8}
+`compliance.policy_format` has the file's form, and how files build on each other. The value for a
+finding and a direction is that of the subtype's rule, else the type's, else the default's.
 
-The value for a finding and a direction is that of the subtype's rule, else the type's, else the
-default's. The digest is SHA-256 over the canonical form: the policy as JSON, keys sorted, no white
-space, everything that was left out filled in as null.
+The digest is SHA-256 over the canonical form: the policy after inheritance as JSON, keys sorted, no
+white space, everything that was left out filled in as null, terms of dictionaries spelled out.
+Tests, comments and the way a policy was put together are not in it: they change no verdict.
 """
 
 from __future__ import annotations
@@ -20,117 +13,46 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from enum import StrEnum
 from importlib.resources import files
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
+from compliance.policy_format import (
+    CHAIN_MAX,
+    Action,
+    PolicyError,
+    PolicyFile,
+    merged,
+    read_file,
 )
-
-from compliance.findings import TYPES
+from compliance.policy_gate import hold_patterns
 from meshkit.contract import Direction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from compliance.findings import Finding
+    from compliance.policy_format import Rule
 
-__all__ = ["Action", "Decision", "Policy", "PolicyError", "default_policy", "parse_policy"]
+__all__ = [
+    "SHIPPED",
+    "THRESHOLD",
+    "Action",
+    "Decision",
+    "Policy",
+    "PolicyError",
+    "chained",
+    "default_policy",
+    "parse_policy",
+    "shipped",
+]
 
-POLICY_BYTES_MAX = 256 * 1024
+THRESHOLD = 0.5
+"""Where no rule gives one."""
+
+SHIPPED = ("default", "gdpr", "hipaa-safe-harbor", "pci-dss", "pipl")
+"""Policies that come with Sealgate; no file of a folder may bear their names."""
 
 T = TypeVar("T")
-R = TypeVar("R", bound="_Rule | _Default")
-
-
-class PolicyError(Exception):
-    """A policy cannot be used; the text says where and why, and quotes no value of it."""
-
-
-class Action(StrEnum):
-    """What happens to a span."""
-
-    ALLOW = "allow"
-    """It passes."""
-    FLAG = "flag"
-    """It passes, and the record says that it was there."""
-    MASK = "mask"
-    """Its type stands for it, with its last few characters where `keep_last` says so."""
-    REPLACE = "replace"
-    """The policy's own fixed text stands for it."""
-    HASH = "hash"
-    """A short digest under the tenant's key stands for it: equal values look equal."""
-    TOKENISE = "tokenise"
-    """A token stands for it, from which it can be restored."""
-    BLOCK = "block"
-    """Nothing of its segment passes, nor what comes after."""
-
-
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,47}$")]
-Threshold = Annotated[float, Field(ge=0.0, le=1.0)]
-Replacement = Annotated[str, StringConstraints(max_length=64, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
-"""What stands for a value that is replaced: at most 64 characters, none of them a control."""
-
-_STRICT = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-def _refuse_tokens(rule: R) -> R:
-    """Say so at load: a policy must never believe that text can be restored when it cannot."""
-    if Action.TOKENISE in (rule.prompt, rule.answer):
-        msg = "action tokenise is not available in this version; use mask"
-        raise ValueError(msg)
-    return rule
-
-
-class _Rule(BaseModel):
-    model_config = _STRICT
-
-    prompt: Action | None = None
-    answer: Action | None = None
-    threshold: Threshold | None = None
-    keep_last: Annotated[int, Field(ge=0, le=4)] | None = None
-    replacement: Replacement | None = None
-
-    _refuse_tokens = model_validator(mode="after")(_refuse_tokens)
-
-
-class _TypeRule(_Rule):
-    subtypes: dict[Name, _Rule] = {}
-
-
-class _Default(BaseModel):
-    model_config = _STRICT
-
-    prompt: Action
-    answer: Action
-    threshold: Threshold = 0.5
-    replacement: Replacement | None = None
-
-    _refuse_tokens = model_validator(mode="after")(_refuse_tokens)
-
-
-class _File(BaseModel):
-    model_config = _STRICT
-
-    version: Literal[1]
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.\-]{0,62}$")]
-    default: _Default
-    types: dict[Name, _TypeRule] = {}
-
-    @model_validator(mode="after")
-    def know_every_type(self) -> Self:
-        """Refuse a misspelt type: it would silently protect nothing."""
-        if unknown := sorted(set(self.types) - TYPES):
-            msg = f"unknown entity types: {', '.join(unknown)}"
-            raise ValueError(msg)
-        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,30 +70,50 @@ class Decision:
 class Policy:
     """A policy in force.
 
-    name: as the file says. digest: SHA-256 of the canonical form, 32 bytes.
+    name: as the file says. digest: SHA-256 of the canonical form, 32 bytes. file: all files of its
+    chain laid over each other.
     """
 
-    def __init__(self, file: _File) -> None:
-        """Resolve. Raises PolicyError: an action `replace` has no replacement."""
-        self._file = file
+    def __init__(self, file: PolicyFile) -> None:
+        """Resolve.
+
+        Raises:
+            PolicyError: an action `replace` has no replacement, or a pattern is not let in.
+        """
+        hold_patterns(file.patterns)
+        self.file = file
         self._decisions: dict[tuple[str, str, Direction], Decision] = {}
         self.name = file.name
         self.digest = hashlib.sha256(self.canonical()).digest()
-        for type_, subtype in self._kinds():
+        for type_, subtype in self.kinds():
             for direction in Direction:
                 self.decide(type_, subtype, direction)
 
-    def _kinds(self) -> Iterator[tuple[str, str]]:
+    def kinds(self) -> Iterator[tuple[str, str]]:
         """Every kind that the file tells apart; the first stands for all it does not name."""
         yield "", ""
-        for type_, rule in self._file.types.items():
+        for type_, rule in self.file.types.items():
             yield type_, ""
             yield from ((type_, subtype) for subtype in rule.subtypes)
 
     def canonical(self) -> bytes:
         """Return the bytes that `digest` is over."""
-        tree = self._file.model_dump(mode="json")
+        tree = self.file.model_dump(mode="json", exclude={"extends", "tests"})
+        for entries in (tree["dictionaries"], tree["patterns"]):
+            entries.sort(key=lambda entry: str(entry["name"]))
+        tree["default"]["threshold"] = {
+            direction.value: self.decide("", "", direction).threshold for direction in Direction
+        }
         return json.dumps(tree, sort_keys=True, separators=(",", ":")).encode()
+
+    @property
+    def custom(self) -> bytes:
+        """What the policy finds by itself, canonical; empty if nothing. Equal means same finds."""
+        if not (self.file.dictionaries or self.file.patterns):
+            return b""
+        tree = json.loads(self.canonical())
+        own = {key: tree[key] for key in ("dictionaries", "patterns")}
+        return json.dumps(own, sort_keys=True, separators=(",", ":")).encode()
 
     def decide(self, type_: str, subtype: str, direction: Direction) -> Decision:
         """Return what to do with findings of this kind. Memoised: kinds are few and ours."""
@@ -185,51 +127,72 @@ class Policy:
         return finding.score >= self.decide(finding.type, finding.subtype, direction).threshold
 
     def _resolve(self, type_: str, subtype: str, direction: Direction) -> Decision:
-        of_type = self._file.types.get(type_)
+        of_type = self.file.types.get(type_)
         of_subtype = of_type.subtypes.get(subtype) if of_type else None
-        rules = [rule for rule in (of_subtype, of_type) if rule is not None]
-        default = self._file.default
-        action = _first([getattr(r, direction.value) for r in rules], getattr(default, direction))
-        replacement = _first([rule.replacement for rule in rules], default.replacement)
+        rules = [rule for rule in (of_subtype, of_type, self.file.default) if rule is not None]
+        action = _first([getattr(rule, direction.value) for rule in rules], Action.BLOCK)
+        replacement = _first([rule.replacement for rule in rules], None)
         if action is Action.REPLACE and replacement is None:
             msg = f"{type_ or 'default'}: action replace needs a replacement"
             raise PolicyError(msg)
         return Decision(
             action,
-            _first([rule.threshold for rule in rules], default.threshold),
+            _first([_threshold(rule, direction) for rule in rules], THRESHOLD),
             _first([rule.keep_last for rule in rules], 0) if action is Action.MASK else 0,
             (replacement or "") if action is Action.REPLACE else "",
         )
+
+
+def _threshold(rule: Rule, direction: Direction) -> float | None:
+    if rule.threshold is None:
+        return None
+    value: float | None = getattr(rule.threshold, direction.value)
+    return value
 
 
 def _first(values: list[T | None], otherwise: T) -> T:
     return next((value for value in values if value is not None), otherwise)
 
 
+def shipped(name: str) -> PolicyFile:
+    """Return the file of a policy that comes with Sealgate; `name` is one of `SHIPPED`."""
+    return read_file(files("compliance").joinpath(f"policies/{name}.yaml").read_bytes())
+
+
+def chained(file: PolicyFile, find: Callable[[str], PolicyFile] | None = None) -> Policy:
+    """Lay a file over what it extends. `find`: a file by name, where it is not one of `SHIPPED`.
+
+    Raises:
+        PolicyError: the chain is too long, runs in a circle or leads nowhere, or the whole is no
+            policy.
+    """
+    chain, names = [file], {file.name}
+    while (wanted := chain[-1].extends) is not None:
+        if wanted in names:
+            msg = f"{file.name}: its extends run in a circle"
+            raise PolicyError(msg)
+        if len(chain) == CHAIN_MAX:
+            msg = f"{file.name}: more than {CHAIN_MAX} files extend each other"
+            raise PolicyError(msg)
+        if wanted not in SHIPPED and find is None:
+            msg = f"{file.name}: extends a policy that is not there"
+            raise PolicyError(msg)
+        chain.append(shipped(wanted) if find is None or wanted in SHIPPED else find(wanted))
+        names.add(wanted)
+    return Policy(merged(reversed(chain)))
+
+
 def parse_policy(text: str | bytes) -> Policy:
-    """Read a policy from YAML.
+    """Read a policy from YAML; it may extend a shipped one, and has no files beside it.
+
+    Its tests are not tried here: that takes an engine (`compliance.policy_trial`).
 
     Raises:
         PolicyError: too large, no YAML, or not a policy; says which field.
     """
-    if len(text) > POLICY_BYTES_MAX:
-        msg = f"policy is larger than {POLICY_BYTES_MAX} bytes"
-        raise PolicyError(msg)
-    try:
-        tree: Any = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeError, RecursionError):
-        msg = "policy is not YAML"
-        raise PolicyError(msg) from None
-    try:
-        return Policy(_File.model_validate(tree))
-    except ValidationError as error:
-        faults = (
-            f"{'.'.join(str(part) for part in fault['loc']) or 'policy'}: {fault['msg']}"
-            for fault in error.errors(include_input=False, include_url=False)
-        )
-        raise PolicyError("; ".join(faults)) from None
+    return chained(read_file(text))
 
 
 def default_policy() -> Policy:
     """Return the policy that ships with Sealgate."""
-    return parse_policy(files("compliance").joinpath("policies/default.yaml").read_bytes())
+    return chained(shipped("default"))

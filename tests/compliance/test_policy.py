@@ -48,7 +48,10 @@ def test_the_digest_is_sha_256_of_the_canonical_form():
     policy = parse_policy(BASE)
 
     assert policy.digest == hashlib.sha256(policy.canonical()).digest()
-    assert json.loads(policy.canonical())["default"]["threshold"] == 0.5
+    assert json.loads(policy.canonical())["default"]["threshold"] == {
+        "prompt": 0.5,
+        "answer": 0.5,
+    }
 
 
 @pytest.mark.parametrize(
