@@ -107,7 +107,11 @@ async def appliance(
     enforce_tls13()
     gateway_settings = GatewaySettings.load()
     async with AsyncExitStack() as owned:
-        await owned.enter_async_context(telemetry(gateway_settings.telemetry, service="appliance"))
+        await owned.enter_async_context(
+            telemetry(
+                gateway_settings.telemetry, service="appliance", own_port=settings.gateway_port
+            )
+        )
         tell("Starting OpenBao and preparing keys, certificates and policies")
         builder = await _Builder.start(owned, settings)
         tell("Opening the audit log")

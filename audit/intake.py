@@ -19,6 +19,7 @@ from audit.events import LogPart, leaf_bytes
 from audit.index import IndexRow
 from audit.wal import Entry
 from meshkit.contract import Appended, Phase, Reason, Refusal
+from meshkit.counters import counted, observed
 from meshkit.tlog import leaf_hash
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class Committer:
         for index, waiting in enumerate(group, first):
             intents.append(self._match(waiting, index, opened))
             entries.append(self._entry(waiting, now_us, intents[-1]))
-        loop = asyncio.get_running_loop()
+        loop, began_s = asyncio.get_running_loop(), time.perf_counter()
         durable = loop.run_in_executor(self._executor, self._wal.append, entries)
         answers = [
             self._appended(waiting, index, entry.leaf, intent)
@@ -162,9 +163,12 @@ class Committer:
         try:
             await durable
         except OSError as failure:
+            counted("audit.not_durable")
             log.critical("audit.not_durable", errno=failure.errno, events=len(group))
             self._undo(group, opened)
             return
+        observed("audit.fsync", time.perf_counter() - began_s)
+        counted("audit.appended", len(group))
         self._settle(group, answers, now_us, first)
 
     def _match(self, waiting: Waiting, index: int, opened: list[bytes]) -> Intent | None:
@@ -179,13 +183,15 @@ class Committer:
 
     def _entry(self, waiting: Waiting, now_us: int, intent: Intent | None) -> Entry:
         skew_us = abs(now_us - waiting.event.occurred_at_us)
+        skewed = skew_us > self._settings.skew_max_ms * 1_000
+        counted("audit.skewed", int(skewed))
         part = LogPart(
             producer=waiting.producer,
             received_us=now_us,
             retention=self._settings.retention_class,
             intent=None if intent is None else intent.index,
             payload_sha256=waiting.sealed_sha256,
-            skewed=skew_us > self._settings.skew_max_ms * 1_000,
+            skewed=skewed,
         )
         return Entry(leaf_bytes(waiting.body, part), waiting.sealed)
 

@@ -24,6 +24,7 @@ from audit.storage import LogStore
 from audit.wal import Wal
 from meshkit.call_id import new_call_id
 from meshkit.contract import Event, Phase, Reason, Refusal, TraceContext
+from meshkit.counters import counted, measured
 from meshkit.tlog import VerifierKey
 
 if TYPE_CHECKING:
@@ -178,9 +179,23 @@ async def _started(owned: AsyncExitStack, parts: Parts) -> AuditLog:
         on_settled=audit.settled,
     )
     audit.attach(committer)
+    _measure(owned, audit, committer, parts.publisher)
     await owned.enter_async_context(_running(audit, committer, parts.publisher))
     await audit.append(_key_note(parts.receipts))
     return audit
+
+
+def _measure(
+    owned: AsyncExitStack, audit: AuditLog, committer: Committer, publisher: Publisher
+) -> None:
+    for name, read in (
+        ("audit.waiting", lambda: audit.stats.waiting),
+        ("audit.backlog", lambda: publisher.backlog),
+        ("audit.checkpoint_age_s", lambda: publisher.checkpoint_age_s),
+        ("audit.unpublished_age_s", lambda: publisher.checkpoint_age_s * bool(publisher.backlog)),
+        ("audit.open_intents", lambda: len(committer.open_calls)),
+    ):
+        owned.enter_context(measured(name, read))
 
 
 @asynccontextmanager
@@ -195,6 +210,7 @@ async def _running(
         if task.cancelled():
             return
         failure = task.exception()
+        counted("audit.closed")
         log.critical("audit.closed", kind=type(failure).__name__)
         audit.close(failure.reason if isinstance(failure, Refusal) else Reason.AUDIT_DOWN)
         if task is commits:

@@ -32,6 +32,7 @@ import structlog
 from audit.events import parse_leaf
 from audit.index import IndexRow
 from meshkit.contract import Reason, Refusal
+from meshkit.counters import counted
 from meshkit.tlog import VerifierKey, checkpoint_text, format_note, signature_line
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Publisher:
         self._index = index
         self._executor = executor
         self._under: _Under | None = None
-        self._segment_begun = time.monotonic()
+        self._segment_begun = self._published_s = time.monotonic()
         self._wake = asyncio.Event()
         self.rows: dict[int, IndexRow] = {}
         """Entries not yet in the search index, by number."""
@@ -125,6 +126,11 @@ class Publisher:
         """Durable events that are not yet both indexed and in a published checkpoint."""
         assert self._store.published is not None
         return self._wal.end - min(self._index.size, self._store.published.size)
+
+    @property
+    def checkpoint_age_s(self) -> float:
+        """How long ago a checkpoint was published; or this run began."""
+        return time.monotonic() - self._published_s
 
     async def _blocking(self, work: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._executor, work)
@@ -152,6 +158,7 @@ class Publisher:
                 if isinstance(failure, Refusal) and failure.reason is Reason.EVIDENCE_LOST:
                     log.critical("audit.evidence_lost", durable=self._wal.end)
                     raise
+                counted("audit.publish_failed")
                 log.warning(
                     "audit.publish_failed", kind=type(failure).__name__, backlog=self.backlog
                 )
@@ -273,6 +280,7 @@ class Publisher:
     def _finish(self, under: _Under) -> None:
         self._store.apply(under.tree)  # step 4
         self._store.publish(under.tree, under.note)  # step 5
+        self._published_s = time.monotonic()
         self._store.prune(under.tree)
 
     def _clean(self) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from gateway.tokens import Pace, TokenStream
 from meshkit.contract import FinishReason, Reason, Refusal, Released
+from meshkit.counters import counted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -97,6 +98,7 @@ def _how_it_ended(run: Run, tokens: TokenStream) -> FinishReason:
     if run.released is not None and run.released.blocked:
         return FinishReason.BLOCKED
     if tokens.limited:
+        counted("limits.cut")
         return FinishReason.LIMITED
     if tokens.ended is None:
         raise Refusal(Reason.INFERENCE_DOWN)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from gateway.run import RELEASED, Answer, Run, door_event, stranger_event
 from meshkit.contract import CachedAnswer, FinishReason, Question, Reason, Refusal
+from meshkit.counters import TOKENS, observed
 from meshkit.telemetry import annotate, step
 from meshkit.telemetry_names import AUDIT_INDEX, AUDIT_LEAF_HASH, AUDIT_ORIGIN
 
@@ -273,7 +274,17 @@ class Pipeline:
             await self.shelf.give_back(run)
             if not run.settled:
                 run.settled = True
+                _tokens_observed(run)
                 await self.door.limits.settle(run.reservation, run.tokens)
+
+
+def _tokens_observed(run: Run) -> None:
+    for kind, tokens in (
+        ("input", run.usage.prompt_tokens),
+        ("output", run.usage.completion_tokens),
+    ):
+        if tokens:
+            observed(f"gen_ai.tokens.{kind}.{run.model.name}", tokens, TOKENS)
 
 
 def _name_record(receipt: Receipt | None) -> None:

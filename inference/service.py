@@ -10,18 +10,20 @@ Nothing reaches a model whose screening MAC does not hold for this tenant and ca
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from inference.engines.load import load_engine
-from meshkit.contract import Reason, Refusal
+from meshkit.contract import Ended, Reason, Refusal
+from meshkit.counters import observed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
     from inference.engines.base import Engine
     from inference.settings import InferenceSettings
-    from meshkit.contract import Ended, Generated, ModelInfo, Parameters, Scope, Screened
+    from meshkit.contract import Generated, ModelInfo, Parameters, Scope, Screened
     from meshkit.screening_mac import Verify
 
 __all__ = ["InferenceService", "open_inference"]
@@ -57,9 +59,19 @@ class InferenceService:
             raise Refusal(Reason.NOT_FOUND)
         if not self._verify(scope, screened):
             raise Refusal(Reason.INVALID_FIELD, field="messages")
-        async with aclosing(engine.generate(screened.messages, parameters)) as items:
-            async for item in items:
-                yield item
+        began_s, first, ended = time.perf_counter(), True, Reason.CANCELLED.name
+        try:
+            async with aclosing(engine.generate(screened.messages, parameters)) as items:
+                async for item in items:
+                    if first:
+                        observed(f"gen_ai.first_token.{model}", time.perf_counter() - began_s)
+                    first, ended = False, "" if isinstance(item, Ended) else ended
+                    yield item
+        except Refusal as refusal:
+            ended = refusal.reason.name
+            raise
+        finally:
+            observed(f"gen_ai.request.{ended}.{model}", time.perf_counter() - began_s)
 
 
 @asynccontextmanager

@@ -26,6 +26,7 @@ import cedarpy
 import structlog
 
 from meshkit.background import running
+from meshkit.counters import counted
 from meshkit.files import write_private
 
 if TYPE_CHECKING:
@@ -186,6 +187,7 @@ class Authorizer:
         except PoliciesInvalid:
             self.reload_failures += 1
             self._failed = stamp
+            counted("policies.rejected")
             log.warning("policies.rejected", kept=self.digest.hex())
             return False
         self._stamp, self._failed, self.policies = stamp, (), fresh

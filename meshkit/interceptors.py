@@ -29,7 +29,7 @@ from cryptography import x509
 from google.protobuf.message import DecodeError
 
 from meshkit.contract import Connection, Reason, Refusal
-from meshkit.counters import counted
+from meshkit.counters import counted, observed
 from meshkit.deadline import Deadline
 from meshkit.identity import Identity, ServiceIdentity, connection_of, identity_of
 from meshkit.logs import frames_of
@@ -116,6 +116,7 @@ class MeshInterceptor:
         self._admits = admits
         self._on_refused = on_refused
         self.places = Places(CALLS_PER_TENANT_MAX)
+        self.in_flight = 0
         self._peers: dict[object, _Peer] = {}
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}
 
@@ -280,6 +281,8 @@ class _Method:
 
     async def _guarded(self, context: Context, answer: _Answer) -> object:
         """Run `answer` as the call that `context` is; whatever goes wrong is told safely."""
+        began_s, ended = time.perf_counter(), ""
+        self._guard.in_flight += 1
         try:
             peer = await self._guard.peer(self._name, context)
             metadata = cast("_Metadata", context.invocation_metadata() or ())
@@ -306,11 +309,20 @@ class _Method:
                     return await _in_time(deadline, answer)
                 return await answer()
         except grpc.aio.AbortError:
+            ended = "aborted"
+            raise
+        except asyncio.CancelledError:
+            ended = Reason.CANCELLED.name
             raise
         except _Unread as refusal:
+            ended = refusal.reason.name
             await tell(context, await self._noted(refusal), method=self._name)
         except Exception as error:  # noqa: BLE001 -- the last line before the wire
+            ended = error.reason.name if isinstance(error, Refusal) else type(error).__name__
             await tell(context, error, method=self._name)
+        finally:
+            self._guard.in_flight -= 1
+            observed(f"rpc.call.{ended}.{self._name[1:]}", time.perf_counter() - began_s)
 
     async def _noted(self, refusal: Refusal) -> Exception:
         """Have a refusal recorded that no handler saw; return what to tell."""

@@ -2,12 +2,15 @@
 
     log = structlog.get_logger()
     log.info("audit.serving", port=50055)
-    {"event": "audit.serving", "level": "info", "port": 50055, "at": "...", "trace_id": "0af7..."}
+    {"event": "audit.serving", "level": "info", "port": 50055, "at": "...", "trace_id": "0af7...",
+     "span_id": "b7ad..."}
 
-Event names and string values must look like names (`telemetry_names.is_name`); a value that does
-not is replaced by a constant and counted, or raises where strict. An exception leaves its type and
-frames (file and line), never its message. What other libraries log through `logging` is reduced to
-who and how grave: their messages may quote a request.
+`span_id` is that of the call's root span. Keys must stand on the list `telemetry_names.LOG_KEYS`,
+events and string values must look like names; a key that does not is dropped and a value replaced
+by a constant, and that is counted; where strict, as in tests, both raise. An exception leaves its
+type and frames (file and line), never its message. What other libraries log through `logging` is
+reduced to who and how grave: their messages may quote a request. What is written may also be handed
+on, line by line (`handed_to`): `meshkit.otlp` sends it to a collector.
 """
 
 from __future__ import annotations
@@ -15,26 +18,54 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextlib import contextmanager
 from traceback import extract_tb
 from typing import TYPE_CHECKING, TextIO
 
 import structlog
 
 from meshkit.counters import counted
-from meshkit.telemetry_names import is_name
+from meshkit.telemetry_names import LOG_KEYS, is_event, is_name
 from meshkit.w3c import current_trace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
     from structlog.typing import EventDict, Processor, WrappedLogger
 
-__all__ = ["FreeTextError", "configure_logging", "frames_of"]
+__all__ = ["FreeTextError", "configure_logging", "frames_of", "handed_to"]
 
 _REFUSED = "refused"
 _FRAMES_MAX = 30
 
 
 class FreeTextError(TypeError):
-    """A log line was to carry text that is not a name. Says under which key, not what."""
+    """A log line was to carry text that is no name, or a key not on the list. Says which key."""
+
+
+class _State:
+    """How lines are treated in this process, now."""
+
+    strict: bool = False
+    hand_on: Callable[[Mapping[str, object]], None] | None = None
+
+
+@contextmanager
+def handed_to(
+    hand_on: Callable[[Mapping[str, object]], None] | None, *, strict: bool = False
+) -> Iterator[None]:
+    """Hand each line on, once it is clean, for as long as the block runs.
+
+    Args:
+        hand_on: Must not wait, and not log. Lines come from any thread.
+        strict: Raise for what may not stand in a line, from now on (tests).
+    """
+    before = _State.strict, _State.hand_on
+    _State.strict, _State.hand_on = _State.strict or strict, hand_on
+    try:
+        yield
+    finally:
+        _State.strict, _State.hand_on = before
 
 
 def frames_of(error: BaseException) -> list[str]:
@@ -55,12 +86,14 @@ def configure_logging(
         strict: Raise for free text (tests) instead of replacing it.
     """
     out = stream or sys.stderr
+    _State.strict = strict
     processors: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
         _with_trace,
         _exception_without_text,
-        _only_names(strict=strict),
+        _only_what_may,
+        _handed_on,
         structlog.processors.JSONRenderer(sort_keys=False),
     ]
     structlog.configure(
@@ -77,6 +110,7 @@ def configure_logging(
 def _with_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     if (trace := current_trace()) is not None:
         event["trace_id"] = trace.trace_id.hex()
+        event["span_id"] = trace.span_id.hex()
     return event
 
 
@@ -93,17 +127,30 @@ def _exception_without_text(_logger: WrappedLogger, _method: str, event: EventDi
     return event
 
 
-def _only_names(*, strict: bool) -> Processor:
-    def check(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        for key, value in event.items():
-            if not _sound(value):
-                counted("logs.refused")
-                if strict:
-                    raise FreeTextError(key)
-                event[key] = _REFUSED
-        return event
+def _only_what_may(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Let pass what is on the list and looks like a name."""
+    clean: EventDict = {}
+    for key, value in event.items():
+        if key not in LOG_KEYS:
+            _refuse(key, "logs.keys_dropped")
+        elif not (is_event(value) if key == "event" else _sound(value)):
+            _refuse(key, "logs.refused")
+            clean[key] = _REFUSED
+        else:
+            clean[key] = value
+    return clean
 
-    return check
+
+def _refuse(key: str, counter: str) -> None:
+    counted(counter)
+    if _State.strict:
+        raise FreeTextError(key)
+
+
+def _handed_on(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    if _State.hand_on is not None:
+        _State.hand_on(event)
+    return event
 
 
 def _sound(value: object) -> bool:
@@ -136,3 +183,6 @@ class _Foreign(logging.Handler):
             line["kind"] = type(record.exc_info[1]).__name__
             line["frames"] = frames_of(record.exc_info[1])
         self._out.write(json.dumps(line) + "\n")
+        # Not what the exporter says of itself: that would be sent again and again.
+        if _State.hand_on is not None and not record.name.startswith("opentelemetry"):
+            _State.hand_on(line)

@@ -145,7 +145,9 @@ async def _run(
 ) -> None:
     stop = stop_event()
     async with AsyncExitStack() as owned:
-        await owned.enter_async_context(telemetry(settings.telemetry, service=service))
+        await owned.enter_async_context(
+            telemetry(settings.telemetry, service=service, own_port=settings.port)
+        )
         member = await owned.enter_async_context(joined(service, settings))
         port = await owned.enter_async_context(serve(settings, member))
         owned.callback(_not_ready, settings.ready_file)

@@ -35,7 +35,7 @@ from redis.credentials import CredentialProvider
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from meshkit.counters import counted
+from meshkit.counters import counted, measured
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -258,8 +258,10 @@ async def redis_link(settings: RedisSettings, *, name: str) -> AsyncIterator[Red
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
     connections = _Connections(make, settings.connections_max)
+    link = RedisLink(connections, settings, name)
     try:
-        yield RedisLink(connections, settings, name)
+        with measured(f"redis.up.{name}", lambda: not link.held_off):
+            yield link
     finally:
         await connections.aclose()
 

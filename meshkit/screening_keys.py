@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from meshkit.background import running
 from meshkit.contract import Refusal
+from meshkit.counters import counted
 from meshkit.screening_mac import MacKeys
 
 if TYPE_CHECKING:
@@ -97,4 +98,5 @@ async def _watch(keys: Vault, held: _Held, every_s: float) -> None:
         try:
             held.take(await keys.secret(SECRET))
         except Refusal as failure:
+            counted("screening_keys.not_read")
             log.warning("screening_keys.not_read", kind=type(failure).__name__)

@@ -25,6 +25,7 @@ from grpc_health.v1 import health
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from pydantic import BaseModel, ConfigDict, Field
 
+from meshkit.counters import measured
 from meshkit.health import Health
 from meshkit.interceptors import MeshInterceptor
 from meshkit.tls import probe_tls13_only
@@ -186,7 +187,8 @@ async def serving(
     try:
         await probe_tls13_only(_LOOPBACK if own else _reachable(address), own or port)
         condition.set_serving(serving=True)
-        yield port
+        with measured(f"rpc.in_flight.{'+'.join(names)}", lambda: guard.in_flight):
+            yield port
         # Reached only by an orderly end of the block: a failing one should not wait.
         condition.set_serving(serving=False)
         await asyncio.sleep(settings.lame_duck_ms / 1_000)

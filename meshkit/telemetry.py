@@ -1,10 +1,13 @@
-"""Traces: one per call, through every step; nothing a person wrote in any of them.
+"""What a process tells of itself: traces here, metrics and log lines by way of here.
 
-    async with telemetry(settings, service="gateway"):          # once, in main
+    async with telemetry(settings, service="gateway", own_port=50051):      # once, in main
         with root_span("gateway.Chat", parse_traceparent(header)) as call:
             with step("screen"):                                # around each step of a pipeline
                 ...
             call.set(AUDIT_INDEX, 4711)
+
+Prometheus asks for metrics (`meshkit.metrics`); spans, metrics and log lines go to a collector
+where settings name one (`meshkit.otlp`). Nothing that a person wrote is in any of them.
 
 A trace id exists for every call, so that its record can name it; spans exist only for the calls
 that the head sampler picks (`trace_sample_ratio`), or that a trusted caller already picked. `step`
@@ -22,24 +25,24 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path  # noqa: TC003 -- pydantic reads it at run time
 from typing import TYPE_CHECKING, Self
 
-import grpc
 from opentelemetry import trace as otel
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from meshkit.contract import Refusal, TraceContext
 from meshkit.counters import counted, counters, step_times, step_took
-from meshkit.logs import configure_logging
+from meshkit.logs import configure_logging, handed_to
+from meshkit.metrics import METRICS_PORTS, loop_watched, metrics_endpoint
+from meshkit.otlp import bounded_spans, lines_sent, metrics_sent
 from meshkit.span_filter import AllowListExporter
 from meshkit.telemetry_names import ERROR_TYPE, KEYS, may_set
 from meshkit.w3c import Parent, current_trace, fresh_trace, set_current_trace, traceparent
@@ -80,12 +83,32 @@ class Telemetry(BaseModel):
 
     otlp_target: str = Field("", description="host:port of an OTLP gRPC collector; empty: none.")
     otlp_ca: Path | None = Field(None, description="PEM; without it only loopback is allowed.")
+    otlp_chain: Path | None = Field(None, description="PEM; our certificate for the collector.")
+    otlp_key: Path | None = Field(None, description="PEM; the key of `otlp_chain`.")
+    otlp_traces: bool = Field(default=True, description="Send spans to the collector.")
+    otlp_metrics: bool = Field(default=True, description="Send metrics to the collector, too.")
+    otlp_logs: bool = Field(default=True, description="Send log lines to the collector, too.")
     trace_sample_ratio: float = Field(0.01, ge=0, le=1, description="Share of calls with spans.")
     queue_spans_max: int = Field(4_096, gt=0, description="Beyond it, spans are dropped.")
-    export_every_ms: int = Field(2_000, gt=0)
-    export_spans_max: int = Field(512, gt=0, description="In one export.")
+    queue_lines_max: int = Field(4_096, gt=0, description="Beyond it, log lines are not sent.")
+    export_every_ms: int = Field(2_000, gt=0, description="Spans and log lines.")
+    export_metrics_every_ms: int = Field(15_000, gt=0)
+    export_spans_max: int = Field(512, gt=0, description="In one export; so many lines, too.")
     export_timeout_ms: int = Field(5_000, gt=0)
-    strict: bool = Field(default=False, description="Raise for a refused attribute (tests).")
+    metrics: bool = Field(default=True, description="Answer Prometheus on `metrics_port`.")
+    metrics_host: str = Field(
+        "127.0.0.1", description="IPv4. It answers without TLS: on loopback, or a trusted network."
+    )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65_535,
+        description="None: the service's own, 9464 to 9468 (a free one if the service's port is "
+        "0). 0: a free one, told in the log. One that is taken is waited for.",
+    )
+    strict: bool = Field(
+        default=False, description="Raise for a refused attribute or log key (tests)."
+    )
 
     @model_validator(mode="after")
     def plaintext_stays_on_this_host(self) -> Self:
@@ -94,6 +117,25 @@ class Telemetry(BaseModel):
             msg = "otlp_ca is required for an otlp_target that is not on loopback"
             raise ValueError(msg)
         return self
+
+    @model_validator(mode="after")
+    def a_certificate_is_whole(self) -> Self:
+        """Half of one would be found out only when nothing arrives."""
+        if (self.otlp_chain is None) != (self.otlp_key is None):
+            msg = "otlp_chain and otlp_key belong together"
+            raise ValueError(msg)
+        if self.otlp_chain is not None and self.otlp_ca is None:
+            msg = "otlp_chain needs otlp_ca"
+            raise ValueError(msg)
+        return self
+
+    def endpoint(self, service: str, own_port: int) -> tuple[str, int] | None:
+        """Return where metrics are answered, of a service that listens on `own_port`; or not."""
+        if not self.metrics:
+            return None
+        given = self.metrics_port
+        usual = METRICS_PORTS[service] if own_port else 0
+        return self.metrics_host, usual if given is None else given
 
 
 class _State:
@@ -109,62 +151,74 @@ _span: ContextVar[otel.Span | None] = ContextVar("sealgate_span", default=None)
 
 @asynccontextmanager
 async def telemetry(
-    settings: Telemetry, *, service: str, exporter: SpanExporter | None = None
+    settings: Telemetry,
+    *,
+    service: str,
+    own_port: int | None = None,
+    exporter: SpanExporter | None = None,
 ) -> AsyncIterator[None]:
-    """Trace for as long as the block runs; leaving it flushes within the export timeout.
+    """Tell of this process for as long as the block runs: metrics, spans, log lines.
+
+    Leaving it flushes, within the export timeout.
 
     Args:
         settings: Nothing is exported where it names no target.
         service: `service.name` of the process: a service's name, or `appliance`.
+        own_port: Where the service listens, 0 if on any; without it there is no metrics endpoint.
         exporter: Used instead of OTLP, and synchronously: tests pass an in-memory one.
+
+    Raises:
+        OSError: metrics cannot be answered where settings say, or a file cannot be read.
     """
-    provider = _provider(settings, service, exporter)
+    resource = Resource({"service.name": service})
     before = (_State.tracer, _State.sample_ratio, _State.strict)
-    _State.tracer = None if provider is None else provider.get_tracer("sealgate")
-    _State.sample_ratio, _State.strict = settings.trace_sample_ratio, settings.strict
-    try:
-        yield
-    finally:
-        _State.tracer, _State.sample_ratio, _State.strict = before
+    async with AsyncExitStack() as owned:
+        await owned.enter_async_context(loop_watched())
+        place = None if own_port is None else settings.endpoint(service, own_port)
+        if place is not None:
+            await owned.enter_async_context(metrics_endpoint(*place, service=service))
+        await owned.enter_async_context(_collected(settings, resource))
+        provider = _provider(settings, resource, exporter)
         if provider is not None:
             # Its shutdown waits for the exporter's thread; the loop must go on meanwhile.
-            await asyncio.to_thread(provider.shutdown)
+            owned.push_async_callback(asyncio.to_thread, provider.shutdown)
+        _State.tracer = None if provider is None else provider.get_tracer("sealgate")
+        _State.sample_ratio, _State.strict = settings.trace_sample_ratio, settings.strict
+        try:
+            yield
+        finally:
+            _State.tracer, _State.sample_ratio, _State.strict = before
+
+
+@asynccontextmanager
+async def _collected(settings: Telemetry, resource: Resource) -> AsyncIterator[None]:
+    """Send metrics and log lines to the collector, where there is one."""
+    async with AsyncExitStack() as owned:
+        send = None
+        if settings.otlp_target and settings.otlp_metrics:
+            await owned.enter_async_context(metrics_sent(settings, resource))
+        if settings.otlp_target and settings.otlp_logs:
+            send = await owned.enter_async_context(lines_sent(settings, resource))
+        owned.enter_context(handed_to(send, strict=settings.strict))
+        yield
 
 
 def _provider(
-    settings: Telemetry, service: str, exporter: SpanExporter | None
+    settings: Telemetry, resource: Resource, exporter: SpanExporter | None
 ) -> TracerProvider | None:
-    if exporter is None and not settings.otlp_target:
+    if exporter is None and not (settings.otlp_target and settings.otlp_traces):
         return None
     provider = TracerProvider(
         sampler=ALWAYS_ON,  # root_span has decided before it asks for a span
-        resource=Resource({"service.name": service}),
+        resource=resource,
         shutdown_on_exit=False,
         span_limits=SpanLimits(max_attributes=len(KEYS), max_events=1, max_links=1),
     )
     if exporter is not None:
         provider.add_span_processor(SimpleSpanProcessor(AllowListExporter(exporter)))
-        return provider
-    provider.add_span_processor(
-        BatchSpanProcessor(
-            AllowListExporter(_otlp(settings)),
-            max_queue_size=settings.queue_spans_max,
-            schedule_delay_millis=settings.export_every_ms,
-            max_export_batch_size=min(settings.export_spans_max, settings.queue_spans_max),
-            export_timeout_millis=settings.export_timeout_ms,
-        )
-    )
+    else:
+        provider.add_span_processor(bounded_spans(settings))
     return provider
-
-
-def _otlp(settings: Telemetry) -> SpanExporter:
-    ca = None if settings.otlp_ca is None else settings.otlp_ca.read_bytes()
-    return OTLPSpanExporter(
-        endpoint=settings.otlp_target,
-        insecure=ca is None,
-        credentials=None if ca is None else grpc.ssl_channel_credentials(ca),
-        timeout=settings.export_timeout_ms / 1_000,
-    )
 
 
 class step:  # noqa: N801 -- reads as a statement: `with step("screen"):`

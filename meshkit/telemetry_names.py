@@ -1,7 +1,8 @@
-"""Every key that may stand on a span, and what its value may look like. PURE.
+"""Every key that may stand on a span or in a log line, and what its value may look like. PURE.
 
-An allow-list, because a span leaves for a collector we do not run: a key that is not here is
-refused in tests and dropped (and counted) in production. A string value must look like a name:
+Allow-lists, because both leave for places we do not run: a key that is not here is refused in tests
+and dropped (and counted) in production. Labels of metrics have a list of their own, in
+`meshkit.metric_list`, for they need to be few as well. A string value must look like a name:
 no spaces, no `@`, at most 256 ASCII characters, so that prose or an address cannot pass for one.
 
 `rpc.*`, `gen_ai.*` and `error.type` are OpenTelemetry's semantic conventions 1.36; `sealgate.*`
@@ -13,7 +14,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["KEYS", "NAME_CHARS_MAX", "is_name", "may_set"]
+__all__ = ["KEYS", "LOG_KEYS", "NAME_CHARS_MAX", "is_event", "is_name", "may_set"]
 
 RPC_SYSTEM: Final = "rpc.system"
 RPC_METHOD: Final = "rpc.method"
@@ -77,9 +78,29 @@ KEYS: Final = frozenset(
     }
 )
 
+LOG_KEYS: Final = frozenset(
+    {
+        *("at", "event", "frames", "kind", "level", "logger", "span_id", "trace_id", "where"),
+        *("attempts", "audit_port", "backlog", "code", "count", "digest", "doing", "drain_ms"),
+        *("durable", "errno", "events", "failures", "hits", "kept", "method", "misses", "model"),
+        *("name", "names", "pid", "policy", "policy_digest", "port", "reason", "recognizers"),
+        *("remaining_s", "role", "seconds", "service", "services", "starts", "status", "stop_ms"),
+        *("tenants", "verb", "version"),
+    }
+)
+"""The first row is what `meshkit.logs` adds by itself."""
+
 NAME_CHARS_MAX: Final = 256
 
 _NAME = re.compile(rf"[A-Za-z0-9._:/#+\-]{{0,{NAME_CHARS_MAX}}}", re.ASCII)
+
+
+_EVENT = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+", re.ASCII)
+
+
+def is_event(text: str) -> bool:
+    """Whether `text` looks like an event of ours: `audit.serving`."""
+    return len(text) <= NAME_CHARS_MAX and _EVENT.fullmatch(text) is not None
 
 
 def is_name(text: str) -> bool:

@@ -15,7 +15,7 @@ import asyncio
 import random
 import ssl
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 -- pydantic reads it at run time
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from meshkit.contract import Reason, Refusal
+from meshkit.counters import counted, measured
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -134,12 +135,19 @@ class Answer:
             raise VaultDown(self.status) from None
 
 
+@dataclass(slots=True)
+class _Reached:
+    up: bool = True
+    """Whether the last request was answered, with whatever."""
+
+
 @dataclass(frozen=True, slots=True)
 class VaultHttp:
     """Requests to one OpenBao, without any thought of tokens. Made by `connected_http`."""
 
     settings: VaultSettings
     _client: httpx2.AsyncClient
+    _reached: _Reached = field(default_factory=_Reached)
 
     async def call(
         self,
@@ -181,11 +189,16 @@ class VaultHttp:
                 status = None
                 continue
             except httpx2.HTTPError as failure:
+                self._reached.up = False
+                counted("vault.broken")
                 log.warning("vault.broken", kind=type(failure).__name__, verb=method)
                 raise VaultDown from None
             status = reply.status_code
             if status in accept or not _worth_retrying(status):
+                self._reached.up = True
                 return _answer(reply, accept)
+        self._reached.up = False
+        counted("vault.down")
         log.warning("vault.down", status=status, attempts=self.settings.attempts_max)
         raise VaultDown(status)
 
@@ -235,5 +248,7 @@ async def connected_http(settings: VaultSettings) -> AsyncIterator[VaultHttp]:
         limits=httpx2.Limits(max_connections=settings.connections_max),
         trust_env=False,
     )
+    reached = _Reached()
     async with client:
-        yield VaultHttp(settings, client)
+        with measured("vault.up", lambda: reached.up):
+            yield VaultHttp(settings, client, reached)

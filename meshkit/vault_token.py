@@ -11,6 +11,7 @@ the only one, so a failed unwrap means that somebody else has read it.
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from meshkit.background import running
+from meshkit.counters import counted, measured
 from meshkit.vault_http import Answer, VaultDown, VaultHttp, VaultRejected
 
 if TYPE_CHECKING:
@@ -100,6 +102,7 @@ class Token:
         self._lease_s = 0.0
         self._full_lease_s = 0.0
         self._renewable = False
+        self._ends_s = 0.0
         self._doubted = asyncio.Event()
         self.logins = 0
         """How often a login was made: 1 at the start, one more at each max_ttl or loss."""
@@ -109,6 +112,11 @@ class Token:
     def value(self) -> str:
         """What to send as X-Vault-Token."""
         return self._value
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds until the token's lease is over; negative after."""
+        return self._ends_s - time.monotonic()
 
     def doubt(self) -> None:
         """Tell that OpenBao answered 403: the token may be gone. It is checked soon."""
@@ -151,6 +159,7 @@ class Token:
         self._value = str(auth.get("client_token") or self._value)
         self._lease_s = float(auth.get("lease_duration") or 0)
         self._renewable = bool(auth.get("renewable"))
+        self._ends_s = time.monotonic() + self._lease_s
 
     async def keep_alive(self) -> None:
         """Renew for ever. Run by `live_token`."""
@@ -167,6 +176,7 @@ class Token:
                 await self.renew_self()
                 wait_s = self._lease_s * _RENEW_AT
             except VaultDown as failure:
+                counted("vault.renewal_failed")
                 log.warning("vault.renewal_failed", status=failure.status)
                 wait_s = min(_RETRY_WAIT_S, self._full_lease_s / 10)
 
@@ -186,7 +196,8 @@ async def live_token(http: VaultHttp, login: Login) -> AsyncIterator[Token]:
     await token.log_in()
     try:
         async with running(token.keep_alive(), "vault-token"):
-            yield token
+            with measured("vault.token_remaining_s", lambda: token.remaining_s):
+                yield token
     finally:
         with suppress(VaultDown):
             await token.revoke_self()
