@@ -6,7 +6,14 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 
-from compliance.wire import blocked_result, read_item, release_frame, screened_result
+from compliance.wire import (
+    blocked_result,
+    read_item,
+    read_names,
+    release_frame,
+    revealed_reply,
+    screened_result,
+)
 from meshkit.contract import BlockedText, Reason, Refusal
 from meshkit.identity import ServiceIdentity
 from meshkit.interceptors import current
@@ -96,6 +103,17 @@ class ComplianceServicer(ComplianceServiceServicer):
             async with aclosing(cast("AsyncGenerator[str | Released, None]", released)) as items:
                 async for item in items:
                     await context.write(release_frame(item))
+
+    async def Reveal(
+        self,
+        request: pb.RevealRequest,
+        context: Context,  # noqa: ARG002 -- gRPC's signature
+    ) -> pb.RevealResponse:
+        """See compliance.proto."""
+        scope = scope_from_wire(request.scope, current().trace)
+        names = read_names(request)
+        with step("compliance.reveal"):
+            return revealed_reply(await self._compliance.reveal(scope, names))
 
 
 async def _deltas(requests: AsyncIterator[pb.ReleaseRequest]) -> AsyncIterator[str]:

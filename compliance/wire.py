@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshkit.contract import Reason, Refusal, Released
+from meshkit.tokens import is_name
 from meshkit.wire import (
     messages_from_wire,
     released_to_wire,
@@ -15,12 +16,24 @@ from meshkit.wire import (
 from sealgate.v1 import compliance_pb2 as pb
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from meshkit.contract import Message, Scope, Screened, TraceContext, Verdict
 
-__all__ = ["MESSAGES_MAX", "blocked_result", "read_item", "release_frame", "screened_result"]
+__all__ = [
+    "MESSAGES_MAX",
+    "NAMES_MAX",
+    "blocked_result",
+    "read_item",
+    "read_names",
+    "release_frame",
+    "revealed_reply",
+    "screened_result",
+]
 
 MESSAGES_MAX = 256
 CONTENTS_BYTES_MAX = 1_048_576
+NAMES_MAX = 4_096
 
 
 def read_item(item: pb.ScreenItem, trace: TraceContext) -> tuple[Scope, tuple[Message, ...]]:
@@ -48,3 +61,17 @@ def release_frame(item: str | Released) -> pb.ReleaseResponse:
     if isinstance(item, Released):
         return pb.ReleaseResponse(released=released_to_wire(item))
     return pb.ReleaseResponse(delta=item)
+
+
+def read_names(request: pb.RevealRequest) -> tuple[str, ...]:
+    """Read names of tokens. Raises Refusal: INVALID_FIELD."""
+    if not 1 <= len(request.names) <= NAMES_MAX or not all(map(is_name, request.names)):
+        raise Refusal(Reason.INVALID_FIELD, field="names")
+    return tuple(request.names)
+
+
+def revealed_reply(values: Mapping[str, str]) -> pb.RevealResponse:
+    """Write values behind tokens."""
+    return pb.RevealResponse(
+        tokens=[pb.RevealedToken(name=name, value=value) for name, value in values.items()]
+    )

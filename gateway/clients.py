@@ -154,6 +154,17 @@ class ComplianceClient:
                 sending.cancel()
                 await asyncio.wait([sending])
 
+    async def reveal(self, scope: Scope, names: Sequence[str]) -> dict[str, str]:
+        """See `meshkit.contract.Compliance.reveal`."""
+        request = compliance_pb2.RevealRequest(scope=scope_to_wire(scope), names=names)
+        await _reach(self._line, self._hops.connect_ms, Reason.COMPLIANCE_DOWN)
+        with self._line.stub() as stub:
+            try:
+                reply = await stub.Reveal(request, **carried(reserve_ms=self._hops.reserve_ms))
+            except _Failed as failure:
+                raise from_rpc_error(failure, down=Reason.COMPLIANCE_DOWN) from None
+        return {token.name: token.value for token in reply.tokens}
+
 
 def _screened(reply: compliance_pb2.ScreenResponse) -> Screened:
     if len(reply.results) != 1:

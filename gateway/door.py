@@ -106,6 +106,15 @@ class Door:
         if not self.may(actor, arrival, "chat", model=call.model, purpose=call.purpose):
             raise Refusal(Reason.DENIED)
 
+    def may_reveal(self, actor: Actor, arrival: Arrival, call: Call, digest: bytes) -> bool:
+        """Whether the caller may have values put back in the place of tokens.
+
+        digest: of the policies by which the call was authorized, and which its record names: others
+            that were loaded meanwhile say nothing about this call, so its tokens stay.
+        """
+        unchanged = self.authorizer.digest == digest
+        return unchanged and self.may(actor, arrival, "tokens.reveal", purpose=call.purpose)
+
     def may(
         self, actor: Actor, arrival: Arrival, action: str, *, model: str = "", purpose: str = ""
     ) -> bool:

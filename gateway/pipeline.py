@@ -10,19 +10,22 @@
     8  generate       the model is asked
     9  release        before a single character leaves
     10 keep           the cache, reversible tokens still in place
-    11 outcome        durable before the last frame, the unary answer or the refusal
-    12 settle         limits; whatever became of the call
+    11 restore        tokens, for those allowed; of a stream, as its pieces leave
+    12 outcome        durable before the last frame, the unary answer or the refusal
+    13 settle         limits; whatever became of the call
 
 One path serves unary and streamed calls: `deliver` is where released text leaves before the end, or
-None. A cancelled call gets 11 and 12 in the background, which `settled` waits for.
+None. A cancelled call gets 12 and 13 in the background, which `settled` waits for.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
+from gateway.restoring import Restoring
 from gateway.run import RELEASED, Answer, Run, door_event, stranger_event
 from meshkit.contract import CachedAnswer, FinishReason, Question, Reason, Refusal
 from meshkit.counters import TOKENS, observed
@@ -166,6 +169,8 @@ class Pipeline:
             self.door.authorize(entrant.actor, arrival, call)
             if admitted.model is None:
                 raise Refusal(Reason.NOT_FOUND)
+        digest = self.door.authorizer.digest
+        allowed = partial(self.door.may_reveal, entrant.actor, arrival, call, digest)
         stream = arrival.action == "chat.stream"
         life_ms = self.settings.stream_life_ms if stream else self.settings.call_budget_ms
         return Run(
@@ -173,10 +178,11 @@ class Pipeline:
             call=call,
             model=admitted.model,
             end=arrival.ends(entrant.token_ends_s, life_ms),
-            authorization_digest=self.door.authorizer.digest,
+            authorization_digest=digest,
             reservation=admitted.reservation,
             answer_tokens=admitted.answer_tokens,
             deliver=None,
+            restoring=Restoring(call.scope, self.compliance.reveal, allowed),
         )
 
     def _room(self) -> None:
@@ -199,7 +205,7 @@ class Pipeline:
         )
         _name_record(refusal.receipt)
 
-    # --- the work: 5 to 10 --------------------------------------------------------------------
+    # --- the work: 5 to 11 --------------------------------------------------------------------
 
     async def _governed(self, run: Run) -> Answer:
         failure: Refusal | None = None
@@ -236,6 +242,7 @@ class Pipeline:
             except Refusal as refusal:
                 run.blocked(refusal)
                 raise
+        run.restoring.expect(run.screened)
         run.question = Question(
             scope=run.call.scope,
             screened=run.screened,
@@ -247,12 +254,13 @@ class Pipeline:
             await self.ledger.opened(run)
         if isinstance(found, CachedAnswer):
             await run.from_cache(found)
-            return
-        with step("generate"):
-            await self.asking.ask(run)
-        await self.shelf.keep(run, run.question)
+        else:
+            with step("generate"):
+                await self.asking.ask(run)
+            await self.shelf.keep(run, run.question)
+        await run.complete()
 
-    # --- the end: 11 and 12 -------------------------------------------------------------------
+    # --- the end: 12 and 13 -------------------------------------------------------------------
 
     async def _finish(self, run: Run, failure: Refusal | None) -> Receipt | None:
         try:

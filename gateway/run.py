@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from gateway.admission import Reservation
     from gateway.arrival import Arrival, End
+    from gateway.restoring import Restoring
     from meshkit.contract import (
         Actor,
         Appended,
@@ -76,6 +77,7 @@ class Run:
     """Of `reservation`: what is paid for of the answer; the rest is the estimate of the prompt."""
     deliver: Callable[[str], Awaitable[None]] | None
     """None: nothing leaves before the end."""
+    restoring: Restoring
     received: Commitment = field(init=False)
     intent: asyncio.Task[Appended] | None = None
     outcome: Event | None = None
@@ -85,7 +87,9 @@ class Run:
     lease: bytes = b""
     tier: str = "off"
     pieces: list[str] = field(default_factory=list)
-    """Released text, in the order in which it was handed over."""
+    """Released text, in the order in which it was handed over, tokens in place."""
+    delivered: list[str] = field(default_factory=list)
+    """The same as the caller gets it: restored where it may be, what is held missing."""
     answer_counts: tuple[FindingCount, ...] = ()
     blocked_counts: tuple[FindingCount, ...] = ()
     blocked_policy: bytes = b""
@@ -107,14 +111,26 @@ class Run:
         return "".join(self.pieces)
 
     async def hand_over(self, text: str) -> None:
-        """Note released text, then hand it to the caller: the record may say more, never less.
+        """Note released text; of a streamed answer, hand over what may leave by now.
 
-        Reversible tokens are still in `text`, and stay in what the cache gets. Restoring them for
-        those allowed belongs here, between the two lines below (#4).
+        Reversible tokens are still in `text`, and stay in what is recorded as released and in what
+        the cache gets.
         """
         self.pieces.append(text)
         if self.deliver is not None:
-            await self.deliver(text)
+            await self._give(await self.restoring.feed(text))
+
+    async def complete(self) -> None:
+        """Hand over what is left, once all of the answer is there. Raises as `Restoring.feed`."""
+        rest = "" if self.deliver is not None else self.text
+        await self._give(await self.restoring.feed(rest) + await self.restoring.close())
+
+    async def _give(self, text: str) -> None:
+        """Note text, then deliver it: the record may say more, never less."""
+        if text:
+            self.delivered.append(text)
+            if self.deliver is not None:
+                await self.deliver(text)
 
     async def from_cache(self, found: CachedAnswer) -> None:
         """Take an answer that was released before."""
@@ -131,9 +147,9 @@ class Run:
 
     @property
     def counts(self) -> tuple[FindingCount, ...]:
-        """What was found in the prompt, then in the answer."""
+        """What was found in the prompt, then in the answer, then what was revealed in it."""
         prompt = self.blocked_counts or (self.screened.verdict.counts if self.screened else ())
-        return prompt + self.answer_counts
+        return prompt + self.answer_counts + self.restoring.counts
 
     @property
     def tokens(self) -> int:
@@ -159,9 +175,10 @@ class Run:
             failure: Why it was refused; None if the answer was given.
             sealed: Whether the payload can be sealed. If not, nothing that needs a salt is told.
         """
-        gone = failure is None or (self.deliver is not None and bool(self.pieces))
+        gone = failure is None or (self.deliver is not None and bool(self.delivered))
         answered = bool(self.pieces) or failure is None
-        raw = answer_bytes(self.text) if sealed and (answered or gone) else b""
+        raw = answer_bytes(self.text) if sealed and answered else b""
+        given = answer_bytes("".join(self.delivered)) if sealed and gone else b""
         screened = self.screened.messages if self.screened else ()
         policy = self.screened.verdict.policy_digest if self.screened else self.blocked_policy
         return self._event(
@@ -174,8 +191,8 @@ class Run:
             usage=self.usage,
             cache_tier=self.tier if self.question else "",
             prompt_screened=committed(prompt_bytes(screened)) if sealed and screened else None,
-            answer_released=committed(raw) if raw and answered else None,
-            answer_delivered=committed(raw) if raw and gone else None,
+            answer_released=committed(raw) if raw else None,
+            answer_delivered=committed(given) if given else None,
             payload=Payload(screened=screened, released=self.text) if sealed and screened else None,
         )
 
@@ -184,7 +201,7 @@ class Run:
         assert self.screened is not None
         assert self.finish is not None
         return Answer(
-            text=self.text,
+            text="".join(self.delivered),
             finish_reason=self.finish,
             usage=self.usage,
             counts=self.counts,

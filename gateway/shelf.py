@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meshkit.contract import CachedAnswer, CacheMiss, Ended, FinishReason, Refusal
+from meshkit.contract import CachedAnswer, CacheMiss, Direction, Ended, FinishReason, Refusal
 from meshkit.counters import counted
 from meshkit.telemetry import step
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from gateway.run import Run
-    from meshkit.contract import Cache, Question
+    from meshkit.contract import Cache, Question, Released
 
     T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class Shelf:
     async def keep(self, run: Run, question: Question) -> None:
         """Keep a whole answer for those who ask the same; else the lease goes back at the end."""
         released, finish = run.released, run.finish
-        if not run.lease or released is None or finish not in _WHOLE:
+        if not run.lease or released is None or finish not in _WHOLE or _is_of_session(released):
             return
         ended = Ended(finish_reason=finish, usage=run.usage)
         with step("cache.put"):
@@ -76,3 +76,14 @@ class Shelf:
         except (Refusal, TimeoutError):
             counted("cache.down")
             return None
+
+
+def _is_of_session(released: Released) -> bool:
+    """Whether tokens were put into the answer: no other session could have them restored.
+
+    Those that came in with the prompt are no matter: no other session's prompt has them.
+    """
+    return any(
+        each.action == "tokenise" and each.direction is Direction.ANSWER
+        for each in released.verdict.counts
+    )

@@ -54,7 +54,7 @@ class PoliciesInvalid(ValueError):  # noqa: N818 -- an answer about an operator'
 class Request:
     """What is to be decided.
 
-    action: `chat` (needs `model`), `models.list` or `audit.read` (both on `tenant`).
+    action: `chat` (needs `model`), `models.list`, `audit.read` or `tokens.reveal` (on `tenant`).
     tenant: whose records or models; empty for the actor's own.
     """
 

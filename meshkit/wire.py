@@ -88,6 +88,10 @@ _ACTIONS: dict[str, pb.Action.ValueType] = {
     "mask": pb.ACTION_MASK,
     "tokenise": pb.ACTION_TOKENISE,
     "block": pb.ACTION_BLOCK,
+    "replace": pb.ACTION_REPLACE,
+    "hash": pb.ACTION_HASH,
+    "flag": pb.ACTION_FLAG,
+    "reveal": pb.ACTION_REVEAL,
 }
 _ROLES_BACK: dict[int, Role] = {number: role for role, number in _ROLES.items()}
 _FINISH_BACK: dict[int, FinishReason] = {number: reason for reason, number in _FINISH.items()}

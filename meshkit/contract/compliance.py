@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from meshkit.contract.refusal import Reason, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 
     from meshkit.contract.call import Direction, Message, Scope
 
@@ -21,7 +21,8 @@ class FindingCount:
     type: str
     subtype: str
     action: str
-    """`allow`, `flag`, `mask`, `replace`, `hash`, `tokenise` or `block`."""
+    """`allow`, `flag`, `mask`, `replace`, `hash`, `tokenise` or `block`; of an answer as delivered
+    also `reveal`: so many tokens had their values put back for this caller."""
     count: int
 
 
@@ -84,6 +85,17 @@ class Compliance(Protocol):
         Raises:
             Refusal: COMPLIANCE_DOWN, also if no policy of that digest was in force lately. What
                 was yielded before stands.
+        """
+        ...
+
+    async def reveal(self, scope: Scope, names: Sequence[str]) -> Mapping[str, str]:
+        """Return the values behind tokens; to be asked only once policy has allowed it.
+
+        names: as `meshkit.tokens.find_tokens` tells them. Those of another tenant or session, that
+            have expired or never were, have none.
+
+        Raises:
+            Refusal: COMPLIANCE_DOWN.
         """
         ...
 

@@ -100,7 +100,16 @@ class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Action.ValueTy
     ACTION_ALLOW: _Action.ValueType  # 1
     ACTION_MASK: _Action.ValueType  # 2
     ACTION_TOKENISE: _Action.ValueType  # 3
+    """A token stands for it, from which it can be restored for those allowed."""
     ACTION_BLOCK: _Action.ValueType  # 4
+    ACTION_REPLACE: _Action.ValueType  # 5
+    """The policy's own text stands for it."""
+    ACTION_HASH: _Action.ValueType  # 6
+    """A digest under the tenant's key stands for it; nothing leads back from it."""
+    ACTION_FLAG: _Action.ValueType  # 7
+    """It passed, and was counted."""
+    ACTION_REVEAL: _Action.ValueType  # 8
+    """Not a finding: so many tokens in the answer had their values put back for this caller."""
 
 class Action(_Action, metaclass=_ActionEnumTypeWrapper): ...
 
@@ -108,7 +117,16 @@ ACTION_UNSPECIFIED: Action.ValueType  # 0
 ACTION_ALLOW: Action.ValueType  # 1
 ACTION_MASK: Action.ValueType  # 2
 ACTION_TOKENISE: Action.ValueType  # 3
+"""A token stands for it, from which it can be restored for those allowed."""
 ACTION_BLOCK: Action.ValueType  # 4
+ACTION_REPLACE: Action.ValueType  # 5
+"""The policy's own text stands for it."""
+ACTION_HASH: Action.ValueType  # 6
+"""A digest under the tenant's key stands for it; nothing leads back from it."""
+ACTION_FLAG: Action.ValueType  # 7
+"""It passed, and was counted."""
+ACTION_REVEAL: Action.ValueType  # 8
+"""Not a finding: so many tokens in the answer had their values put back for this caller."""
 Global___Action: _TypeAlias = Action  # noqa: Y015
 
 @_typing.final

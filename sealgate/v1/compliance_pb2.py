@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from sealgate.v1 import common_pb2 as sealgate_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1csealgate/v1/compliance.proto\x12\x0bsealgate.v1\x1a\x18sealgate/v1/common.proto\"7\n\rScreenRequest\x12&\n\x05items\x18\x01 \x03(\x0b\x32\x17.sealgate.v1.ScreenItem\"W\n\nScreenItem\x12!\n\x05scope\x18\x01 \x01(\x0b\x32\x12.sealgate.v1.Scope\x12&\n\x08messages\x18\x02 \x03(\x0b\x32\x14.sealgate.v1.Message\"<\n\x0eScreenResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.sealgate.v1.ScreenResult\"r\n\x0cScreenResult\x12/\n\x08screened\x18\x01 \x01(\x0b\x32\x1b.sealgate.v1.ScreenedPromptH\x00\x12\'\n\x07\x62locked\x18\x02 \x01(\x0b\x32\x14.sealgate.v1.VerdictH\x00\x42\x08\n\x06result\"\x9c\x01\n\x0eReleaseRequest\x12\"\n\x04open\x18\x01 \x01(\x0b\x32\x12.sealgate.v1.ScopeH\x00\x12\x0f\n\x05\x64\x65lta\x18\x02 \x01(\tH\x00\x12.\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1f.sealgate.v1.ReleaseRequest.EndH\x00\x12\x15\n\rpolicy_digest\x18\x04 \x01(\x0c\x1a\x05\n\x03\x45ndB\x07\n\x05\x66rame\"\\\n\x0fReleaseResponse\x12\x0f\n\x05\x64\x65lta\x18\x01 \x01(\tH\x00\x12/\n\x08released\x18\x02 \x01(\x0b\x32\x1b.sealgate.v1.ReleasedAnswerH\x00\x42\x07\n\x05\x66rame2\xa0\x01\n\x11\x43omplianceService\x12\x41\n\x06Screen\x12\x1a.sealgate.v1.ScreenRequest\x1a\x1b.sealgate.v1.ScreenResponse\x12H\n\x07Release\x12\x1b.sealgate.v1.ReleaseRequest\x1a\x1c.sealgate.v1.ReleaseResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1csealgate/v1/compliance.proto\x12\x0bsealgate.v1\x1a\x18sealgate/v1/common.proto\"7\n\rScreenRequest\x12&\n\x05items\x18\x01 \x03(\x0b\x32\x17.sealgate.v1.ScreenItem\"W\n\nScreenItem\x12!\n\x05scope\x18\x01 \x01(\x0b\x32\x12.sealgate.v1.Scope\x12&\n\x08messages\x18\x02 \x03(\x0b\x32\x14.sealgate.v1.Message\"<\n\x0eScreenResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.sealgate.v1.ScreenResult\"r\n\x0cScreenResult\x12/\n\x08screened\x18\x01 \x01(\x0b\x32\x1b.sealgate.v1.ScreenedPromptH\x00\x12\'\n\x07\x62locked\x18\x02 \x01(\x0b\x32\x14.sealgate.v1.VerdictH\x00\x42\x08\n\x06result\"\x9c\x01\n\x0eReleaseRequest\x12\"\n\x04open\x18\x01 \x01(\x0b\x32\x12.sealgate.v1.ScopeH\x00\x12\x0f\n\x05\x64\x65lta\x18\x02 \x01(\tH\x00\x12.\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1f.sealgate.v1.ReleaseRequest.EndH\x00\x12\x15\n\rpolicy_digest\x18\x04 \x01(\x0c\x1a\x05\n\x03\x45ndB\x07\n\x05\x66rame\"\\\n\x0fReleaseResponse\x12\x0f\n\x05\x64\x65lta\x18\x01 \x01(\tH\x00\x12/\n\x08released\x18\x02 \x01(\x0b\x32\x1b.sealgate.v1.ReleasedAnswerH\x00\x42\x07\n\x05\x66rame\"A\n\rRevealRequest\x12!\n\x05scope\x18\x01 \x01(\x0b\x32\x12.sealgate.v1.Scope\x12\r\n\x05names\x18\x02 \x03(\t\"<\n\x0eRevealResponse\x12*\n\x06tokens\x18\x01 \x03(\x0b\x32\x1a.sealgate.v1.RevealedToken\",\n\rRevealedToken\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t2\xe3\x01\n\x11\x43omplianceService\x12\x41\n\x06Screen\x12\x1a.sealgate.v1.ScreenRequest\x1a\x1b.sealgate.v1.ScreenResponse\x12H\n\x07Release\x12\x1b.sealgate.v1.ReleaseRequest\x1a\x1c.sealgate.v1.ReleaseResponse(\x01\x30\x01\x12\x41\n\x06Reveal\x12\x1a.sealgate.v1.RevealRequest\x1a\x1b.sealgate.v1.RevealResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,6 +46,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELEASEREQUEST_END']._serialized_end=543
   _globals['_RELEASERESPONSE']._serialized_start=554
   _globals['_RELEASERESPONSE']._serialized_end=646
-  _globals['_COMPLIANCESERVICE']._serialized_start=649
-  _globals['_COMPLIANCESERVICE']._serialized_end=809
+  _globals['_REVEALREQUEST']._serialized_start=648
+  _globals['_REVEALREQUEST']._serialized_end=713
+  _globals['_REVEALRESPONSE']._serialized_start=715
+  _globals['_REVEALRESPONSE']._serialized_end=775
+  _globals['_REVEALEDTOKEN']._serialized_start=777
+  _globals['_REVEALEDTOKEN']._serialized_end=821
+  _globals['_COMPLIANCESERVICE']._serialized_start=824
+  _globals['_COMPLIANCESERVICE']._serialized_end=1051
 # @@protoc_insertion_point(module_scope)

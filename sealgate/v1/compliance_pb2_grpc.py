@@ -27,10 +27,11 @@ if _version_not_supported:
 
 class ComplianceServiceStub:
     """Decides what text may travel. Open to the gateway alone. A pure function of text and policy, so
-    both methods may be sent again unchanged.
+    all methods may be sent again unchanged; tokens are kept once, however often they are made.
 
-    Errors, as in gateway.proto: INVALID_FIELD, COMPLIANCE_DOWN (a recognizer failed or no policy is
-    loaded: nothing was let through), OVERLOADED.
+    Errors, as in gateway.proto: INVALID_FIELD, COMPLIANCE_DOWN (a recognizer failed, no policy is
+    loaded, or the values behind tokens cannot be kept or looked up: nothing was let through),
+    OVERLOADED.
     """
 
     def __init__(self, channel):
@@ -49,14 +50,20 @@ class ComplianceServiceStub:
                 request_serializer=sealgate_dot_v1_dot_compliance__pb2.ReleaseRequest.SerializeToString,
                 response_deserializer=sealgate_dot_v1_dot_compliance__pb2.ReleaseResponse.FromString,
                 _registered_method=True)
+        self.Reveal = channel.unary_unary(
+                '/sealgate.v1.ComplianceService/Reveal',
+                request_serializer=sealgate_dot_v1_dot_compliance__pb2.RevealRequest.SerializeToString,
+                response_deserializer=sealgate_dot_v1_dot_compliance__pb2.RevealResponse.FromString,
+                _registered_method=True)
 
 
 class ComplianceServiceServicer:
     """Decides what text may travel. Open to the gateway alone. A pure function of text and policy, so
-    both methods may be sent again unchanged.
+    all methods may be sent again unchanged; tokens are kept once, however often they are made.
 
-    Errors, as in gateway.proto: INVALID_FIELD, COMPLIANCE_DOWN (a recognizer failed or no policy is
-    loaded: nothing was let through), OVERLOADED.
+    Errors, as in gateway.proto: INVALID_FIELD, COMPLIANCE_DOWN (a recognizer failed, no policy is
+    loaded, or the values behind tokens cannot be kept or looked up: nothing was let through),
+    OVERLOADED.
     """
 
     def Screen(self, request, context):
@@ -76,6 +83,15 @@ class ComplianceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reveal(self, request, context):
+        """Tells which values tokens stand for. To be asked only once policy has allowed it: what is told
+        is told for the call in `scope`, whose record says so. Tokens of another tenant or session, that
+        have expired or never were, have no value in the answer; they are no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ComplianceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -89,6 +105,11 @@ def add_ComplianceServiceServicer_to_server(servicer, server):
                     request_deserializer=sealgate_dot_v1_dot_compliance__pb2.ReleaseRequest.FromString,
                     response_serializer=sealgate_dot_v1_dot_compliance__pb2.ReleaseResponse.SerializeToString,
             ),
+            'Reveal': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reveal,
+                    request_deserializer=sealgate_dot_v1_dot_compliance__pb2.RevealRequest.FromString,
+                    response_serializer=sealgate_dot_v1_dot_compliance__pb2.RevealResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'sealgate.v1.ComplianceService', rpc_method_handlers)
@@ -99,10 +120,11 @@ def add_ComplianceServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ComplianceService:
     """Decides what text may travel. Open to the gateway alone. A pure function of text and policy, so
-    both methods may be sent again unchanged.
+    all methods may be sent again unchanged; tokens are kept once, however often they are made.
 
-    Errors, as in gateway.proto: INVALID_FIELD, COMPLIANCE_DOWN (a recognizer failed or no policy is
-    loaded: nothing was let through), OVERLOADED.
+    Errors, as in gateway.proto: INVALID_FIELD, COMPLIANCE_DOWN (a recognizer failed, no policy is
+    loaded, or the values behind tokens cannot be kept or looked up: nothing was let through),
+    OVERLOADED.
     """
 
     @staticmethod
@@ -149,6 +171,33 @@ class ComplianceService:
             '/sealgate.v1.ComplianceService/Release',
             sealgate_dot_v1_dot_compliance__pb2.ReleaseRequest.SerializeToString,
             sealgate_dot_v1_dot_compliance__pb2.ReleaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reveal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealgate.v1.ComplianceService/Reveal',
+            sealgate_dot_v1_dot_compliance__pb2.RevealRequest.SerializeToString,
+            sealgate_dot_v1_dot_compliance__pb2.RevealResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,10 +28,11 @@ GRPC_VERSION: str
 
 class ComplianceServiceStub:
     """Decides what text may travel. Open to the gateway alone. A pure function of text and policy, so
-    both methods may be sent again unchanged.
+    all methods may be sent again unchanged; tokens are kept once, however often they are made.
 
-    Errors, as in gateway.proto: INVALID_FIELD, COMPLIANCE_DOWN (a recognizer failed or no policy is
-    loaded: nothing was let through), OVERLOADED.
+    Errors, as in gateway.proto: INVALID_FIELD, COMPLIANCE_DOWN (a recognizer failed, no policy is
+    loaded, or the values behind tokens cannot be kept or looked up: nothing was let through),
+    OVERLOADED.
     """
 
     @_typing.overload
@@ -47,14 +48,20 @@ class ComplianceServiceStub:
     between code points; then `end`. Responses come when text may leave; the last is `released`.
     For any cutting into deltas the released text is the same, or, when blocked, the same prefix.
     """
+    Reveal: _grpc.UnaryUnaryMultiCallable[_compliance_pb2.RevealRequest, _compliance_pb2.RevealResponse]
+    """Tells which values tokens stand for. To be asked only once policy has allowed it: what is told
+    is told for the call in `scope`, whose record says so. Tokens of another tenant or session, that
+    have expired or never were, have no value in the answer; they are no error.
+    """
 
 @_typing.type_check_only
 class ComplianceServiceAsyncStub(ComplianceServiceStub):
     """Decides what text may travel. Open to the gateway alone. A pure function of text and policy, so
-    both methods may be sent again unchanged.
+    all methods may be sent again unchanged; tokens are kept once, however often they are made.
 
-    Errors, as in gateway.proto: INVALID_FIELD, COMPLIANCE_DOWN (a recognizer failed or no policy is
-    loaded: nothing was let through), OVERLOADED.
+    Errors, as in gateway.proto: INVALID_FIELD, COMPLIANCE_DOWN (a recognizer failed, no policy is
+    loaded, or the values behind tokens cannot be kept or looked up: nothing was let through),
+    OVERLOADED.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -67,13 +74,19 @@ class ComplianceServiceAsyncStub(ComplianceServiceStub):
     between code points; then `end`. Responses come when text may leave; the last is `released`.
     For any cutting into deltas the released text is the same, or, when blocked, the same prefix.
     """
+    Reveal: _aio.UnaryUnaryMultiCallable[_compliance_pb2.RevealRequest, _compliance_pb2.RevealResponse]  # type: ignore[assignment]
+    """Tells which values tokens stand for. To be asked only once policy has allowed it: what is told
+    is told for the call in `scope`, whose record says so. Tokens of another tenant or session, that
+    have expired or never were, have no value in the answer; they are no error.
+    """
 
 class ComplianceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Decides what text may travel. Open to the gateway alone. A pure function of text and policy, so
-    both methods may be sent again unchanged.
+    all methods may be sent again unchanged; tokens are kept once, however often they are made.
 
-    Errors, as in gateway.proto: INVALID_FIELD, COMPLIANCE_DOWN (a recognizer failed or no policy is
-    loaded: nothing was let through), OVERLOADED.
+    Errors, as in gateway.proto: INVALID_FIELD, COMPLIANCE_DOWN (a recognizer failed, no policy is
+    loaded, or the values behind tokens cannot be kept or looked up: nothing was let through),
+    OVERLOADED.
     """
 
     @_abc_1.abstractmethod
@@ -95,6 +108,17 @@ class ComplianceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Releases one answer as it comes. First request: `open`. Then deltas, of any size, cut anywhere
         between code points; then `end`. Responses come when text may leave; the last is `released`.
         For any cutting into deltas the released text is the same, or, when blocked, the same prefix.
+        """
+
+    @_abc_1.abstractmethod
+    def Reveal(
+        self,
+        request: _compliance_pb2.RevealRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_compliance_pb2.RevealResponse, _abc.Awaitable[_compliance_pb2.RevealResponse]]:
+        """Tells which values tokens stand for. To be asked only once policy has allowed it: what is told
+        is told for the call in `scope`, whose record says so. Tokens of another tenant or session, that
+        have expired or never were, have no value in the answer; they are no error.
         """
 
 def add_ComplianceServiceServicer_to_server(servicer: ComplianceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

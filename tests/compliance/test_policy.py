@@ -92,8 +92,6 @@ def test_layout_and_comments_do_not():
         (BASE + "types: {EMIAL: {prompt: allow}}", "unknown entity types: EMIAL"),
         (BASE + "types: {EMAIL: {promt: allow}}", "types.EMAIL.promt"),
         (BASE + "types: {EMAIL: {keep_last: 40}}", "keep_last"),
-        (BASE + "types: {EMAIL: {prompt: tokenise}}", "tokenise is not available"),
-        (BASE.replace("prompt: mask", "prompt: tokenise"), "tokenise is not available"),
         (BASE.replace("prompt: mask", "prompt: replace"), "default: action replace needs"),
         (BASE + "types: {EMAIL: {answer: replace}}", "EMAIL: action replace needs"),
         (BASE + f"types: {{EMAIL: {{replacement: {'x' * 65}}}}}", "types.EMAIL.replacement"),

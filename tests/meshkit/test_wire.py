@@ -26,7 +26,9 @@ findings = st.builds(
     direction=st.sampled_from(Direction),
     type=st.text(max_size=9),
     subtype=st.text(max_size=9),
-    action=st.sampled_from(["allow", "mask", "tokenise", "block"]),
+    action=st.sampled_from(
+        ["allow", "mask", "tokenise", "block", "replace", "hash", "flag", "reveal"]
+    ),
     count=counts,
 )
 many = {"max_size": 3}
