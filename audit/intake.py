@@ -37,6 +37,8 @@ log = structlog.get_logger()
 
 _TURNS_MAX = 8
 """Turns of the event loop that a group waits for at most, and only as long as it grows."""
+_GATHERED_MAX = 32
+"""A group of so many waits for nobody: those in it would wait longer than an fsync takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ class Committer:
         """Let those who are about to append join the group: an fsync costs the same for all."""
         waiting = 0
         for _ in range(_TURNS_MAX):
-            if len(self._queue) == waiting:
+            if not waiting < len(self._queue) < _GATHERED_MAX:
                 break
             waiting = len(self._queue)
             await asyncio.sleep(0)
