@@ -2,11 +2,17 @@
 
 The same house as `appliance.main`, with gRPC over mutual TLS between the rooms: each service is a
 process of its own with its own login to OpenBao, its own certificate and its own data. Reads the
-same settings and leaves the same facts in `ready.json`. A service that ends is started again.
+same settings and leaves the same facts in `ready.json`. A service that ends is started again, and
+so are OpenBao and Redis.
 
 Started first: audit, compliance, cache and inference, side by side; then the gateway, which is told
 where they are. Drained in reverse, by SIGINT or SIGTERM: the gateway finishes its calls while its
 neighbours still work.
+
+`python -m appliance.mesh restart` replaces every service of the mesh that runs on the same data,
+one after another and without a refused call: the new process starts beside the old, on the same
+port, and the old one drains once the new one serves. Audit has one writer: its successor stands by,
+takes over the log when it is let go of, and gateways hold events back for that moment.
 """
 
 from __future__ import annotations
@@ -14,24 +20,24 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
-from pydantic import Field, ValidationError
-from pydantic_settings import SettingsConfigDict
+from pydantic import ValidationError
 
 from appliance.bootstrap import BootstrapSettings, prepared
 from appliance.children import Child, ChildError
 from appliance.clients import keep_clients
+from appliance.mesh_settings import MeshHouseSettings
 from appliance.openbao import OpenBao, OpenBaoError, alone, openbao
 from appliance.redis import RedisError, RedisServer, RedisServerSettings, redis_server
+from appliance.restarting import restart, restarting
 from appliance.screening_keys import rotating
-from appliance.settings import ApplianceSettings
 from meshkit.background import running
 from meshkit.contract import Refusal
 from meshkit.files import write_private
@@ -39,7 +45,8 @@ from meshkit.server import stop_event
 from meshkit.telemetry import configure_logging
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from pathlib import Path
 
     from appliance.bootstrap import Estate
 
@@ -49,40 +56,37 @@ log = structlog.get_logger()
 
 _CANNOT_START = 1
 NEIGHBOURS = ("audit", "compliance", "cache", "inference")
+_REDIS_PAUSE_S = 0.5
 
 
-class MeshHouseSettings(ApplianceSettings):
-    """Environment `APPLIANCE_*`, as the appliance's, and these."""
-
-    model_config = SettingsConfigDict(env_prefix="APPLIANCE_")
-
-    data_dir: Path = Field(Path("var/mesh"), description="All that they keep. Local disk.")
-    compliance_port: int = Field(50_052, ge=0, le=65_535, description="Loopback; 0: a free one.")
-    cache_port: int = Field(50_053, ge=0, le=65_535, description="Loopback; 0: a free one.")
-    inference_port: int = Field(50_054, ge=0, le=65_535, description="Loopback; 0: a free one.")
-    gateway_workers: int = Field(
-        1, ge=1, le=64, description="Processes that share the gateway's port, and its limits."
-    )
-    worker_silent_max_s: float = Field(
-        15.0, ge=5, description="One of several that hangs for so long is killed, started again."
-    )
-    redis: bool = Field(
-        default=False,
-        description="Runs a Redis: the cache's second tier, and limits that gateways share.",
-    )
-    restart_pause_s: float = Field(
-        0.5, ge=0, description="Before a service that ended is started again; doubles."
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Mesh:
     """A running mesh, and what its neighbours on this host need to know."""
 
     data: Path
     children: dict[str, Child]
     bao: OpenBao
+    estate: Estate
     redis: RedisServer | None = None
+    modules: Mapping[str, str] = field(default_factory=dict)
+
+    restarts: int = 0
+    """How often all services were asked to be replaced, and that came to its end."""
+    restart_failed: str = ""
+    """The service whose successor did not come up, the last time."""
+
+    async def restart(self) -> None:
+        """Replace every service, one after another; stop at the first that cannot be."""
+        self.restart_failed = ""
+        for name, child in self.children.items():
+            try:
+                await child.replaced()
+            except (ChildError, Refusal, OSError) as failure:
+                log.error("mesh.restart_failed", service=name, kind=type(failure).__name__)  # noqa: TRY400 -- the text is in its log
+                self.restart_failed = name
+                break
+            log.info("mesh.restarted", service=name, pid=child.pid)
+        self.restarts += 1
 
     def facts(self) -> dict[str, str | int]:
         """Return what goes into `ready.json`: as the appliance's, and each service's port, pid."""
@@ -96,15 +100,28 @@ class Mesh:
             "log": str(self.data / "audit" / "log"),
             "vkey": str(self.data / "audit" / "vkey"),
             "openbao_pid": self.bao.pid,
+            "pid": os.getpid(),
+            "restarts": self.restarts,
+            "restart_failed": self.restart_failed,
+            **({"redis_pid": self.redis.pid} if self.redis is not None else {}),
             **ports,
         }
 
 
 @asynccontextmanager
 async def mesh(
-    settings: MeshHouseSettings, *, tell: Callable[[str], None] = lambda _: None
+    settings: MeshHouseSettings,
+    *,
+    tell: Callable[[str], None] = lambda _: None,
+    modules: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Mesh]:
     """Run everything for as long as the block runs. Enter from the main thread.
+
+    Args:
+        settings: What, and where.
+        tell: Hears how far the start is.
+        modules: What to run instead of `<service>.main`, by service: benchmarks have an engine
+            without a model.
 
     Raises:
         OpenBaoError, RedisError, ChildError, Refusal, OSError: a part cannot start.
@@ -125,12 +142,19 @@ async def mesh(
             running(rotating(estate, settings.screening_key_life_s), "screening-key-rotation")
         )
         redis = await _redis(owned, settings, tell) if settings.redis else None
-        house = Mesh(data=settings.data_dir.absolute(), children={}, bao=bao, redis=redis)
+        house = Mesh(
+            data=settings.data_dir.absolute(),
+            children={},
+            bao=bao,
+            estate=estate,
+            redis=redis,
+            modules=modules or {},
+        )
         tell("Starting audit, compliance, cache and inference")
-        children = [_child(name, settings, house, estate) for name in NEIGHBOURS]
+        children = [_child(name, settings, house) for name in NEIGHBOURS]
         await _start(owned, house, children)
         tell("Starting the gateway")
-        await _start(owned, house, _gateways(settings, house, estate), one_port=True)
+        await _start(owned, house, _gateways(settings, house), one_port=True)
         yield house
 
 
@@ -138,7 +162,7 @@ async def _redis(
     owned: AsyncExitStack, settings: MeshHouseSettings, tell: Callable[[str], None]
 ) -> RedisServer:
     tell("Starting Redis")
-    wanted = RedisServerSettings(data=settings.data_dir / "redis")
+    wanted = RedisServerSettings(data=settings.data_dir / "redis", restart_pause_s=_REDIS_PAUSE_S)
     return await owned.enter_async_context(redis_server(wanted))
 
 
@@ -152,6 +176,8 @@ async def _start(
 
     owned.push_async_callback(stop)
     finds_it = 1 if one_port else 0
+    for child in children:
+        _free(child)
     for first in children[:finds_it]:
         await first.start()
         for child in children:
@@ -160,6 +186,21 @@ async def _start(
     for child in children:
         house.children[child.name] = child
         await owned.enter_async_context(running(child.watched(), f"{child.name}-watch"))
+
+
+def _free(child: Child) -> None:
+    """See that nobody else has its port: services share theirs, and would share it with a stranger.
+
+    Raises:
+        ChildError: somebody has.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", child.port))
+        except OSError:
+            msg = f"port {child.port} of 127.0.0.1 is taken: is another mesh running?"
+            raise ChildError(msg) from None
 
 
 async def _started(children: list[Child]) -> None:
@@ -173,7 +214,7 @@ async def _started(children: list[Child]) -> None:
         await asyncio.gather(*starts, return_exceptions=True)
 
 
-def _child(service: str, settings: MeshHouseSettings, house: Mesh, estate: Estate) -> Child:
+def _child(service: str, settings: MeshHouseSettings, house: Mesh) -> Child:
     ports = {
         "gateway": settings.gateway_port,
         "compliance": settings.compliance_port,
@@ -185,21 +226,23 @@ def _child(service: str, settings: MeshHouseSettings, house: Mesh, estate: Estat
         service=service,
         folder=house.data / "services" / service,
         settings=_environment(service, settings, house),
-        login=partial(estate.login, service),
+        login=partial(house.estate.login, service),
         port=ports[service],
         pause_s=settings.restart_pause_s,
+        module=house.modules.get(service),
+        standby=service == "audit",
     )
 
 
-def _gateways(settings: MeshHouseSettings, house: Mesh, estate: Estate) -> list[Child]:
+def _gateways(settings: MeshHouseSettings, house: Mesh) -> list[Child]:
     """Return the gateway's workers; each has its own login, certificate, folder and log."""
-    one = _child("gateway", settings, house, estate)
+    one = _child("gateway", settings, house)
     workers = settings.gateway_workers
     if workers == 1:
         return [one]
     # Elsewhere there may be more of them, all behind one Redis.
     replicas = workers * int(os.environ.get("GATEWAY_LIMITS_REPLICAS", "1"))
-    shared = {"GATEWAY_SERVING__REUSE_PORT": "true", "GATEWAY_LIMITS_REPLICAS": str(replicas)}
+    shared = {"GATEWAY_LIMITS_REPLICAS": str(replicas)}
     return [
         replace(
             one,
@@ -220,6 +263,7 @@ def _environment(service: str, settings: MeshHouseSettings, house: Mesh) -> dict
         "JOIN__CERTIFICATE_TTL_S": str(settings.certificate_ttl_s),
         "TRUST_DOMAIN": settings.trust_domain,
         "HOST": settings.host if exposed else "127.0.0.1",
+        "SERVING__REUSE_PORT": "true",  # with the process that takes its place
     }
     own = {
         "gateway": {
@@ -233,7 +277,11 @@ def _environment(service: str, settings: MeshHouseSettings, house: Mesh) -> dict
         "compliance": {"MODELS_DIR": str(settings.models_dir.absolute())},
         "cache": _redis_of(service, house),
         "inference": {"MODELS_DIR": str(settings.models_dir.absolute())},
-        "audit": {"DATA_DIR": str(house.data / "audit"), **_shared_policies()},
+        "audit": {
+            "DATA_DIR": str(house.data / "audit"),
+            "WRITER_WAIT_MS": str(settings.handover_ms),
+            **_shared_policies(),
+        },
     }
     prefix = service.upper()
     return {f"{prefix}_{name}": value for name, value in (common | own[service]).items()}
@@ -270,7 +318,8 @@ async def _serve(settings: MeshHouseSettings) -> None:
                 f"  sealgate chat 'What is a tamper-evident log?' --target {facts['gateway']} "
                 f"--tls {facts['tls']}"
             )
-            await stop.wait()
+            async with running(restarting(house, ready), "restarts"):
+                await stop.wait()
             ready.unlink(missing_ok=True)
             _say("Draining: calls under way finish")
     _say("Stopped")
@@ -281,10 +330,13 @@ def _say(text: str) -> None:
 
 
 def main() -> int:
-    """Run; return the exit code: 0 after an orderly end, 1 if it cannot start."""
+    """Run, or `restart`; return the exit code: 0 after an orderly end, 1 if it cannot be done."""
     configure_logging()
     try:
-        asyncio.run(_serve(MeshHouseSettings.load()))
+        settings = MeshHouseSettings.load()
+        if sys.argv[1:] == ["restart"]:
+            return restart(settings.data_dir / "ready.json", _say)
+        asyncio.run(_serve(settings))
     except (ValidationError, OpenBaoError, RedisError, ChildError, OSError, ValueError) as failure:
         # Settings hide their input, and these texts name files, ports and settings only.
         _say(f"Cannot start: {failure}")

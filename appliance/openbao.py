@@ -96,9 +96,9 @@ class OpenBaoError(RuntimeError):
     """OpenBao cannot be run here; the text says why and names no secret."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class OpenBao:
-    """A running, unsealed OpenBao."""
+    """A running, unsealed OpenBao. `pid`: of the process that runs now, or ran last."""
 
     address: str
     ca: Path
@@ -149,12 +149,17 @@ class _Server:
     data: Path
     settings: OpenBaoSettings
     _process: asyncio.subprocess.Process | None = None
+    _told: OpenBao | None = None
 
     async def start(self) -> OpenBao:
         """Start it and wait until it answers. Raises OpenBaoError."""
         config = _prepare(self.data, self.port)
         self._process = await _launch(self.program, config, self.data / "openbao.log")
-        return await _ready(self._process, self.data, self.port, self.settings.ready_ms)
+        bao = await _ready(self._process, self.data, self.port, self.settings.ready_ms)
+        if self._told is None:
+            self._told = bao
+        self._told.pid = bao.pid
+        return self._told
 
     async def kept(self, pause_s: float) -> None:
         """Start it again whenever it ends, for ever. Raft storage takes an end at any time."""
@@ -162,7 +167,8 @@ class _Server:
             status = await self._process.wait()
             log.error("openbao.ended", status=status)
             await asyncio.sleep(pause_s)
-            (self.data / "openbao.log").replace(self.data / "openbao.log.1")
+            with suppress(FileNotFoundError):  # the last try did not come so far
+                (self.data / "openbao.log").replace(self.data / "openbao.log.1")
             try:
                 await self.start()
             except OpenBaoError:

@@ -42,6 +42,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from appliance.openbao import LAUNCHER
 from appliance.openbao_tls import ensure_listener_tls
+from meshkit.background import running
 from meshkit.files import read_or_none, write_private
 from meshkit.redis_link import RedisSettings
 
@@ -77,19 +78,27 @@ class RedisServerSettings(BaseModel):
     memory_bytes_max: int = Field(default=512 * 1024 * 1024, gt=0, description="For all values.")
     ready_ms: int = Field(default=10_000, gt=0, description="From start to the first handshake.")
     stop_ms: int = Field(default=5_000, gt=0, description="From SIGTERM to SIGKILL.")
+    restart_pause_s: float | None = Field(
+        default=None, gt=0, description="When it ends by itself it is started again; None: not."
+    )
 
 
 class RedisError(RuntimeError):
     """Redis cannot be run here; the text says why and names no secret."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class RedisServer:
-    """A running Redis."""
+    """A running Redis, always at the same port."""
 
     port: int
     data: Path
-    pid: int
+    process: asyncio.subprocess.Process
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now, or ran last."""
+        return self.process.pid
 
     def link_settings(self, service: str, **changes: Any) -> RedisSettings:  # noqa: ANN401 -- its fields
         """Return how a service reaches it."""
@@ -117,13 +126,36 @@ async def redis_server(settings: RedisServerSettings) -> AsyncIterator[RedisServ
     port = _free_port(settings.port)
     data = settings.data.absolute()
     config = _prepare(settings, data, port)
-    process = await _launch(program, config)
+    server = RedisServer(port=port, data=data, process=await _launch(program, config))
     try:
-        await _until_ready(process, data, port, settings.ready_ms)
-        log.info("redis.ready", port=port, pid=process.pid)
-        yield RedisServer(port=port, data=data, pid=process.pid)
+        await _until_ready(server.process, data, port, settings.ready_ms)
+        log.info("redis.ready", port=port, pid=server.pid)
+        if settings.restart_pause_s is None:
+            yield server
+            return
+        async with running(_kept(server, settings, program, config), "redis-watch"):
+            yield server
     finally:
-        await _stop(process, settings.stop_ms)
+        await _stop(server.process, settings.stop_ms)
+
+
+async def _kept(
+    server: RedisServer, settings: RedisServerSettings, program: Path, config: Path
+) -> None:
+    """Start it again whenever it ends, for ever; empty, as at the first start."""
+    assert settings.restart_pause_s is not None
+    while True:
+        status = await server.process.wait()
+        log.error("redis.ended", status=status)
+        await asyncio.sleep(settings.restart_pause_s)
+        server.process = await _launch(program, config)
+        try:
+            await _until_ready(server.process, server.data, server.port, settings.ready_ms)
+        except RedisError:
+            log.error("redis.not_started")  # noqa: TRY400 -- the text names paths; see its log
+            await _stop(server.process, settings.stop_ms)
+        else:
+            log.info("redis.started_again", pid=server.pid)
 
 
 def _program(settings: RedisServerSettings) -> Path:

@@ -38,6 +38,8 @@ __all__ = ["open_audit"]
 
 log = structlog.get_logger()
 
+_WRITER_POLL_S = 0.02
+
 
 @asynccontextmanager
 async def open_audit(
@@ -70,7 +72,7 @@ async def open_audit(
     disk = disk or Disk()
     async with AsyncExitStack() as owned:
         make_folders(disk, settings.data_dir)
-        owned.callback(disk.close, _only_writer(disk, settings))
+        owned.callback(disk.close, await _only_writer(disk, settings))
         wal, store, held = await _recovered(owned, settings, signer, lock, disk)
         publisher, payloads, index = await _publisher(
             owned, settings, disk, signer=signer, lock=lock, held=held, wal=wal, store=store
@@ -90,11 +92,19 @@ async def open_audit(
         yield await _started(owned, parts)
 
 
-def _only_writer(disk: Disk, settings: AuditSettings) -> int:
-    try:
-        return disk.lock(settings.data_dir / "writer.lock")
-    except BlockingIOError:
-        raise Refusal(Reason.CONFLICT) from None
+async def _only_writer(disk: Disk, settings: AuditSettings) -> int:
+    """Take the log for us alone; wait for one that hands over, if told to."""
+    if settings.standby_file is not None:
+        settings.standby_file.touch(mode=0o600)
+    clock = asyncio.get_running_loop().time
+    until = clock() + settings.writer_wait_ms / 1_000
+    while True:
+        try:
+            return disk.lock(settings.data_dir / "writer.lock")
+        except BlockingIOError:
+            if clock() >= until:
+                raise Refusal(Reason.CONFLICT) from None
+        await asyncio.sleep(_WRITER_POLL_S)
 
 
 async def _recovered(

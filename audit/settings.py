@@ -23,6 +23,15 @@ class AuditSettings(MeshSettings):
         Path("audit"),
         description="Holds log/ (tlog-tiles), wal/, payloads/, index.sqlite and vkey. Local disk.",
     )
+    writer_wait_ms: int = Field(
+        0,
+        ge=0,
+        description="How long to wait at start for another process to let go of the log, as in a "
+        "hand-over; then CONFLICT.",
+    )
+    standby_file: Path | None = Field(
+        None, description="Made once that wait begins: for those who started us."
+    )
     publish_interval_ms: int = Field(
         1_000, ge=10, description="At most so often a checkpoint is signed and published."
     )

@@ -59,8 +59,10 @@ class Reaching(BaseModel):
             ("grpc.http2.ping_timeout_ms", self.keepalive_timeout_ms),
             ("grpc.initial_reconnect_backoff_ms", self.reconnect_first_ms),
             ("grpc.max_reconnect_backoff_ms", self.reconnect_max_ms),
-            # A broken call is made again by those who know whether it may be.
-            ("grpc.enable_retries", 0),
+            # Without a retry policy gRPC makes a call again only if the neighbour never saw it, as
+            # when it said goodbye at that very moment. Others are made again by those who know
+            # whether they may be.
+            ("grpc.enable_retries", 1),
         ]
 
 

@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 -- pydantic reads it at run time
 from typing import TYPE_CHECKING, TypeVar
@@ -42,7 +43,7 @@ from meshkit.tls_renewal import WantedCertificate, renewed_certificate
 from meshkit.vault import VaultSettings, WrappedAppRole, vault
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
 
     from meshkit.tls import CertificateHolder
@@ -143,17 +144,17 @@ async def _run(
     settings: SettingsT,
     serve: Callable[[SettingsT, Member], AbstractAsyncContextManager[int]],
 ) -> None:
-    stop = stop_event()
+    _end_at_once()
     async with AsyncExitStack() as owned:
         await owned.enter_async_context(
             telemetry(settings.telemetry, service=service, own_port=settings.port)
         )
         member = await owned.enter_async_context(joined(service, settings))
         port = await owned.enter_async_context(serve(settings, member))
-        owned.callback(_not_ready, settings.ready_file)
         if settings.ready_file is not None:
-            write_private(settings.ready_file, str(port).encode())
+            owned.enter_context(_told(settings.ready_file, port))
             await owned.enter_async_context(_beating(settings.ready_file))
+        stop = stop_event()
         log.info("service.serving", service=service, port=port)
         await stop.wait()
         log.info("service.draining", service=service, drain_ms=settings.serving.drain_ms)
@@ -178,9 +179,28 @@ async def _beating(file: Path) -> AsyncIterator[None]:
             await beating
 
 
-def _not_ready(file: Path | None) -> None:
-    if file is not None:
-        file.unlink(missing_ok=True)
+def _end_at_once() -> None:
+    """Have SIGINT and SIGTERM end us on the spot: until we serve there is nothing to drain.
+
+    Without it a stop would be obeyed only once the model is loaded. As process 1 of a container
+    there is no default that would do it.
+    """
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, os._exit, 0)
+
+
+@contextmanager
+def _told(file: Path, port: int) -> Iterator[None]:
+    """Say that we serve; once we do not, take our file away, but not a successor's."""
+    write_private(file, str(port).encode())
+    ours = file.stat().st_ino
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            if file.stat().st_ino == ours:
+                file.unlink()
 
 
 def run(

@@ -73,6 +73,9 @@ class Serving(BaseModel):
     keepalive_ms: int = Field(60_000, gt=0, description="Ping a silent client so often.")
     keepalive_timeout_ms: int = Field(20_000, gt=0, description="And drop it without an answer.")
     ping_interval_min_ms: int = Field(10_000, gt=0, description="A client that pings more is cut.")
+    probe_ms: int = Field(
+        20_000, gt=0, description="For the proof at start that TLS 1.2 is refused: two connections."
+    )
     reflection: bool = Field(default=False, description="Tell anyone admitted what is served.")
     reuse_port: bool = Field(
         default=False,
@@ -185,7 +188,9 @@ async def serving(
     own = _bound(server, f"{_LOOPBACK}:0", credentials) if settings.reuse_port else 0
     await server.start()
     try:
-        await probe_tls13_only(_LOOPBACK if own else _reachable(address), own or port)
+        await probe_tls13_only(
+            _LOOPBACK if own else _reachable(address), own or port, timeout_ms=settings.probe_ms
+        )
         condition.set_serving(serving=True)
         with measured(f"rpc.in_flight.{'+'.join(names)}", lambda: guard.in_flight):
             yield port

@@ -15,7 +15,7 @@ from meshkit.redis_link import redis_link
 @pytest.fixture
 def house(server, tmp_path):
     bao = SimpleNamespace(address="https://127.0.0.1:1", ca=tmp_path / "ca.pem")
-    return Mesh(data=tmp_path, children={}, bao=bao, redis=server.it)
+    return Mesh(data=tmp_path, children={}, bao=bao, estate=None, redis=server.it)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_nobody_else_is_told_and_nothing_secret_is(house, server) -> None:
 
 def test_without_redis_there_is_none(tmp_path) -> None:
     bao = SimpleNamespace(address="https://127.0.0.1:1", ca=tmp_path / "ca.pem")
-    alone = Mesh(data=tmp_path, children={}, bao=bao)
+    alone = Mesh(data=tmp_path, children={}, bao=bao, estate=None)
 
     assert not MeshHouseSettings().redis
     for service in ("cache", "gateway"):
