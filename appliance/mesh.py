@@ -274,7 +274,10 @@ def _environment(service: str, settings: MeshHouseSettings, house: Mesh) -> dict
             },
             **_redis_of(service, house),
         },
-        "compliance": {"MODELS_DIR": str(settings.models_dir.absolute())},
+        "compliance": {
+            "MODELS_DIR": str(settings.models_dir.absolute()),
+            **_redis_of(service, house),
+        },
         "cache": _redis_of(service, house),
         "inference": {"MODELS_DIR": str(settings.models_dir.absolute())},
         "audit": {

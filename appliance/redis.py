@@ -63,6 +63,7 @@ _SCRIPTS = ("eval", "evalsha")
 USERS = {
     "cache": ("sealgate:cache:*", (*_CACHE_READS, *_CACHE_WRITES, *_SCRIPTS)),
     "gateway": ("sealgate:limits:*", ("get", "set", "time", *_SCRIPTS)),
+    "compliance": ("sealgate:tokens:*", ("hget", "hlen", "hmget", "hset", "pexpire", *_SCRIPTS)),
 }
 """Service -> the keys and the commands that it may use, and no others."""
 
