@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 RESULTS = ROOT / "bench" / "results"
-SUITES = ("echo", "governed", "streams", "auditing", "steps", "shared", "decode")
+SUITES = ("echo", "governed", "streams", "auditing", "steps", "screening", "shared", "decode")
 """Modules with `NAMES` and `measure`, in the order in which they run."""
 
 

@@ -181,6 +181,58 @@ ENTRIES: dict[str, Entry] = {
     "step_intent_us": Entry(unit="us", meaning="INTENT, what is left to wait for after look-up"),
     "step_outcome_us": Entry(unit="us", meaning="OUTCOME made, sealed, durable, receipt signed"),
     "step_serialise_us": Entry(unit="us", meaning="request parsed, response serialised"),
+    "screen_2k_vs_presidio": Entry(
+        unit="scans/s",
+        meaning="2,000 English characters, patterns and names, over Presidio's AnalyzerEngine",
+        budget=_ratio("higher", 2, 6),
+    ),
+    "screen_2k_patterns_vs_presidio": Entry(
+        unit="scans/s",
+        meaning="the same, patterns only",
+        budget=_ratio("higher", 250, 600),
+    ),
+    "screen_patterns_2k_us": Entry(
+        unit="us",
+        meaning="patterns only, 2,000 English characters, median",
+        budget=_value("lower", 450, 250),
+    ),
+    "screen_patterns_20k_us": Entry(unit="us", meaning="the same, 20,000 characters"),
+    "screen_patterns_200k_us": Entry(unit="us", meaning="the same, 200,000 characters"),
+    "screen_patterns_1m_us": Entry(unit="us", meaning="the same, 1,000,000 characters"),
+    "screen_growth_exponent": Entry(
+        unit="exponent",
+        meaning="how that time grows with the length: 1 is linear, 2 quadratic",
+        budget=_value("lower", 1.2, 1.05),
+    ),
+    "screen_200_names_ms": Entry(
+        unit="ms",
+        meaning="200 English characters not seen before, patterns and names",
+        budget=_value("lower", 6, 3),
+    ),
+    "screen_200_again_ms": Entry(unit="ms", meaning="the same once more: no model is asked"),
+    "screen_32_callers_p99_ms": Entry(
+        unit="ms",
+        meaning="99th percentile of screening such a prompt, 32 callers, over one alone",
+        budget=_ratio("lower", 4, 2),
+    ),
+    "screen_start_s": Entry(
+        unit="s", meaning="birth to first names found", budget=_value("lower", 1.5, 1.0)
+    ),
+    "screen_memory_mb": Entry(
+        unit="MB", meaning="resident memory by then", budget=_value("lower", 250, 200)
+    ),
+    "screen_grown_mb": Entry(
+        unit="MB",
+        meaning="resident memory gained over many short scans",
+        budget=_value("lower", 8, 2),
+    ),
+    "release_first_ms": Entry(
+        unit="ms", meaning="from the model's first token to the first released piece"
+    ),
+    "release_gap_p99_ms": Entry(
+        unit="ms", meaning="99th percentile of the time between released pieces"
+    ),
+    "release_token_cpu_us": Entry(unit="us/token", meaning="CPU that a token costs there"),
     "smollm2_decode_tokens_per_s": Entry(
         unit="tokens/s", meaning="torch engine, SmolLM2-135M on this CPU, one stream"
     ),
