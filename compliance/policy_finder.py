@@ -13,8 +13,11 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import hyperscan
+
 from compliance.engine import Engine, expressions
 from compliance.normalise import fold
+from compliance.policy_format import PolicyError
 from compliance.policy_words import WordFinder
 from compliance.prefilter import HyperscanPrefilter
 from compliance.recognizers import checks
@@ -117,5 +120,10 @@ class Finders:
         own = None
         if policy.file.patterns:
             recognizers = [recognizer_of(pattern) for pattern in policy.file.patterns]
-            own = Engine(recognizers, HyperscanPrefilter(expressions(recognizers), self._cache_dir))
+            try:
+                prefilter = HyperscanPrefilter(expressions(recognizers), self._cache_dir)
+            except hyperscan.error:
+                msg = f"{policy.name}: hyperscan does not take its patterns together"
+                raise PolicyError(msg) from None
+            own = Engine(recognizers, prefilter)
         return _Layered(self._base, own, [WordFinder(each) for each in policy.file.dictionaries])

@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from compliance.engine import Engine, expressions
 from compliance.memo import Memo
-from compliance.names import load_names
-from compliance.policy import Action, Policy, default_policy, parse_policy
-from compliance.prefilter import HyperscanPrefilter
+from compliance.opening import open_policies, open_scanner
+from compliance.policy import Action, Policy
 from compliance.recognizers import ALL
-from compliance.scanner import NameRunner, OneScanner, Scanner, findings_of
+from compliance.scanner import OneScanner, Scanner, findings_of
 from compliance.stream import Kind
 from compliance.token_vault import TokenVault, lone_keys, lone_vault, token_vault
 from compliance.tokens import TokenKeys
@@ -303,36 +301,6 @@ def _encodes(text: str) -> bool:
     return True
 
 
-@asynccontextmanager
-async def open_scanner(settings: ComplianceSettings) -> AsyncIterator[Scanner]:
-    """Load policy, patterns and name models; stop the models' threads at the end.
-
-    Raises:
-        compliance.policy.PolicyError: the policy file cannot be used.
-        compliance.names.WeightsError: a model's file is missing or not the pinned one.
-        OSError: the policy file cannot be read.
-    """
-    policy = (
-        parse_policy(settings.policy_file.read_bytes())
-        if settings.policy_file is not None
-        else default_policy()
-    )
-    engine = Engine(ALL, HyperscanPrefilter(expressions(ALL), settings.cache_folder))
-    names = None
-    if settings.names:
-        names = NameRunner(
-            load_names(settings.models_dir, threads=settings.name_threads),
-            workers=settings.name_workers,
-            queue_max=settings.name_queue_max,
-            memo_entries_max=settings.memo_entries_max,
-        )
-    try:
-        yield Scanner(engine, policy, names)
-    finally:
-        if names is not None:
-            names.close()
-
-
 def _counted(verdict: Verdict) -> Verdict:
     for each in verdict.counts:
         name = f"compliance.findings.{each.direction}.{each.action}.{each.type}"
@@ -350,21 +318,25 @@ async def open_compliance(
     """Own a compliance service for as long as the block runs.
 
     mac_keys: the keys to tag with, or a function that returns those of now. token_secret: 32 random
-    bytes that all replicas share; None: this one's tokens are its own. Raises as `open_scanner` and
-    `token_vault` do.
+    bytes that all replicas share; None: this one's tokens are its own. Raises as
+    `open_policies` and `token_vault` do.
     """
     keys = mac_keys if callable(mac_keys) else (lambda: mac_keys)
     token_keys = lone_keys() if token_secret is None else TokenKeys(token_secret)
-    async with open_scanner(settings) as scanner, token_vault(settings, token_keys) as tokens:
+    async with (
+        open_policies(settings) as policies,
+        policies.watching(settings.policy_every_s),
+        token_vault(settings, token_keys) as tokens,
+    ):
         log.info(
             "compliance.ready",
-            policy=scanner.policy.name,
-            policy_digest=scanner.policy.digest.hex(),
+            policies=len(policies.book.policies),
+            policies_digest=policies.book.digest.hex(),
             recognizers=len(ALL),
             names=settings.names,
         )
         yield ComplianceService(
-            scanner,
+            policies,
             keys,
             memo_entries_max=settings.memo_entries_max,
             text_chars_max=settings.text_chars_max,

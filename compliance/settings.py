@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from meshkit.redis_link import RedisSettings
@@ -18,12 +19,22 @@ class ComplianceSettings(MeshSettings):
 
     model_config = SettingsConfigDict(env_prefix="COMPLIANCE_")
 
+    policy_dir: Path | None = Field(
+        default=None, description="Policies by tenant: YAML files and tenants.yaml, watched."
+    )
     policy_file: Path | None = Field(
-        default=None, description="YAML; without it the default policy."
+        default=None,
+        description="One policy for all tenants, watched; without this and the folder the default.",
+    )
+    policy_every_s: float = Field(
+        default=2.0, gt=0, description="How often a change of policies is looked for."
+    )
+    policy_archive: Path | None = Field(
+        default=None, description="Keeps each policy that was in force, under its digest."
     )
     names: bool = Field(default=True, description="Ask the name models; off: patterns only.")
     models_dir: Path = Field(Path("var/models"), description="As deploy/fetch_models.py left it.")
-    cache_folder: Path | None = Field(
+    cache_dir: Path | None = Field(
         default=Path("var/cache/compliance"),
         description="Keeps the compiled patterns; none: compile anew.",
     )
@@ -62,3 +73,11 @@ class ComplianceSettings(MeshSettings):
         gt=0,
         description="Of a tenant, without Redis; the one idle longest loses its tokens.",
     )
+
+    @model_validator(mode="after")
+    def have_one_source(self) -> Self:
+        """Refuse a folder and a file at once: which would judge?"""
+        if self.policy_dir is not None and self.policy_file is not None:
+            msg = "policy_dir and policy_file cannot both be given"
+            raise ValueError(msg)
+        return self

@@ -47,7 +47,7 @@ class House:
             "APPLIANCE_MODELS_DIR": str(ROOT / "var" / "models"),
             "APPLIANCE_GATEWAY_PORT": "0",
             "APPLIANCE_AUDIT_PORT": "0",
-            "COMPLIANCE_CACHE_FOLDER": str(ROOT / "var" / "cache" / "compliance"),
+            "COMPLIANCE_CACHE_DIR": str(ROOT / "var" / "cache" / "compliance"),
             "GATEWAY_SERVING__LAME_DUCK_MS": "0",
         }
         if self.topology == "appliance.mesh":

@@ -127,7 +127,7 @@ def mesh(tmp_path_factory, collector):
         "APPLIANCE_MODELS_DIR": str(ROOT / "var" / "models"),
         "APPLIANCE_CERTIFICATE_TTL_S": str(CERTIFICATE_S),
         "APPLIANCE_RESTART_PAUSE_S": "1.5",
-        "COMPLIANCE_CACHE_FOLDER": str(ROOT / "var" / "cache" / "compliance"),
+        "COMPLIANCE_CACHE_DIR": str(ROOT / "var" / "cache" / "compliance"),
     }
     with (data / "mesh.log").open("ab") as output:
         process = subprocess.Popen(
