@@ -47,7 +47,7 @@ SERVICES = ("gateway", "compliance", "cache", "inference", "audit")
 OPERATOR = "operator"
 CHECKPOINT_KEY = "audit-checkpoint"
 CHECKPOINT_LOCK = "audit/checkpoint-lock"
-SECRETS = ("screening-mac", "cache-keys", "pseudonym-key")
+SECRETS = ("screening-mac", "cache-keys", "pseudonym-key", "token-keys")
 """Each is `{"key": base64 of 32 bytes}`; `Vault.secret` reads it with the version before."""
 
 _KEY_BYTES = 32

@@ -36,6 +36,7 @@ from cache.settings import CacheSettings
 from cache.tiers import shared_tier, wrapped_keys
 from compliance.service import open_compliance
 from compliance.settings import ComplianceSettings
+from compliance.token_vault import TOKEN_SECRET
 from gateway.app import Neighbours, gateway, pipeline_of
 from gateway.settings import GatewaySettings
 from inference.service import InferenceService, open_inference
@@ -222,8 +223,9 @@ class _Builder:
         settings = ComplianceSettings.load().model_copy(
             update={"models_dir": self.settings.models_dir}
         )
+        secret = (await self.vaults["compliance"].secret(TOKEN_SECRET)).newest
         return await self.owned.enter_async_context(
-            open_compliance(settings, mac_keys=self.screening)
+            open_compliance(settings, mac_keys=self.screening, token_secret=secret)
         )
 
     async def cache(self) -> Cache:

@@ -15,6 +15,7 @@ from pydantic_settings import SettingsConfigDict
 from compliance.service import open_compliance
 from compliance.servicer import SERVICE, ComplianceServicer, admits
 from compliance.settings import ComplianceSettings
+from compliance.token_vault import TOKEN_SECRET
 from meshkit.member import Member, ServerSettings, run
 from meshkit.screening_keys import Watching, watched_screening_keys
 from meshkit.server import serving_neighbours
@@ -53,9 +54,10 @@ def compliance_at(
 @asynccontextmanager
 async def serve(settings: ComplianceServer, member: Member) -> AsyncIterator[int]:
     """Open the service and serve it; yield the port."""
+    secret = (await member.keys.secret(TOKEN_SECRET)).newest
     async with (
         watched_screening_keys(member.keys, settings.screening_keys) as mac_keys,
-        open_compliance(settings, mac_keys=mac_keys) as compliance,
+        open_compliance(settings, mac_keys=mac_keys, token_secret=secret) as compliance,
         compliance_at(settings, compliance, member.certificate) as port,
     ):
         yield port

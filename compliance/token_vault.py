@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from compliance.tokens import SessionKeys
     from meshkit.contract import Scope
 
-__all__ = ["StandIns", "TokenVault", "lone_keys", "lone_vault", "token_vault"]
+__all__ = ["TOKEN_SECRET", "StandIns", "TokenVault", "lone_keys", "lone_vault", "token_vault"]
 
 log = structlog.get_logger()
+
+TOKEN_SECRET = "token-keys"  # noqa: S105 -- its name in OpenBao, not its value
 
 
 @dataclass(frozen=True, slots=True)

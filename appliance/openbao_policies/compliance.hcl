@@ -1,4 +1,4 @@
-# Compliance signs what it let through, and may read no data key.
+# Compliance signs what it let through and makes tokens, and may read no data key.
 
 # Its own token: look at it, prolong it, give it back. Nothing of the default policy besides.
 path "auth/token/lookup-self" {
@@ -18,6 +18,11 @@ path "pki/issue/service.compliance" {
 
 # Two versions of the key by which compliance vouches for text: newest and the one before it.
 path "kv/data/screening-mac" {
+  capabilities = ["read"]
+}
+
+# The key that tokens and hashes are derived from, and their values sealed under.
+path "kv/data/token-keys" {
   capabilities = ["read"]
 }
 

@@ -27,6 +27,10 @@ async def cache_key(keys: Vault) -> None:
     await keys.secret("cache-keys")
 
 
+async def token_key(keys: Vault) -> None:
+    await keys.secret("token-keys")
+
+
 async def pseudonym_key(keys: Vault) -> None:
     await keys.secret("pseudonym-key")
 
@@ -43,12 +47,12 @@ async def own_certificate(keys: Vault, service: str) -> None:
 
 ALLOWED = {
     "gateway": set(),
-    "compliance": {screening_key},
+    "compliance": {screening_key, token_key},
     "inference": {screening_key},
     "cache": {screening_key, cache_key, datakey, unwrap},
     "audit": {sign, datakey, unwrap, pseudonym_key, lock},
 }
-ALL = (sign, datakey, unwrap, screening_key, cache_key, pseudonym_key, lock)
+ALL = (sign, datakey, unwrap, screening_key, cache_key, token_key, pseudonym_key, lock)
 
 
 async def status_of(action, keys: Vault) -> int:
@@ -95,7 +99,9 @@ async def test_a_role_issues_one_exact_name(vault_of, uri) -> None:
     assert refused.value.status == 400
 
 
-@pytest.mark.parametrize("action", [sign, datakey, unwrap, screening_key, cache_key, lock])
+@pytest.mark.parametrize(
+    "action", [sign, datakey, unwrap, screening_key, cache_key, token_key, lock]
+)
 async def test_the_operator_has_no_use_of_the_keys(estate, action) -> None:
     assert await status_of(action, estate.keys) == 403
 
