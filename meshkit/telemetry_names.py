@@ -83,7 +83,8 @@ LOG_KEYS: Final = frozenset(
         *("at", "event", "frames", "kind", "level", "logger", "span_id", "trace_id", "where"),
         *("attempts", "audit_port", "backlog", "code", "count", "digest", "doing", "drain_ms"),
         *("durable", "errno", "events", "failures", "hits", "kept", "method", "misses", "model"),
-        *("name", "names", "pid", "policy", "policy_digest", "port", "reason", "recognizers"),
+        *("name", "names", "new", "old", "pid", "policies", "policies_digest", "policy"),
+        *("policy_digest", "port", "reason", "recognizers"),
         *("remaining_s", "role", "seconds", "service", "services", "starts", "status", "stop_ms"),
         *("tenants", "verb", "version"),
     }
