@@ -12,8 +12,8 @@ shown before it is let in that there are few ways. Refused outright:
 
 Of what is left the number of ways through the pattern is bounded from above. A repeat whose set of
 first characters is disjoint from what may follow it can stop at one place only: one way. Else it
-has one for each count. Alternatives that begin with different characters are one way, others add
-up; a repeat of a group with w ways has w to the power of its most. The ways in a row multiply.
+has one for each count. Alternatives that differ in a character they begin with are one way, others
+add up; a repeat of a group with w ways has w to the power of its most. The ways in a row multiply.
 Nested repeats that are ambiguous, such as `(a{1,9}){1,9}`, so have billions, while
 `(?:[a-z]{1,9}\.){1,4}` has one. Ways times the longest way must not pass `STEPS_MAX`: that many
 single steps at most are taken from each character of a text, and a segment with its context has
@@ -56,6 +56,7 @@ _OTHER = _ASCII
 """Stands for every character beyond ASCII: sets of those count as overlapping."""
 _END = -1
 _ALL = frozenset(range(_ASCII + 1))
+_SINGLE = frozenset({"LITERAL", "NOT_LITERAL", "IN", "ANY"})
 _CATEGORIES = {
     "CATEGORY_DIGIT": r"\d",
     "CATEGORY_NOT_DIGIT": r"\D",
@@ -216,18 +217,35 @@ class _Reader:
         return part
 
     def _branch(self, node: Any, after: frozenset[int], *, sure: bool) -> _Part:  # noqa: ANN401
-        parts = [self.row(each, after, sure=False) for each in node[1][1]]
-        self.choices += len(parts)
-        begins = [p.first if p.least or p.looks else p.first | after | {_END} for p in parts]
-        apart = sum(map(len, begins)) == len(frozenset().union(*begins))
-        ways = max(p.ways for p in parts) if apart else sum(p.ways for p in parts)
         del sure
+        each_way = list(node[1][1])
+        parts = [self.row(each, after, sure=False) for each in each_way]
+        self.choices += len(parts)
+        begins = [
+            [p.first if p.least or p.looks else p.first | after | {_END}, *self._lead(each)[1:]]
+            for p, each in zip(parts, each_way, strict=True)
+        ]
+        # At one place of a text those that match are, two by two, not apart: so no more of them
+        # than there are beside any single one.
+        ways = max(
+            sum(part.ways for part, other in zip(parts, begins, strict=True) if _meet(one, other))
+            for one in begins
+        )
         return _Part(
             frozenset().union(*(p.first for p in parts)),
             min(p.least for p in parts),
             max(p.most for p in parts),
             min(_MANY, ways),
         )
+
+    def _lead(self, nodes: Iterable[Any]) -> list[frozenset[int]]:
+        """The sets of the single characters that a row begins with."""
+        lead: list[frozenset[int]] = []
+        for operation, argument in nodes:
+            if str(operation) not in _SINGLE:
+                break
+            lead.append(self._set(str(operation), argument))
+        return lead
 
     def _repeat(self, node: Any, after: frozenset[int], *, sure: bool) -> _Part:  # noqa: ANN401
         least, most, inner = node[1]
@@ -249,7 +267,7 @@ class _Reader:
         del sure
         self.choices += 1
         nodes: Sequence[Any] = list(inner)
-        if len(nodes) != 1 or str(nodes[0][0]) not in {"LITERAL", "NOT_LITERAL", "IN", "ANY"}:
+        if len(nodes) != 1 or str(nodes[0][0]) not in _SINGLE:
             _refuse("only one character may be looked at, ahead or behind")
         if direction < 0:
             return _EMPTY
@@ -285,6 +303,11 @@ class _Reader:
         if not self._case:
             found |= {ord(chr(code).swapcase()) for code in found}
         return frozenset(found | ({_OTHER} if high >= _ASCII else set()))
+
+
+def _meet(one: Sequence[frozenset[int]], other: Sequence[frozenset[int]]) -> bool:
+    """Whether a text may begin as both do."""
+    return all(a & b for a, b in zip(one, other, strict=False))
 
 
 def _without(found: frozenset[int]) -> frozenset[int]:
