@@ -1,0 +1,63 @@
+"""What the name models share: their protocol, pinned files, sessions of ONNX Runtime."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Protocol
+
+import onnxruntime
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from compliance.findings import Finding
+
+__all__ = ["NAME_MIN", "NameModel", "WeightsError", "pinned", "session"]
+
+NAME_MIN = 2
+"""Characters: a single one is an initial or a mistake."""
+
+
+class WeightsError(Exception):
+    """A model's file is missing or is not the pinned one."""
+
+
+class NameModel(Protocol):
+    """Finds names in a window; a function of the window alone. Thread-safe."""
+
+    def wants(self, window: str, core: int) -> bool:
+        """Whether `window[core:]` may hold a name of this model's script. Some 15 us."""
+        ...
+
+    def find(self, window: str, core: int) -> list[Finding]:
+        """Names in `window[core:]`, in the window's offsets; cut at `core` if begun before."""
+        ...
+
+
+def pinned(folder: Path, digests: dict[str, str]) -> dict[str, bytes]:
+    """Read the named files of `folder`.
+
+    Raises:
+        WeightsError: one is missing, or its SHA-256 is not the one in `digests`.
+    """
+    read: dict[str, bytes] = {}
+    for name, digest in digests.items():
+        try:
+            read[name] = (folder / name).read_bytes()
+        except OSError as error:
+            msg = f"{folder / name} cannot be read; fetch it with deploy/fetch_models.py"
+            raise WeightsError(msg) from error
+        if hashlib.sha256(read[name]).hexdigest() != digest:
+            msg = f"{folder / name} is not the file that was pinned"
+            raise WeightsError(msg)
+    return read
+
+
+def session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """Open a model on the CPU; its threads sleep between runs."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
