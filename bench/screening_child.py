@@ -72,7 +72,7 @@ class Bench:
         }
 
     async def again(self, asked_for: dict[str, Any]) -> dict[str, Any]:
-        """`texts`, `repeats` -> `first_cpu_s`, one each, and `cpu_s` of all later scans; names on."""
+        """`texts`, `repeats` -> `first_cpu_s`, one each; `cpu_s` of all later scans. Names on."""
         texts = asked_for["texts"]
         first = [await _scanned(self.names, text) for text in texts]
         later = [
