@@ -6,6 +6,7 @@
     re      -> candidates; those made of digits only within runs of digits, which are found once
     check, context words, veto words -> score
     clip    -> findings within the core, as offsets into the original window
+    other readings of the same window, where something in it is disguised   compliance.disguises
 
 What is found is a function of the window alone; that is what makes streams and whole texts agree
 (`compliance.stream`). Time is linear in the window.
@@ -16,14 +17,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from compliance.disguises import FAMILIES, NESTING, readings
+from compliance.disguises import expressions as disguises
 from compliance.findings import Finding
 from compliance.normalise import fold
 from compliance.recognizers.base import (
     CONTEXT_AFTER,
     CONTEXT_BEFORE,
+    RUN,
     VETO,
     VETO_BEFORE,
     VETO_WORDS,
+    Expression,
     Recognizer,
 )
 from meshkit.contract import Reason, Refusal
@@ -33,15 +38,11 @@ if TYPE_CHECKING:
 
     from compliance.normalise import Folded
 
-__all__ = ["RUN_DIGITS_MIN", "Engine", "expressions"]
+__all__ = ["Engine", "expressions"]
 
 SPAN_MAX = 512
 """No finding is longer, but for blocks with an opening mark, which `compliance.stream` handles."""
 
-RUN_DIGITS_MIN = 8
-"""Digits that make a run worth classifying: a short phone number has eight."""
-
-_RUN = re.compile(r"[0-9](?:[ \-./()]{0,2}[0-9]){7,}", re.ASCII)
 _RUN_MARGIN_BEFORE = 3
 """What may stand before the first digit and belong to it: `+`, `(`."""
 _RUN_MARGIN_AFTER = 3
@@ -49,9 +50,13 @@ _RUN_MARGIN_AFTER = 3
 _PLACEHOLDER = re.compile(r"\[[A-Z_]{2,24}\]")
 
 
-def expressions(recognizers: Sequence[Recognizer]) -> list[tuple[str, bool]]:
-    """Give the prefilter what it needs: of each recognizer the pattern and whether case matters."""
-    return [(recognizer.expression, recognizer.case) for recognizer in recognizers]
+def expressions(recognizers: Sequence[Recognizer]) -> list[Expression]:
+    """Give the prefilter what it needs: one expression of each recognizer.
+
+    Behind them stand the hints of `compliance.disguises`.
+    """
+    hints = (Expression(pattern, case) for pattern, case in disguises())
+    return [*(recognizer.expression for recognizer in recognizers), *hints]
 
 
 class Engine:
@@ -67,7 +72,7 @@ class Engine:
         prefilter: Callable[[bytes], list[int]] | None = None,
     ) -> None:
         self._recognizers = tuple(recognizers)
-        everyone = list(range(len(self._recognizers)))
+        everyone = list(range(len(self._recognizers) + len(FAMILIES)))
         self._prefilter = prefilter or (lambda _text: everyone)
         for recognizer in recognizers:
             # Compile now rather than within the first call.
@@ -83,24 +88,37 @@ class Engine:
             Refusal: COMPLIANCE_DOWN, if a recognizer fails; nothing of the text is in it.
         """
         folded = fold(window)
-        hits = self._prefilter(folded.text.encode())
-        if not hits:
-            return []
-        numbers: list[Recognizer] = []
-        found: list[Finding] = []
         try:
-            for hit in sorted(hits):
-                recognizer = self._recognizers[hit]
-                if recognizer.digits is not None:
-                    numbers.append(recognizer)
-                    continue
-                matches = recognizer.compiled.finditer(folded.text)
-                found += _findings(recognizer, matches, folded, core)
-            if numbers:
-                found += _in_runs(numbers, folded, core)
+            return self._read(folded, core, NESTING)
         except (ValueError, LookupError, ArithmeticError, TypeError, AttributeError):
             # `from None`: a recognizer's message might quote the text.
             raise Refusal(Reason.COMPLIANCE_DOWN) from None
+
+    def _read(self, folded: Folded, core: int, deep: int) -> list[Finding]:
+        """Find in one reading of the window, and `deep` more levels of readings of it."""
+        hits = self._prefilter(folded.text.encode())
+        if not hits:
+            return []
+        found: list[Finding] = []
+        numbers: list[Recognizer] = []
+        families: set[str] = set()
+        size = len(self._recognizers)
+        for hit in sorted(hits):
+            if hit >= size:
+                families.add(FAMILIES[hit - size])
+                continue
+            recognizer = self._recognizers[hit]
+            if recognizer.digits is not None:
+                numbers.append(recognizer)
+                continue
+            matches = recognizer.compiled.finditer(folded.text)
+            found += _findings(recognizer, matches, folded, core)
+        if numbers:
+            found += _in_runs(numbers, folded, core)
+        if families and deep:
+            for other, least, deeper in readings(folded, families):
+                more = self._read(other, core, deep - 1 if deeper else 0)
+                found += (finding for finding in more if finding.score >= least)
         return found
 
 
@@ -108,7 +126,7 @@ def _in_runs(numbers: Sequence[Recognizer], folded: Folded, core: int) -> list[F
     """Find the runs of digits once, then try on each the recognizers its length allows."""
     found: list[Finding] = []
     text = folded.text
-    for run in _RUN.finditer(text):
+    for run in RUN.finditer(text):
         value = run[0]
         count = sum(map(value.count, "0123456789"))
         # A run without separators holds one number; with some, it may hold several.
@@ -136,9 +154,16 @@ def _findings(
         if first == last or last - first > SPAN_MAX:
             continue
         start, end = folded.span(first, last)
+        # Of a disguised value more stands in the text than in what it was read as.
+        if end - max(start, core) > SPAN_MAX:
+            continue
+        rule = folded.rule(*match.span()) if folded.pieces else ""
+        if folded.pieces and not rule:
+            continue
         if end <= core or not (score := _score(recognizer, match[group], folded.text, first, last)):
             continue
-        kind, subtype, name = recognizer.type, recognizer.subtype, recognizer.name
+        kind, subtype = recognizer.type, recognizer.subtype
+        name = f"{recognizer.name}+{rule}" if rule else recognizer.name
         found.append(Finding(kind, subtype, max(start, core), end, score, name))
     return found
 
