@@ -74,6 +74,8 @@ _LOOK = 24
 _RUN_OF_SEPARATORS = re.compile(f"[{_SEPARATORS}]{{5}}")
 _SEPARATOR = re.compile(f"[{_SEPARATORS}]")
 _OPENED = re.compile(rf"(?:{_OPEN}){{0,2}} ?")
+_OPENED_BEFORE = re.compile(rf"(?:{_OPEN}){{1,2}} ?\Z")
+_OPENED_MAX = 9
 _HALF_OPENED = re.compile(rf"(?:{_OPEN})?(?:&(?:l(?:t)?)?)?")
 _STRICT_BEGUN = re.compile(r"\[[A-Z0-9_]{0,66}", re.ASCII)
 _BEGIN = re.compile(rf"(?<![{_ALNUM}])[A-Za-z]|{_OPEN}|&", re.ASCII)
@@ -170,7 +172,7 @@ class TokenHold:
         cut = _first_begun(self._before, self._held, self._types)
         for token in tokens:
             if token.end + _LOOK > size or token.start < cut < token.end:
-                cut = min(cut, token.start)
+                cut = min(cut, self._opened(token))
         # A token cannot be longer: what was held for so long is text.
         return self._out(max(cut, size - HOLD_MAX), tokens)
 
@@ -182,6 +184,12 @@ class TokenHold:
         shift = len(self._before)
         found = find_tokens(self._before + self._held, self._types, start=shift)
         return [Token(each.start - shift, each.end - shift, each.name) for each in found]
+
+    def _opened(self, token: Token) -> int:
+        """Where the brackets before a token begin, which it gets if others come behind it."""
+        around = max(0, token.start - _OPENED_MAX)
+        found = _OPENED_BEFORE.search(self._held[around : token.start].translate(_FULL_WIDTH))
+        return around + found.start() if found else token.start
 
     def _out(self, cut: int, tokens: list[Token]) -> list[Part]:
         if cut == 0:

@@ -183,6 +183,8 @@ def chunked(text, sizes):
 @example(["PERSON_7K3F9Q2MBX", "s", "s"], [17, 1])
 @example(["[PERSON_7K3F9Q2MBX", "]", "]"], [18])
 @example(["PERSON_7K3F9Q2MBX", "7K3F9Q"], [17, 3])
+@example(["&lt;EMAIL_222B222B22&gt; "], [3, 9, 9])
+@example(["【 PERSON_7K3F9Q2MBX", " 】"], [19, 1])
 def test_a_stream_is_restored_as_the_whole_text(pieces, sizes):
     text = "".join(pieces)
     known = {token.name: f"({token.start})" for token in find_tokens(text)}
