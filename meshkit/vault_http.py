@@ -189,18 +189,19 @@ class VaultHttp:
                 status = None
                 continue
             except httpx2.HTTPError as failure:
-                self._reached.up = False
-                counted("vault.broken")
                 log.warning("vault.broken", kind=type(failure).__name__, verb=method)
-                raise VaultDown from None
+                raise self._gone("broken") from None
             status = reply.status_code
             if status in accept or not _worth_retrying(status):
                 self._reached.up = True
                 return _answer(reply, accept)
-        self._reached.up = False
-        counted("vault.down")
         log.warning("vault.down", status=status, attempts=self.settings.attempts_max)
-        raise VaultDown(status)
+        raise self._gone("down", status)
+
+    def _gone(self, event: str, status: int | None = None) -> VaultDown:
+        self._reached.up = False
+        counted(f"vault.{event}")
+        return VaultDown(status)
 
     def _pause_s(self, attempt: int) -> float:
         longest = min(self.settings.backoff_ms << (attempt - 1), self.settings.backoff_max_ms)
