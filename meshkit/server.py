@@ -16,6 +16,7 @@ import gc
 import signal
 import sys
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import grpc
@@ -179,8 +180,7 @@ async def serving(
     condition = Health(names)
     server = grpc.aio.server(options=settings.options(), maximum_concurrent_rpcs=settings.calls_max)
     guarded = guard.around(server, calls_per_tenant_max=settings.calls_per_tenant_max)
-    add_HealthServicer_to_server(condition, guarded)
-    for add_to in register:
+    for add_to in (partial(add_HealthServicer_to_server, condition), *register):
         add_to(guarded)
     if settings.reflection:
         _reflect(guarded, names)

@@ -17,7 +17,7 @@ import ssl
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 -- pydantic reads it at run time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import httpx2
 import structlog
@@ -190,18 +190,18 @@ class VaultHttp:
                 continue
             except httpx2.HTTPError as failure:
                 log.warning("vault.broken", kind=type(failure).__name__, verb=method)
-                raise self._gone("broken") from None
+                self._gone("broken")
             status = reply.status_code
             if status in accept or not _worth_retrying(status):
                 self._reached.up = True
                 return _answer(reply, accept)
         log.warning("vault.down", status=status, attempts=self.settings.attempts_max)
-        raise self._gone("down", status)
+        self._gone("down", status)
 
-    def _gone(self, event: str, status: int | None = None) -> VaultDown:
+    def _gone(self, event: str, status: int | None = None) -> NoReturn:
         self._reached.up = False
         counted(f"vault.{event}")
-        return VaultDown(status)
+        raise VaultDown(status) from None
 
     def _pause_s(self, attempt: int) -> float:
         longest = min(self.settings.backoff_ms << (attempt - 1), self.settings.backoff_max_ms)
