@@ -74,7 +74,7 @@ _WHY = {
 }
 
 
-class _Refused(Exception):  # noqa: N818 -- an answer about an operator's pattern
+class _Refused(PolicyError):  # noqa: N818 -- an answer about a pattern
     """Why a pattern is not let in; quotes none of it."""
 
 
@@ -127,7 +127,7 @@ def steps(pattern: str, *, case: bool = True) -> int:
     """Bound the steps that a search for `pattern` takes from one character of any text.
 
     Raises:
-        Exception: `_Refused`, if it is outside the subset or above `STEPS_MAX`.
+        PolicyError: it is outside the subset, or above `STEPS_MAX`.
     """
     flags = re.ASCII if case else re.ASCII | re.IGNORECASE
     try:

@@ -1,4 +1,4 @@
-"""`sealgate compliance policy check`: whether a policy, or a folder of them, can be put in force."""
+"""`sealgate compliance policy check`: whether policies can be put in force."""
 
 # ruff: noqa: PLC0415 -- a service loads only when a command needs it
 
@@ -54,7 +54,7 @@ def _check(args: argparse.Namespace) -> int:
 
     try:
         book = _book(args.path)
-        finders = finders_of(ComplianceSettings())
+        finders = finders_of(ComplianceSettings.load())
         for policy in book.policies.values():
             try_out(policy, finders.of(policy))
     except PolicyError as error:
@@ -137,13 +137,12 @@ def _decision(decision: Decision) -> dict[str, Any]:
 def _print(policy: Policy) -> None:
     file = policy.file
     terms = sum(len(entry.terms) for entry in file.dictionaries)
+    own = f"{len(file.patterns)} patterns and {terms} terms of its own"
     print(f"{policy.name}  {policy.digest.hex()}")
-    print(
-        f"  {len(file.tests)} tests pass, {len(file.patterns)} patterns, {terms} terms of its own"
-    )
-    print(f"  {'type':<18}{'subtype':<24}{'prompt':<22}{'answer':<22}")
+    print(f"  {len(file.tests)} tests pass, {own}")
+    print(f"  {'type':<18}{'subtype':<24}{'prompt':<24}answer")
     for type_, subtype, prompt, answer in _rows(policy):
-        print(f"  {type_:<18}{subtype:<24}{_told(prompt):<22}{_told(answer):<22}".rstrip())
+        print(f"  {type_:<18}{subtype:<24}{_told(prompt):<24}{_told(answer)}")
 
 
 def _told(decision: Decision) -> str:
