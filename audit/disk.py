@@ -29,7 +29,7 @@ _FOLDER_MODE = 0o750
 
 
 class Disk:
-    """The real one. A handle is a file descriptor; all writes append."""
+    """The real one. A handle is a file descriptor."""
 
     def lock(self, path: Path) -> int:
         """Take the folder's writer lock; held until `close`.
@@ -46,15 +46,23 @@ class Disk:
         return handle
 
     def create(self, path: Path) -> int:
-        """Open a new file for appending; FileExistsError if the name is taken."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        return os.open(path, flags, _FILE_MODE)
+        """Open a new file for writing; FileExistsError if the name is taken."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
 
-    def write(self, handle: int, data: bytes) -> None:
-        """Append all of `data`."""
+    def reopen(self, path: Path) -> int:
+        """Open a file that is there for writing at places."""
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+
+    def write(self, handle: int, data: bytes, at: int | None = None) -> None:
+        """Write all of `data`: behind what was written before, or at a place in the file."""
         rest = memoryview(data)
         while rest:
-            rest = rest[os.write(handle, rest) :]
+            if at is None:
+                done = os.write(handle, rest)
+            else:
+                done = os.pwrite(handle, rest, at)
+                at += done
+            rest = rest[done:]
 
     def sync(self, handle: int) -> None:
         """Make the file's bytes and size durable."""
@@ -73,6 +81,11 @@ class Disk:
         with path.open("rb") as file:
             file.seek(start)
             return file.read(-1 if length is None else length)
+
+    def free(self, folder: Path) -> int:
+        """Return the bytes that may still be written on the folder's file system."""
+        found = os.statvfs(folder)
+        return found.f_bavail * found.f_frsize
 
     def names(self, folder: Path) -> list[str]:
         """List a folder, sorted; empty when there is none."""

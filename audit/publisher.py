@@ -291,3 +291,4 @@ class Publisher:
             self._wal.rotate()
             self._segment_begun = time.monotonic()
         self._wal.drop_before(safe)
+        self._wal.prepare()

@@ -60,7 +60,12 @@ class AuditSettings(MeshSettings):
         description="Durable events not yet in a published checkpoint; beyond: AUDIT_DOWN. The "
         "space they need under wal/ is about 1.5 kB each plus payloads.",
     )
-    segment_bytes_max: int = Field(8 * _MIB, gt=0, description="Size of a file under wal/.")
+    segment_bytes_max: int = Field(
+        8 * _MIB,
+        gt=0,
+        description="Size of a file under wal/. The next one is laid out in zeros ahead, if there is room "
+        "for eight.",
+    )
     segment_age_max_s: float = Field(
         60.0,
         gt=0,

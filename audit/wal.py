@@ -13,6 +13,10 @@ history passes for a continuation. Nothing is ever written behind bytes that fai
 after a failure, and at every start, a new segment begins, and its header names the index and chain
 it goes on from. Groups of the old segment beyond that point were never acknowledged and are void.
 
+A segment is laid out in zeros ahead of its use, where there is room: groups then overwrite, and an
+fsync that has no size and no block to note in the file system's journal takes a seventh of the time
+(0.4 ms instead of 2.9, ext4 on a virtual disk). Behind the last group are zeros, or nothing.
+
 A torn group at the end of the last segment was never acknowledged either (its fsync had not
 returned), and is void. A broken group *before* a sound one had been acknowledged: the log refuses
 to start rather than lose it.
@@ -43,6 +47,10 @@ _SEGMENT = struct.Struct(">8sQ32s8s")
 _GROUP = struct.Struct(">8sQII32s")
 _FACTS = struct.Struct(">QII")
 _LENGTH = struct.Struct(">I")
+_SPARE = "spare"
+_ZEROS = bytes(256 * 1024)
+_ROOM = 8
+"""Room there must be for so many segments, or none is laid out ahead: groups need it more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +134,7 @@ class Wal:
         self._segments: list[_Segment] = []
         self._next_number = 0
         self._handle: int | None = None
+        self._spare: Path | None = None
         self._written = 0
         self._chain = bytes(_CHAIN_BYTES)
         self.groups: list[Group] = []
@@ -140,6 +149,7 @@ class Wal:
             Refusal: EVIDENCE_LOST, if an acknowledged group is damaged or missing.
         """
         make_folders(self._disk, self._folder)
+        self.prepare()
         names = [name for name in self._disk.names(self._folder) if name.endswith(".wal")]
         self._next_number = int(names[-1].removesuffix(".wal")) + 1 if names else 0
         read = [self._read_header(self._folder / name) for name in names]
@@ -211,6 +221,33 @@ class Wal:
             self.end = first
             self._start_segment()
 
+    def prepare(self) -> None:
+        """Lay the next segment out in zeros, unless that is done; without room, do without.
+
+        For one thread at a time; appending goes on meanwhile, and its fsyncs come between ours.
+        """
+        path, size = self._folder / _SPARE, self._segment_bytes_max
+        if self._spare is not None or self._disk.free(self._folder) < _ROOM * size:
+            return
+        with suppress(OSError):
+            self._disk.unlink(path)  # one of an earlier run: whether all of it is zeros is unknown
+        try:
+            self._lay_out(path, size)
+        except OSError:
+            with suppress(OSError):
+                self._disk.unlink(path)
+            return
+        self._spare = path
+
+    def _lay_out(self, path: Path, size: int) -> None:
+        handle = self._disk.create(path)
+        try:
+            for at in range(0, size, len(_ZEROS)):
+                self._disk.write(handle, _ZEROS[: size - at])
+                self._disk.sync(handle)
+        finally:
+            self._disk.close(handle)
+
     def append(self, entries: Sequence[Entry]) -> Group:
         """Make entries durable as one group; their indexes start at `end`.
 
@@ -226,7 +263,7 @@ class Wal:
             handle, at = self._handle, self._written
             assert handle is not None  # _start_segment opened it or raised
             try:
-                self._disk.write(handle, _GROUP_MAGIC + facts + chain + body)
+                self._disk.write(handle, _GROUP_MAGIC + facts + chain + body, at)
                 self._disk.sync(handle)
             except OSError:
                 self._abandon(handle, at)
@@ -243,10 +280,13 @@ class Wal:
         """Begin a segment that says where it goes on from; durable before it is used."""
         path = self._folder / f"{self._next_number:012d}.wal"
         self._next_number += 1
-        handle = self._disk.create(path)
+        spare, self._spare = self._spare, None
+        handle = self._disk.create(path) if spare is None else self._disk.reopen(spare)
         try:
-            self._disk.write(handle, _segment_header(self.end, self._chain))
+            self._disk.write(handle, _segment_header(self.end, self._chain), 0)
             self._disk.sync(handle)
+            if spare is not None:
+                self._disk.rename(spare, path)
             self._disk.sync_folder(self._folder)
         except OSError:
             self._disk.close(handle)

@@ -22,17 +22,18 @@ class Node:
     durable: bytes = b""
 
     def after_loss(self, rng):
-        """Synced bytes stay; of the others any prefix may be there, and any page of it zero."""
+        """Synced bytes stay; each page of the others is the old or the new, the end anywhere."""
         now, kept = bytes(self.data), self.durable
         if now == kept:
             return now
-        if not now.startswith(kept):  # cut or rewritten: the old or the new
+        if len(now) < len(kept):  # cut: the old or the new
             return rng.choice([now, kept])
-        fresh = bytearray(now[len(kept) :][: rng.randint(0, len(now) - len(kept))])
-        for start in range(0, len(fresh), 512):
+        after = bytearray(now[: rng.randint(len(kept), len(now))])
+        old = kept + bytes(len(after) - len(kept))
+        for start in range(0, len(after), 512):
             if rng.random() < 0.2:
-                fresh[start : start + 512] = bytes(len(fresh[start : start + 512]))
-        return kept + bytes(fresh)
+                after[start : start + 512] = old[start : start + 512]
+        return bytes(after)
 
 
 class MemoryDisk(Disk):
@@ -70,10 +71,19 @@ class MemoryDisk(Disk):
             node = self.names_now[path] = Node()
             return self._handle(node)
 
-    def write(self, handle, data):
+    def reopen(self, path):
+        with self.guard:
+            return self._handle(self.names_now[path])
+
+    def write(self, handle, data, at=None):
         with self.guard:
             self._effect("write")
-            self.handles[handle].data += data
+            whole = self.handles[handle].data
+            at = len(whole) if at is None else at
+            whole[at : at + len(data)] = data
+
+    def free(self, _folder):
+        return 1 << 40
 
     def sync(self, handle):
         with self.guard:
@@ -135,6 +145,8 @@ class MemoryDisk(Disk):
     def unlink(self, path):
         with self.guard:
             self._effect("unlink")
+            if path not in self.names_now:
+                raise FileNotFoundError
             del self.names_now[path]
 
     def remove_folder(self, path):
@@ -197,13 +209,13 @@ class FailingDisk(Disk):
         self._effect()
         return super().create(path)
 
-    def write(self, handle, data):
+    def write(self, handle, data, at=None):
         try:
             self._effect()
         except OSError:
-            super().write(handle, data[: len(data) // 2])  # a full disk takes the first part
+            super().write(handle, data[: len(data) // 2], at)  # a full disk takes the first part
             raise
-        super().write(handle, data)
+        super().write(handle, data, at)
 
     def sync(self, handle):
         self._effect()

@@ -131,7 +131,12 @@ class World:
 
     @asynccontextmanager
     async def open(self, disk=None, **settings):
-        whole = {"data_dir": self.data, "publish_interval_ms": 10, "publish_retry_ms": 10}
+        whole = {
+            "data_dir": self.data,
+            "publish_interval_ms": 10,
+            "publish_retry_ms": 10,
+            "segment_bytes_max": 1 << 18,  # laid out at each start
+        }
         async with open_audit(
             AuditSettings(**whole | settings),
             signer=self.signer,
