@@ -63,8 +63,8 @@ class AuditSettings(MeshSettings):
     segment_bytes_max: int = Field(
         8 * _MIB,
         gt=0,
-        description="Size of a file under wal/. The next one is laid out in zeros ahead, if there is room "
-        "for eight.",
+        description="Size of a file under wal/. The next one is laid out in zeros ahead, if there "
+        "is room for eight.",
     )
     segment_age_max_s: float = Field(
         60.0,
