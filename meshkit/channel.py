@@ -12,6 +12,7 @@ it have ended: no call is lost when a certificate is renewed.
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypedDict, TypeVar
@@ -36,6 +37,28 @@ _READY = grpc.ChannelConnectivity.READY
 _FAILED = grpc.ChannelConnectivity.TRANSIENT_FAILURE
 
 
+_AGAIN = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{}],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.01s",
+                    "maxBackoff": "0.2s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["CANCELLED"],
+                },
+            }
+        ]
+    }
+)
+"""gRPC cancels what reaches a server between its goodbye and the moment that the goodbye arrives:
+nobody has seen such a call, and nothing but a cancellation of ours looks the same. So it is made
+again, by whoever serves the port then. Other broken calls are made again by those who know whether
+they may be."""
+
+
 class Reaching(BaseModel):
     """Limits of a channel, nested in a service's settings."""
 
@@ -48,7 +71,7 @@ class Reaching(BaseModel):
     reconnect_first_ms: int = Field(default=100, gt=0, description="Pause after the first try.")
     reconnect_max_ms: int = Field(default=2_000, gt=0, description="Longest pause between tries.")
 
-    def options(self) -> list[tuple[str, int]]:
+    def options(self) -> list[tuple[str, int | str]]:
         """Return them by C-core's names."""
         return [
             ("grpc.max_receive_message_length", self.reply_bytes_max),
@@ -59,10 +82,8 @@ class Reaching(BaseModel):
             ("grpc.http2.ping_timeout_ms", self.keepalive_timeout_ms),
             ("grpc.initial_reconnect_backoff_ms", self.reconnect_first_ms),
             ("grpc.max_reconnect_backoff_ms", self.reconnect_max_ms),
-            # Without a retry policy gRPC makes a call again only if the neighbour never saw it, as
-            # when it said goodbye at that very moment. Others are made again by those who know
-            # whether they may be.
             ("grpc.enable_retries", 1),
+            ("grpc.service_config", _AGAIN),
         ]
 
 

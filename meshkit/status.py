@@ -119,6 +119,13 @@ def code_of(reason: Reason) -> StatusCode:  # noqa: C901 -- one list, one match
             assert_never(reason)
 
 
+_NOT_AGAIN = ("grpc-retry-pushback-ms", "-1")
+"""Clients make a call again that gRPC cancelled unseen (`meshkit.channel`); this one was seen.
+
+Source: gRFC A6, pushback.
+"""
+
+
 def to_status(refusal: Refusal) -> Told:
     """Turn a refusal into what its caller is told.
 
@@ -129,6 +136,8 @@ def to_status(refusal: Refusal) -> Told:
     )
     if refusal.receipt is not None:
         trailers = (*trailers, (RECEIPT_TRAILER, receipt_to_bytes(refusal.receipt)))
+    if refusal.reason is Reason.CANCELLED:
+        trailers = (*trailers, _NOT_AGAIN)
     return Told(code_of(refusal.reason), refusal.reason.value, trailers)
 
 

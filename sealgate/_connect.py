@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +15,25 @@ Pem = str | Path | bytes
 """PEM itself, as bytes, or the path of a file with it."""
 
 _RECEIVE_BYTES_MAX = 16 * 1_024 * 1_024
+_AGAIN = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{}],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.01s",
+                    "maxBackoff": "0.2s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["CANCELLED"],
+                },
+            }
+        ]
+    }
+)
+"""A call that reaches a gateway just as it says goodbye is cancelled by gRPC, unseen and
+unrecorded; it is made again by whoever serves the port then. Others only if asked for: `retries`.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +78,11 @@ class Connection:
     def options(self) -> list[tuple[str, Any]]:
         """Return channel options."""
         named = [("grpc.ssl_target_name_override", self.server_name)] if self.server_name else []
-        return [("grpc.max_receive_message_length", _RECEIVE_BYTES_MAX), *named]
+        return [
+            ("grpc.max_receive_message_length", _RECEIVE_BYTES_MAX),
+            ("grpc.service_config", _AGAIN),
+            *named,
+        ]
 
 
 def _pem(given: Pem) -> bytes:

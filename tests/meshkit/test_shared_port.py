@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections import Counter
 from contextlib import asynccontextmanager
 
 import grpc
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from meshkit.channel import Reaching
 from meshkit.server import Serving, serving
 from meshkit.tls import CertificateHolder, TlsError
 
@@ -101,3 +103,64 @@ async def test_a_renewed_certificate_is_shown_on_the_shared_port(
         renewed = ca.issue("spiffe://sealgate.test/service/gateway").certificate()
         holder.replace(renewed)
         assert await asyncio.to_thread(shown, port) == renewed.serial
+
+
+HANDOVERS = 5
+CALLERS = 16
+
+
+async def echo(request, _context):
+    await asyncio.sleep(0.002)
+    return request
+
+
+async def test_no_call_is_lost_when_one_takes_over_from_another(
+    make_guard, holder, tenant_ends
+) -> None:
+    """What arrives just as the old one says goodbye is cancelled by gRPC, and made again by ours.
+
+    Without the retry policy of `Reaching` some 4 % of these calls fail.
+    """
+    ends: Counter[str] = Counter()
+    over = False
+
+    def served(port: int):
+        handler = grpc.unary_unary_rpc_method_handler(echo)
+        echoing = grpc.method_handlers_generic_handler("test.Echo", {"Unary": handler})
+        return serving(
+            lambda server: server.add_generic_rpc_handlers([echoing]),
+            address=f"127.0.0.1:{port}",
+            credentials=holder.server_credentials,
+            guard=make_guard(),
+            settings=SHARED,
+        )
+
+    async def calling(port: int) -> None:
+        ours = CertificateHolder(tenant_ends.certificate()).channel_credentials()
+        options = [*Reaching().options(), ("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.secure_channel(f"localhost:{port}", ours, options) as channel:
+            call = channel.unary_unary("/test.Echo/Unary")
+            while not over:
+                try:
+                    await call(b"x", timeout=20)
+                    ends["OK"] += 1
+                except grpc.aio.AioRpcError as failure:
+                    ends[failure.code().name] += 1
+
+    serves = served(0)
+    port = await serves.__aenter__()
+    callers = [asyncio.create_task(calling(port)) for _ in range(CALLERS)]
+    for _ in range(HANDOVERS):
+        some_more = ends["OK"] + 4 * CALLERS
+        async with asyncio.timeout(30):
+            while ends["OK"] < some_more:
+                await asyncio.sleep(0.01)
+        successor = served(port)
+        assert await successor.__aenter__() == port
+        await serves.__aexit__(None, None, None)
+        serves = successor
+    over = True
+    await asyncio.gather(*callers)
+    await serves.__aexit__(None, None, None)
+
+    assert set(ends) == {"OK"}
