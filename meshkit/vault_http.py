@@ -196,7 +196,7 @@ class VaultHttp:
                 self._reached.up = True
                 return _answer(reply, accept)
         log.warning("vault.down", status=status, attempts=self.settings.attempts_max)
-        self._gone("down", status)
+        return self._gone("down", status)
 
     def _gone(self, event: str, status: int | None = None) -> NoReturn:
         self._reached.up = False
