@@ -16,7 +16,6 @@ import gc
 import signal
 import sys
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import grpc
@@ -159,10 +158,9 @@ async def serving(
 ) -> AsyncIterator[int]:
     """Serve for as long as the block runs; yield the bound port.
 
-    Health says NOT_SERVING until the server has proved that it refuses TLS 1.2. Leaving the block:
-    health turns NOT_SERVING, `lame_duck_ms` pass while balancers look away and calls are still
-    served, then calls under way get `drain_ms` to finish. With `reuse_port` a sibling may answer on
-    the port, so the proof is made on a second one, which the kernel gives to this socket alone.
+    Health says NOT_SERVING until TLS 1.2 was seen to be refused. Leaving the block: NOT_SERVING,
+    `lame_duck_ms` pass while balancers look away, then calls under way get `drain_ms`. With
+    `reuse_port` a sibling may answer, so the proof is made on a port of this socket alone.
 
     Args:
         register: Each adds a servicer, as generated `add_…_to_server` do.
@@ -171,7 +169,7 @@ async def serving(
             some would share the news of a renewal, which is told once.
         guard: Goes around every method.
         settings: Limits.
-        names: Full names of the services, for health and reflection; "" is always there.
+        names: Full names of the services, for health and reflection; "" is there anyway.
 
     Raises:
         TlsError: the server would take TLS 1.2.
@@ -180,7 +178,8 @@ async def serving(
     condition = Health(names)
     server = grpc.aio.server(options=settings.options(), maximum_concurrent_rpcs=settings.calls_max)
     guarded = guard.around(server, calls_per_tenant_max=settings.calls_per_tenant_max)
-    for add_to in (partial(add_HealthServicer_to_server, condition), *register):
+    add_HealthServicer_to_server(condition, guarded)
+    for add_to in register:
         add_to(guarded)
     if settings.reflection:
         _reflect(guarded, names)
