@@ -187,9 +187,8 @@ async def serving(
     own = _bound(server, f"{_LOOPBACK}:0", credentials) if settings.reuse_port else 0
     await server.start()
     try:
-        await probe_tls13_only(
-            _LOOPBACK if own else _reachable(address), own or port, timeout_ms=settings.probe_ms
-        )
+        host = _LOOPBACK if own else _reachable(address)
+        await probe_tls13_only(host, own or port, timeout_ms=settings.probe_ms)
         condition.set_serving(serving=True)
         with measured(f"rpc.in_flight.{'+'.join(names)}", lambda: guard.in_flight):
             yield port
