@@ -41,6 +41,7 @@ from appliance.screening_keys import rotating
 from meshkit.background import running
 from meshkit.contract import Refusal
 from meshkit.files import write_private
+from meshkit.metrics import METRICS_PORTS
 from meshkit.server import stop_event
 from meshkit.telemetry import configure_logging
 
@@ -57,6 +58,8 @@ log = structlog.get_logger()
 _CANNOT_START = 1
 NEIGHBOURS = ("audit", "compliance", "cache", "inference")
 _REDIS_PAUSE_S = 0.5
+_METRICS_STEP = 10
+"""From one worker's metrics port to the next one's: 9464, 9474, …"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -247,11 +250,18 @@ def _gateways(settings: MeshHouseSettings, house: Mesh) -> list[Child]:
         replace(
             one,
             folder=one.folder if number == 0 else one.folder.with_name(f"gateway-{number}"),
-            settings={**one.settings, **shared},
+            settings={**one.settings, **shared, **_metrics_of(number, settings)},
             silent_max_s=settings.worker_silent_max_s,
         )
         for number in range(workers)
     ]
+
+
+def _metrics_of(worker: int, settings: MeshHouseSettings) -> dict[str, str]:
+    """Return where a worker answers Prometheus: each for itself, for none knows the others'."""
+    name = "GATEWAY_TELEMETRY__METRICS_PORT"
+    first = int(os.environ.get(name) or (METRICS_PORTS["gateway"] if settings.gateway_port else 0))
+    return {name: str(first and first + _METRICS_STEP * worker)}
 
 
 def _environment(service: str, settings: MeshHouseSettings, house: Mesh) -> dict[str, str]:
