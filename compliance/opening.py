@@ -24,8 +24,7 @@ __all__ = ["finders_of", "open_policies", "open_scanner"]
 
 def finders_of(settings: ComplianceSettings) -> Finders:
     """Make what policies are tried and run with. Seconds, if no compiled patterns are kept."""
-    engine = Engine(ALL, HyperscanPrefilter(expressions(ALL), settings.cache_dir))
-    return Finders(engine, settings.cache_dir)
+    return Finders(Engine(ALL, HyperscanPrefilter(expressions(ALL), settings.cache_dir)))
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
 """What a policy finds by itself, beside the recognizers that all policies share.
 
-    finders = Finders(base_engine, cache_dir)
+    finders = Finders(base_engine)
     finders.of(policy).find(window, core)
 
 Policies with the same dictionaries and patterns share one finder; one without any has the base
@@ -11,21 +11,21 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import hyperscan
 
-from compliance.engine import Engine, expressions
+from compliance.engine import Engine
 from compliance.normalise import fold
 from compliance.policy_format import PolicyError
+from compliance.policy_gate import FLAGS
 from compliance.policy_words import WordFinder
-from compliance.prefilter import HyperscanPrefilter
 from compliance.recognizers import checks
 from compliance.recognizers.base import Recognizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from compliance.findings import Finding
     from compliance.policy import Policy
@@ -90,15 +90,43 @@ class _Layered:
         return found
 
 
+class _Prefilter:
+    """Tells in one pass which of a policy's patterns may match; compiled in milliseconds.
+
+    Always by UTF-8, and with nothing left out of a pattern: slower to scan with than what the
+    shared recognizers have, and right for any pattern that the gate lets in.
+    """
+
+    def __init__(self, recognizers: Sequence[Recognizer]) -> None:
+        self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
+        self._database.compile(
+            expressions=[each.pattern.replace("(?P<v>", "(").encode() for each in recognizers],
+            ids=list(range(len(recognizers))),
+            elements=len(recognizers),
+            flags=[FLAGS | (0 if r.case else hyperscan.HS_FLAG_CASELESS) for r in recognizers],
+        )
+        self._hits: list[int] = []
+        self._lock = Lock()
+
+    def __call__(self, text: bytes) -> list[int]:
+        """Scan once. A scan holds a lock: hyperscan's scratch space has one user."""
+        with self._lock:
+            self._hits = []
+            self._database.scan(text, match_event_handler=self._on_match)
+            return self._hits
+
+    def _on_match(self, index: int, *_where: object) -> None:
+        self._hits.append(index)
+
+
 class Finders:
     """Makes the finder of a policy, and keeps it for others that find the same.
 
-    base: what all policies share. cache_dir: keeps compiled patterns; None compiles anew.
+    base: what all policies share.
     """
 
-    def __init__(self, base: Finder, cache_dir: Path | None) -> None:
+    def __init__(self, base: Finder) -> None:
         self._base = base
-        self._cache_dir = cache_dir
         self._made: dict[bytes, Finder] = {}
 
     def of(self, policy: Policy) -> Finder:
@@ -121,9 +149,8 @@ class Finders:
         if policy.file.patterns:
             recognizers = [recognizer_of(pattern) for pattern in policy.file.patterns]
             try:
-                prefilter = HyperscanPrefilter(expressions(recognizers), self._cache_dir)
+                own = Engine(recognizers, _Prefilter(recognizers))
             except hyperscan.error:
                 msg = f"{policy.name}: hyperscan does not take its patterns together"
                 raise PolicyError(msg) from None
-            own = Engine(recognizers, prefilter)
         return _Layered(self._base, own, [WordFinder(each) for each in policy.file.dictionaries])

@@ -38,7 +38,15 @@ if TYPE_CHECKING:
 
     from compliance.policy_format import Pattern
 
-__all__ = ["POLICY_STEPS_MAX", "REPEAT_MAX", "STEPS_MAX", "WIDTH_MAX", "hold_patterns", "steps"]
+__all__ = [
+    "FLAGS",
+    "POLICY_STEPS_MAX",
+    "REPEAT_MAX",
+    "STEPS_MAX",
+    "WIDTH_MAX",
+    "hold_patterns",
+    "steps",
+]
 
 REPEAT_MAX = 128
 WIDTH_MIN = 2
@@ -48,6 +56,8 @@ STEPS_MAX = 10_000
 POLICY_STEPS_MAX = 100_000
 """Of all patterns of a policy together."""
 
+FLAGS: int = hyperscan.HS_FLAG_PREFILTER | hyperscan.HS_FLAG_SINGLEMATCH | hyperscan.HS_FLAG_UTF8
+"""Of hyperscan, for a policy's patterns."""
 _MANY = 1 << 40
 """Ways are not counted beyond this: the power of a repeat may have thousands of digits."""
 _parser: Any = importlib.import_module("re._parser")
@@ -157,10 +167,9 @@ def _refuse(why: str) -> NoReturn:
 
 def _hold_hyperscan(pattern: str) -> None:
     database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
-    flags = hyperscan.HS_FLAG_PREFILTER | hyperscan.HS_FLAG_SINGLEMATCH | hyperscan.HS_FLAG_UTF8
     plain = pattern.replace("(?P<v>", "(").encode()
     try:
-        database.compile(expressions=[plain], ids=[0], elements=1, flags=[flags])
+        database.compile(expressions=[plain], ids=[0], elements=1, flags=[FLAGS])
     except hyperscan.error:
         _refuse("hyperscan does not take it")
 
