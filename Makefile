@@ -70,7 +70,7 @@ client-packages: node_modules/.installed tests/node/node_modules/.installed # ot
 
 # --- checking -------------------------------------------------------------------------------
 
-.PHONY: test lint types imports protos protos-check check bench clean
+.PHONY: test lint types imports protos protos-check check bench chaos clean
 test: install models system-packages client-packages ## the whole test suite, the servers it needs included
 	@$(BIN)/python -m pytest
 
@@ -98,6 +98,10 @@ check: lint types imports protos-check test ## what CI runs
 
 bench: install models ## every figure we publish, into bench/results/latest.json
 	@$(BIN)/python -m bench
+
+CHAOS ?= --seconds 300
+chaos: install models system-packages ## the mesh under load and random faults; CHAOS='--seconds 3600 --seed 7'
+	@$(BIN)/python -m tests.chaos $(CHAOS)
 
 clean: ## forget everything that was made here, data included
 	@rm -rf var $(VENV) node_modules tests/node/node_modules build *.egg-info

@@ -11,7 +11,7 @@ from audit.events import parse_leaf
 from meshkit.contract import Phase
 from meshkit.files import read_or_none
 from meshkit.tlog.tiles import TILE_WIDTH, bundle_path, decode_bundle
-from meshkit.tlog.whole import check_log
+from meshkit.tlog.whole import LogInvalid, check_log
 from tests.chaos.load import CANARY
 
 if TYPE_CHECKING:
@@ -33,20 +33,38 @@ class Ledger:
 
 
 async def read(world: World, least: int) -> Ledger:
-    """Verify the log's every leaf and tile once it has `least` entries; raises LogInvalid."""
+    """Verify the log's every leaf and tile once it has `least` entries; raises LogInvalid.
+
+    It may be published anew while it is read, and partial tiles go then: so it is read again.
+    """
     folder = world.data / "audit" / "log"
-    async with asyncio.timeout(PUBLISHED_S):
-        while (found := await asyncio.to_thread(_read, folder, world.vkey)).size < least:
-            await asyncio.sleep(0.2)
-    return found
+    clock = asyncio.get_running_loop().time
+    until = clock() + PUBLISHED_S
+    while True:
+        try:
+            found = await asyncio.to_thread(_read, folder, world.vkey)
+        except LogInvalid:
+            if clock() > until:
+                raise
+        else:
+            if found.size >= least or clock() > until:
+                return found
+        await asyncio.sleep(0.5)
 
 
 def _read(folder: Path, vkey: str) -> Ledger:
-    checked = check_log(lambda path: read_or_none(folder / path), vkey)
+    files: dict[str, bytes | None] = {}
+
+    def kept(path: str) -> bytes | None:
+        files[path] = read_or_none(folder / path)
+        return files[path]
+
+    checked = check_log(kept, vkey)
     found = Ledger(checked.size)
     for first in range(0, checked.size, TILE_WIDTH):
         width = min(TILE_WIDTH, checked.size - first)
-        data = (folder / bundle_path(first // TILE_WIDTH, width)).read_bytes()
+        data = files[bundle_path(first // TILE_WIDTH, width)]
+        assert data is not None
         for place, entry in enumerate(decode_bundle(data, width), first):
             leaf = parse_leaf(entry)
             found.events[leaf.call_id, leaf.phase] += 1

@@ -8,6 +8,7 @@ CELLS = (
     *(Fault(part, "replaced") for part in ("compliance", "cache", "inference", "audit", "gateway")),
     Fault("redis", "killed"),
     Fault("redis", "paused", 1.5),
+    Fault("redis", "slow", 1.5),
     Fault("redis", "partitioned", 1.5),
     Fault("openbao", "paused", 1.5),
     Fault("openbao", "partitioned", 1.5),
