@@ -13,107 +13,55 @@ function of the window alone.
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from compliance.name_patterns import (
+    ACRONYM_MAX,
+    ADDRESS,
+    ADDRESS_WORDS,
+    ANNOUNCED,
+    CAMEL,
+    CAPITAL,
+    CHAIN,
+    CODE_AFTER,
+    CODE_BEFORE,
+    CUES,
+    EMPLOYED,
+    HEADING_BEFORE,
+    INITIALLED,
+    LAUGHTER,
+    MIDDLE,
+    ORG_HEADS,
+    ORG_NOUN,
+    ORG_OF,
+    OTHER_ENDS,
+    POSTAL_AFTER,
+    QUIETLY_TITLED,
+    REALM,
+    TITLED,
+    TITLES,
+    WORD,
+)
 from compliance.name_words import (
     COMMON_WORDS,
     GIVEN_NAMES,
     ORG_NOUNS,
     PLACES,
+    PLAIN_IN_LOWER_CASE,
     SURNAMES_THAT_ARE_WORDS,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LETTERS", "Spot", "Survey", "is_common", "survey"]
+__all__ = ["NAME_MIN", "Spot", "Survey", "is_common", "survey"]
 
-LETTERS = "A-Za-zÀ-ÖØ-öø-ɏ"
-_UPPER = "A-Z" + "".join(c for c in map(chr, range(0xC0, 0x250)) if c.isupper())
-_WORD = re.compile(rf"[{LETTERS}]+(?:['’][{LETTERS}]+)?")
-_NAME = rf"[{_UPPER}][{LETTERS}]*(?:['’-][{LETTERS}]+)*"
-_INITIALS = rf"(?:[{_UPPER}]\.[ -]?){{1,3}}"
-_PARTICLE = (
-    r"(?:de la|de los|de las|de|del|della|di|da|dos|das|do|du|des|van der|van den|van de|van"
-    r"|von der|von|vom|zu|zur|ten|ter|bin|ibn|al|el|la|le|of|y)"
-)
-_MORE = rf"(?: {_PARTICLE})?[ ](?:{_INITIALS}[ ]?)?{_NAME}"
-_CHAIN = re.compile(rf"(?:{_INITIALS}[ ]?)?{_NAME}(?:{_MORE}){{0,3}}")
-_TITLED = re.compile(
-    rf"(?<![{LETTERS}0-9.])(?:(?:Mr|Mrs|Ms|Mx|Dr|Prof|Mme|Mlle|MM|Sr|Sra|Srta|Sres|Hr|Dott|Sig|Dña)\.?"
-    r"|(?:M|D|Fr|Sen|Rep|Gov|Capt|Lt|Sgt|Col|Gen|Rev|Hon|Mgr)\."
-    r"|Professor|Sir|Dame|Lord|Lady|Monsieur|Madame|Mademoiselle|Maître|Señora?|Señorita|Herrn?|Frau"
-    r"|Signora?|Detective|Nurse|Uncle|Aunt|Don|Doña|Judge|Justice|Senator|President|Chancellor)"
-    rf"[  ]+(?P<name>{_CHAIN.pattern})"
-)
-_TITLE_WORDS = """
-Mr Mrs Ms Mx Dr Prof Mme Mlle MM Sr Sra Srta Sres Hr Dott Sig Dña M Sen Rep Gov Capt Lt Sgt Col
-Rev Hon Mgr Professor Sir Dame Lord Lady Monsieur Madame Mademoiselle Señor Señora Señorita Herr
-Frau Signor Signora Judge Justice Senator President mr mrs ms dr
-"""
-_TITLES = frozenset(_TITLE_WORDS.split())
-_INITIALLED = re.compile(rf"(?<![{LETTERS}0-9.&])(?P<name>{_INITIALS}[ ]?{_NAME})")
-_QUIETLY_TITLED = re.compile(rf"(?<![{LETTERS}])(?:mr|mrs|ms|dr)\.? (?P<name>[{LETTERS}]{{3,20}})")
-_ADDRESS = re.compile(
-    rf"(?<![{LETTERS}0-9])(?:"
-    rf"(?:(?:[0-9]{{1,5}} )?(?:{_NAME} ){{1,3}}[0-9]{{1,5}}[,\s]{{1,3}})?"
-    r"(?i:apt|apartment|suite|ste|appt|wohnung)\.? ?#? ?[0-9]{1,5}[A-Za-z]?"
-    r"|(?:Unit|PSC) [0-9]{2,5},? Box [0-9]{2,5}(?:,?[\n ]{1,2}(?:APO|FPO|DPO),? A[AEP] [0-9]{5})?"
-    r"|(?:APO|FPO|DPO),? A[AEP] [0-9]{5}"
-    r"|P\.? ?O\.? Box [0-9]{1,6}"
-    r"|(?:[0-9]{1,5} )?(?i:rue|avenue|boulevard|via|viale|piazza|calle|avenida|plaza|rua|ul\.)"
-    rf"(?: (?:de la|de los|de l'|del|delle|della|de|du|des|d'))? ?{_NAME}(?: {_NAME}){{0,2}}"
-    r",? [0-9]{1,5}[A-Za-z]?"
-    rf"|(?:[0-9]{{1,5}} )?[{_UPPER}][{LETTERS}]+(?:stra(?:ß|ss)e|gasse|platz|weg|vej|gade|gatan"
-    r"|vägen|katu|tie|gata|veien|laan|straat|plein|utca|braut) [0-9]{1,4}[A-Za-z]?"
-    rf")(?![{LETTERS}0-9])"
-)
-_ADDRESS_HINT = re.compile(r"(?i:\b(?:apt|apartment|suite|ste|appt|box|[afd]po)\b)")
-_REALM = re.compile(
-    rf"(?<![{LETTERS}])(?:Republic|República|République|Republik|Kingdom|State|Province|County|City"
-    rf"|Principality|Comté|Département|Provincia|Estado|Land)"
-    r" (?:of|de la|de|du|d['’]|del)(?: the)? ?"
-    rf"(?P<name>{_NAME}(?: {_NAME}){{0,2}})"
-)
-_POSTAL_AFTER = re.compile(
-    r"(?:,? |, ?\n ?)(?!(?:19|20)[0-9]{2}\b)[0-9]{4,6}(?:-[0-9]{3,4})?(?![0-9A-Za-z])"
-)
-_MIDDLE = re.compile(
-    rf"(?<![{LETTERS}0-9])(?P<name>(?P<first>{_NAME}) (?:[{_UPPER}]\.? ){{1,2}}(?P<last>{_NAME}))"
-)
-_CODE_BEFORE = "_./@=\\`<{[$"
-_CODE_AFTER = "_(=/\\`>{["
-_CAMEL = re.compile(rf"(?!Mc|Mac|De|Di|La|Le|Du|Van|Fitz|O['’])[{LETTERS}]*[a-zß-öø-ÿ][{_UPPER}]")
-_LAUGHTER = re.compile(r"(?:[hx]+[aeiu]+){2,}h*|l+o+l+|l+m+a+o+|r+o+f+l+", re.IGNORECASE)
-_ACRONYM_MAX = 5
-_ORG_OF = re.compile(
-    rf"(?<![{LETTERS}])(?:Bank|University|Ministry|Department|Institute|Office|House|College|School|Court"
-    r"|Ministère|Ministerio|Universidad|Université|Universität|Università|Banco|Banque|Cámara|Chambre)"
-    r" (?:of|for|de la|de los|de|des|du|del|di|für)(?: the)? "
-    rf"{_NAME}(?:(?: of| and| et| y| de la| de| des)? {_NAME}){{0,3}}"
-)
-_ORG_NOUN = re.compile(
-    rf"(?<![{LETTERS}])(?:{_NAME} (?:(?:and|&|of) )?){{1,4}}"
-    rf"(?i:{'|'.join(sorted(ORG_NOUNS, key=len, reverse=True))})(?![{LETTERS}])"
-)
-_EMPLOYED = re.compile(
-    rf"(?<![{LETTERS}])(?i:works? (?:at|for)|worked (?:at|for)|working (?:at|for)|employed by"
-    r"|employee of|employer:|company(?: name)?:|an? year at|CEO of|founder of|shares (?:of|in)) "
-    rf"(?P<name>{_NAME}(?: (?:& )?{_NAME}){{0,3}})"
-)
-_HEADING_BEFORE = re.compile(r"(?:^|[.:;!?\n])\s*$")
-"""Before `B. Findings`, a heading rather than a person."""
-_PLACE_NOUNS = """
-street road avenue boulevard lane drive court square trail terrace place villages bridge river
-lake mountain valley county city town island islands park beach bay airport station hall
-"""
-_OTHER_ENDS = frozenset(_PLACE_NOUNS.split())
-"""What capitalised words end with that name a place, not a person."""
 SURE = 0.88
 LIKELY = 0.8
 WEAK = 0.6
+NAME_MIN = 2
+"""Characters: a single one is an initial or a mistake."""
 _LOWER_PLACE_MIN = 6
 """Characters: a place in lower case must be longer than most words that look like one."""
 _LOWER_NAME_MIN = 4
@@ -147,17 +95,25 @@ def is_common(word: str) -> bool:
 
 
 def _by_first_word() -> dict[str, list[tuple[str, bool]]]:
-    """Places by their first word in lower case, the longest first."""
+    """Places by their first word in lower case, the longest first; whether lower case will do."""
     table: dict[str, list[tuple[str, bool]]] = {}
     for place in sorted(PLACES, key=lambda p: (-len(p), p)):
-        first = _WORD.match(place)
+        lower = place.lower()
+        first = WORD.match(lower)
         if first is not None:
-            quiet = len(place) >= _LOWER_PLACE_MIN and place.lower() not in GIVEN_NAMES
-            table.setdefault(first[0].lower(), []).append((place.lower(), quiet))
+            plain = first[0] in COMMON_WORDS and first[0] != "united"
+            quiet = len(place) >= _LOWER_PLACE_MIN and lower not in GIVEN_NAMES and not plain
+            table.setdefault(first[0], []).append((lower, quiet))
     return table
 
 
 _PLACES = _by_first_word()
+_QUIET = frozenset(
+    [name for name in GIVEN_NAMES - PLAIN_IN_LOWER_CASE if len(name) >= _LOWER_NAME_MIN]
+    + [first for first, places in _PLACES.items() if any(quiet for _, quiet in places)]
+    + [title for title in TITLES if title.islower()]
+)
+"""Words in lower case that may begin a name."""
 
 
 def survey(window: str, core: int) -> Survey | None:
@@ -165,30 +121,50 @@ def survey(window: str, core: int) -> Survey | None:
 
     About 20 us for 200 characters without names.
     """
+    seen = set(WORD.findall(window))
+    words = [] if seen.isdisjoint(CUES) else _announced(window, core)
+    address = not seen.isdisjoint(ADDRESS_WORDS)
+    if not (words or address or _striking(seen)):
+        return None
     places: list[Spot] = []
-    words: list[tuple[int, int]] = []
-    titled = False
-    for found in _WORD.finditer(window):
+    for found in WORD.finditer(window, core):
         word, (start, end) = found[0], found.span()
-        if end <= core:
-            continue
         lower = word.lower()
-        titled = titled or word in _TITLES
-        if lower in _PLACES and (
-            place := _place_at(window, start, lower, proper=word[0].isupper())
-        ):
+        if lower in _PLACES and (place := _place_at(window, start, lower, proper=word != lower)):
             places.append(place)
         elif _may_name(word, lower) and not _in_code(window, start, end):
             words.append((start, end))
-    if words or places or titled or _ADDRESS_HINT.search(window, core):
-        return _explained(window, core, places, words)
+    if words or places or address or not seen.isdisjoint(TITLES):
+        return _explained(window, core, (seen, places, words))
     return None
 
 
+def _striking(seen: set[str]) -> bool:
+    """Whether any of these words may begin a name."""
+    if not seen.isdisjoint(_QUIET):
+        return True
+    for word in seen:
+        if not word.islower():
+            lower = word.lower()
+            if lower in _PLACES or word in TITLES or _may_name(word, lower):
+                return True
+    return False
+
+
+def _announced(window: str, core: int) -> list[tuple[int, int]]:
+    """Words in lower case behind `my name is` and the like, where a name may follow."""
+    return [
+        found.span("name")
+        for found in ANNOUNCED.finditer(window)
+        if found.end() > core and not is_common(found["name"])
+    ]
+
+
 def _explained(
-    window: str, core: int, places: list[Spot], words: list[tuple[int, int]]
+    window: str, core: int, read: tuple[set[str], list[Spot], list[tuple[int, int]]]
 ) -> Survey | None:
-    spots = [*_people(window, core), *places, *_addresses(window), *_institutions(window)]
+    seen, places, words = read
+    spots = [*_people(window, core, seen), *places, *_addresses(window), *_firms(window, seen)]
     spots = [_with_postal_code(window, spot) for spot in spots if spot.end > core]
     if not spots and not words:
         return None
@@ -208,54 +184,61 @@ def _explained(
 def _may_name(word: str, lower: str) -> bool:
     """Whether a word is capitalised and unusual, or a given name in lower case."""
     if not word[0].isupper():
-        return len(word) >= _LOWER_NAME_MIN and word in GIVEN_NAMES
+        return word in _QUIET and word in GIVEN_NAMES
     if len(word) == 1 or is_common(lower):
         return False
     if word.isupper():
-        return len(word) > _ACRONYM_MAX or lower in GIVEN_NAMES
-    return _CAMEL.match(word) is None and _LAUGHTER.fullmatch(word) is None
+        return len(word) > ACRONYM_MAX or lower in GIVEN_NAMES
+    return CAMEL.match(word) is None and LAUGHTER.fullmatch(word) is None
 
 
 def _in_code(window: str, start: int, end: int) -> bool:
     """Whether a word stands in an identifier, a call, a path or between backticks."""
-    return (start > 0 and window[start - 1] in _CODE_BEFORE) or (
-        end < len(window) and window[end] in _CODE_AFTER
+    return (start > 0 and window[start - 1] in CODE_BEFORE) or (
+        end < len(window) and window[end] in CODE_AFTER
     )
 
 
 def _with_postal_code(window: str, spot: Spot) -> Spot:
     if spot.kind != "LOCATION":
         return spot
-    found = _POSTAL_AFTER.match(window, spot.end)
+    found = POSTAL_AFTER.match(window, spot.end)
     return spot if found is None else spot._replace(end=found.end())
 
 
-def _people(window: str, core: int) -> Iterator[Spot]:
-    for found in _TITLED.finditer(window):
-        end = _person_end(window, found.start("name"), found.end("name"), titled=True)
-        if end:
-            yield Spot("PERSON", found.start("name"), end, SURE)
-    for found in _INITIALLED.finditer(window):
-        last = _WORD.findall(found["name"])[-1]
-        if len(last) > 1 and not is_common(last) and last.lower() not in ORG_NOUNS:
-            if _HEADING_BEFORE.search(window, 0, found.start()) and found["name"].count(".") == 1:
-                continue
+def _people(window: str, core: int, seen: set[str]) -> Iterator[Spot]:
+    if not seen.isdisjoint(TITLES):
+        for found in TITLED.finditer(window):
+            end = _person_end(window, found.start("name"), found.end("name"), titled=True)
+            if end:
+                yield Spot("PERSON", found.start("name"), end, SURE)
+        for found in QUIETLY_TITLED.finditer(window):
+            if not is_common(found["name"]):
+                yield Spot("PERSON", *found.span("name"), WEAK)
+    if any(len(word) == 1 and word.isupper() for word in seen):
+        yield from _initialled(window)
+    yield from _given(window, core)
+
+
+def _initialled(window: str) -> Iterator[Spot]:
+    for found in INITIALLED.finditer(window):
+        last = WORD.findall(found["name"])[-1]
+        heading = HEADING_BEFORE.search(window, 0, found.start())
+        if len(last) < NAME_MIN or is_common(last) or last.lower() in ORG_NOUNS:
+            continue
+        if heading is None or found["name"].count(".") > 1:
             yield Spot("PERSON", *found.span("name"), LIKELY)
-    for found in _MIDDLE.finditer(window):
+    for found in MIDDLE.finditer(window):
         if not is_common(found["first"]) and not is_common(found["last"]):
             yield Spot("PERSON", *found.span("name"), LIKELY)
-    for found in _QUIETLY_TITLED.finditer(window):
-        if not is_common(found["name"]):
-            yield Spot("PERSON", *found.span("name"), WEAK)
-    yield from _given(window, core)
 
 
 def _given(window: str, core: int) -> Iterator[Spot]:
     done = 0
-    for word in _WORD.finditer(window):
-        if word.start() < done or not word[0][0].isupper() or word[0].lower() not in GIVEN_NAMES:
+    for word in CAPITAL.finditer(window):
+        if word.start() < done or word[0].lower() not in GIVEN_NAMES:
             continue
-        chain = _CHAIN.match(window, word.start())
+        chain = CHAIN.match(window, word.start())
         place = _place_at(window, word.start(), word[0].lower(), proper=True)
         several = place is not None and place.end > word.end()
         if chain is None or chain.end() <= core or several:
@@ -269,16 +252,16 @@ def _given(window: str, core: int) -> Iterator[Spot]:
 def _person_end(window: str, start: int, end: int, *, titled: bool) -> int:
     """Where the name ends that begins a chain of capitalised words; 0 if it is none."""
     last = 0
-    for word in _WORD.finditer(window, start, end):
+    for word in WORD.finditer(window, start, end):
         value, owner = _without_owner(word[0])
         lower = value.lower()
-        if not titled and (lower in ORG_NOUNS or lower in _OTHER_ENDS):
+        if not titled and (lower in ORG_NOUNS or lower in OTHER_ENDS):
             return 0
         if not value[0].isupper():
             if lower == "of" and not titled:
                 break
             continue
-        if titled and not last and value in _TITLES:
+        if titled and not last and value in TITLES:
             continue
         if len(lower) > 1 and is_common(lower) and lower not in SURNAMES_THAT_ARE_WORDS:
             break
@@ -308,20 +291,22 @@ def _place_at(window: str, start: int, first: str, *, proper: bool) -> Spot | No
 
 
 def _addresses(window: str) -> Iterator[Spot]:
-    for found in _ADDRESS.finditer(window):
+    for found in ADDRESS.finditer(window):
         yield Spot("LOCATION", *found.span(), SURE)
-    for found in _REALM.finditer(window):
+    for found in REALM.finditer(window):
         if not is_common(found["name"]):
             yield Spot("LOCATION", *found.span(), LIKELY)
 
 
-def _institutions(window: str) -> Iterator[Spot]:
-    for found in _ORG_OF.finditer(window):
-        yield Spot("ORG", *found.span(), LIKELY)
-    for found in _ORG_NOUN.finditer(window):
-        words = _WORD.findall(found[0])
-        if any(not is_common(word) for word in words[:-1]):
+def _firms(window: str, seen: set[str]) -> Iterator[Spot]:
+    if not seen.isdisjoint(ORG_HEADS):
+        for found in ORG_OF.finditer(window):
             yield Spot("ORG", *found.span(), LIKELY)
-    for found in _EMPLOYED.finditer(window):
-        if not all(is_common(word) for word in _WORD.findall(found["name"])):
+    if any(word.lower() in ORG_NOUNS for word in seen):
+        for found in ORG_NOUN.finditer(window):
+            words = WORD.findall(found[0])
+            if any(not is_common(word) for word in words[:-1]):
+                yield Spot("ORG", *found.span(), LIKELY)
+    for found in EMPLOYED.finditer(window):
+        if not all(is_common(word) for word in WORD.findall(found["name"])):
             yield Spot("ORG", *found.span("name"), WEAK)

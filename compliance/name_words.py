@@ -10,6 +10,7 @@ __all__ = [
     "NOT_PEOPLE_ZH",
     "ORG_NOUNS",
     "PLACES",
+    "PLAIN_IN_LOWER_CASE",
     "SURNAMES_THAT_ARE_WORDS",
     "SURNAMES_ZH",
 ]
@@ -32,6 +33,9 @@ SURNAMES_THAT_ARE_WORDS = frozenset(_listed("surnames_that_are_words.txt"))
 
 ORG_NOUNS = frozenset(_listed("org_nouns.txt"))
 """Words that institutions and firms end with."""
+
+PLAIN_IN_LOWER_CASE = frozenset(_listed("plain_in_lower_case.txt"))
+"""Given names that are ordinary words unless a capital says otherwise."""
 
 PLACES = frozenset(_listed("places.txt"))
 """Countries, regions and cities, spelled as they are, that are hardly ever anything else."""

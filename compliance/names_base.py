@@ -12,10 +12,7 @@ if TYPE_CHECKING:
 
     from compliance.findings import Finding
 
-__all__ = ["NAME_MIN", "NameModel", "WeightsError", "pinned", "session"]
-
-NAME_MIN = 2
-"""Characters: a single one is an initial or a mistake."""
+__all__ = ["NameModel", "WeightsError", "pinned", "session"]
 
 
 class WeightsError(Exception):

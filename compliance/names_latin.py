@@ -13,8 +13,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from compliance.findings import Finding
-from compliance.name_rules import LETTERS, is_common, survey
-from compliance.names_base import NAME_MIN, pinned, session
+from compliance.name_patterns import LETTERS
+from compliance.name_rules import NAME_MIN, is_common, survey
+from compliance.names_base import pinned, session
 from compliance.requantise import eight_bit
 
 if TYPE_CHECKING:
@@ -57,13 +58,6 @@ _WORD_BEFORE = re.compile(rf"[{LETTERS}0-9]*$")
 _TRIM = " \t\n,.;:'\"’()[]#-"
 _TOKENS_MAX = 510
 _SCORE_MAX = 0.89
-_ANNOUNCED = re.compile(
-    r"(?<![a-z])(?:name(?: is|'s|:)?|i am|i'm|called|mr\.?|mrs\.?|ms\.?|dr\.?|prof\.?"
-    r"|(?:son|daughter|wife|husband|kid|child|brother|sister|friend|colleague|boss|patient|customer|client),?"
-    r"|dear|regards,?|sincerely,?|signed|hi|hello|by|from|named) [a-zà-öø-ÿ]{3}",
-    re.ASCII | re.IGNORECASE,
-)
-"""Behind these a name may follow in lower case."""
 
 
 class LatinNames:
@@ -82,19 +76,18 @@ class LatinNames:
 
     def wants(self, window: str, core: int) -> bool:
         """Whether an unusual capitalised word, a given name or a place stands there."""
-        return survey(window, core) is not None or _ANNOUNCED.search(window, core) is not None
+        return survey(window, core) is not None
 
     def find(self, window: str, core: int) -> list[Finding]:
         """What rules find, and what the model finds around the words that they leave open."""
         seen = survey(window, core)
-        open_ = [] if seen is None else list(seen.open)
-        found = [] if seen is None else _by_rules(seen, core)
-        open_ += (match.span() for match in _ANNOUNCED.finditer(window, core))
-        likely = [] if seen is None else seen.likely
-        for first, last in _pieces(window, open_):
-            for finding in self._ask(window, core, (first, last), likely):
+        if seen is None:
+            return []
+        found = _by_rules(seen, core)
+        for piece in _pieces(window, seen.open):
+            for finding in self._ask(window, core, piece, seen.likely):
                 # What no open word gave rise to is an accident of the context.
-                if any(a < finding.end and finding.start < b for a, b in open_):
+                if any(a < finding.end and finding.start < b for a, b in seen.open):
                     found.append(finding)
         return found
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compliance.findings import Finding
+from compliance.name_rules import NAME_MIN
 from compliance.name_words import NOT_PEOPLE_ZH, SURNAMES_ZH
-from compliance.names_base import NAME_MIN, pinned, session
+from compliance.names_base import pinned, session
 
 if TYPE_CHECKING:
     from pathlib import Path
