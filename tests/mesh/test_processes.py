@@ -10,16 +10,14 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 import pytest
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as otlp_grpc
 
 from meshkit.w3c import traceparent
 from sealgate import AsyncAuditReader, AsyncClient, UnavailableError
+from tests.otlp_receiver import Receiver, receiving
 
 ROOT = Path(__file__).parent.parent.parent
 MODEL = "smollm2-135m-instruct"
@@ -29,28 +27,10 @@ CERTIFICATE_S = 60
 
 
 @dataclass
-class Collector(otlp_grpc.TraceServiceServicer):
-    """An OTLP receiver that keeps what it is told."""
-
-    spans: list = field(default_factory=list)
-    port: int = 0
-
-    def Export(self, request, context):  # noqa: ARG002 -- gRPC's signature
-        for resource in request.resource_spans:
-            names = {each.key: each.value.string_value for each in resource.resource.attributes}
-            for scope in resource.scope_spans:
-                self.spans += [(names["service.name"], span) for span in scope.spans]
-        return otlp.ExportTraceServiceResponse()
-
-    def of(self, trace_id):
-        return [(who, span) for who, span in self.spans if span.trace_id == trace_id]
-
-
-@dataclass
 class Running:
     data: Path
     process: subprocess.Popen
-    collector: Collector
+    collector: Receiver
 
     @property
     def facts(self):
@@ -95,15 +75,8 @@ class Running:
 
 @pytest.fixture(scope="session")
 def collector():
-    from concurrent.futures import ThreadPoolExecutor
-
-    made = Collector()
-    server = grpc.server(ThreadPoolExecutor(2))
-    otlp_grpc.add_TraceServiceServicer_to_server(made, server)
-    made.port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield made
-    server.stop(0).wait()
+    with receiving() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +88,8 @@ def mesh(tmp_path_factory, collector):
             f"{name.upper()}_TELEMETRY__OTLP_TARGET": f"127.0.0.1:{collector.port}",
             f"{name.upper()}_TELEMETRY__TRACE_SAMPLE_RATIO": "0",
             f"{name.upper()}_TELEMETRY__EXPORT_EVERY_MS": "200",
+            f"{name.upper()}_TELEMETRY__EXPORT_METRICS_EVERY_MS": "200",
+            f"{name.upper()}_TELEMETRY__METRICS_PORT": "0",
             f"{name.upper()}_TELEMETRY__STRICT": "true",
             f"{name.upper()}_SERVING__LAME_DUCK_MS": "0",
         }
@@ -175,6 +150,45 @@ async def test_one_trace_crosses_all_five_processes(mesh):
     }
     assert appends(mesh, trace_id) == 2, "an INTENT and an OUTCOME"
     assert "ada@" not in str(list(spans.values()))
+
+
+async def test_metrics_and_log_lines_of_all_five_processes_reach_the_collector(mesh):
+    """No word of a prompt among them, nor anybody's name."""
+    async with mesh.client() as client:
+        await client.chat(fresh("Write to ada@example.org"), model=MODEL, max_tokens=4)
+    told = mesh.collector
+
+    def all_there():
+        calls = {who for who, name in told.metrics if name == "rpc.server.call.duration"}
+        lines = {who for who, line in told.lines if line.body.string_value == "service.serving"}
+        return calls == lines == set(SERVICES) and found_types(told) and usage(told)
+
+    await until(all_there)
+    assert found_types(told) >= {"EMAIL"}
+    assert usage(told) == {"input", "output"}
+    assert ("audit", "sealgate.audit_commit_duration") in told.metrics
+    assert ("inference", "gen_ai.server.time_to_first_token") in told.metrics
+    for who in SERVICES:
+        assert (who, "sealgate.certificate_remaining") in told.metrics
+        assert (who, "process_resident_memory_bytes") in told.metrics
+    assert "ada" not in told.text
+    assert "example.org" not in told.text
+
+
+def found_types(told):
+    return labels_of(told, "compliance", "sealgate.findings", "type")
+
+
+def usage(told):
+    return labels_of(told, "gateway", "gen_ai.client.token.usage", "gen_ai.token.type")
+
+
+def labels_of(told, who, name, key):
+    metric = told.metrics.get((who, name))
+    if metric is None:
+        return set()
+    points = getattr(metric, metric.WhichOneof("data")).data_points
+    return {a.value.string_value for point in points for a in point.attributes if a.key == key}
 
 
 ROOTS = {
