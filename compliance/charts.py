@@ -108,7 +108,8 @@ def curve(points: Sequence[tuple[float, float]], title: str) -> str:
     for (x, y), (size, value) in zip(places, points, strict=True):
         parts.append(f'<circle class="ours" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
         parts.append(f'<text class="axis" x="{x:.1f}" y="{BOTTOM + 18}">{size:,.0f}</text>')
-        parts.append(f'<text class="value" x="{x - 8:.1f}" y="{y - 9:.1f}">{_time(value)}</text>')
+        place = f'x="{x - 7:.1f}" y="{y - 7:.1f}"'
+        parts.append(f'<text class="value" text-anchor="end" {place}>{_time(value)}</text>')
     return "\n".join((*parts, "</svg>"))
 
 

@@ -173,7 +173,7 @@ def _sets(ours: dict[str, Any], theirs: dict[str, Any] | None) -> Iterator[str]:
             yield f"{name[:27]:<28}{row['spans']:>6} | {row['coverage']:>6.3f}{beside}"
     yield from (
         "",
-        f"masked in vain: {ours['masked_in_vain']:.4f} of the characters that need not be",
+        f"masked in vain: {ours['masked_in_vain']:.4f} of the characters of no value",
     )
 
 

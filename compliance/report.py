@@ -127,7 +127,7 @@ def _bars(document: Mapping[str, Any], by: str, figure: str) -> Iterator[Bar]:
 def _latency(bench: Mapping[str, Any]) -> Iterator[str]:
     points = [(size, bench[name]["value"]) for size, name in _CURVE.items() if name in bench]
     if len(points) > 1:
-        title = "Time of a scan by length, patterns only: a straight line at this slope is linear"
+        title = "Time of a scan by length, patterns only: both axes logarithmic"
         yield _figure(title, curve(points, title))
         rows = [(f"{size:,}", f"{value:,.0f}") for size, value in points]
         yield _grid("Time of a scan", ("characters", "microseconds"), rows)
