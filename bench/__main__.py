@@ -18,13 +18,23 @@ from typing import TYPE_CHECKING, Any
 from bench import machine, report
 from bench.catalogue import ENTRIES, Figure
 from bench.children import ROOT, WORK, forget_runs
-from bench.plan import Plan
+from bench.plan import MEMORY_CALLS, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 RESULTS = ROOT / "bench" / "results"
-SUITES = ("echo", "governed", "streams", "auditing", "steps", "screening", "shared", "decode")
+SUITES = (
+    "echo",
+    "governed",
+    "meshed",
+    "streams",
+    "auditing",
+    "steps",
+    "screening",
+    "shared",
+    "decode",
+)
 """Modules with `NAMES` and `measure`, in the order in which they run."""
 
 
@@ -36,7 +46,12 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{name:30} {entry.unit:12} {entry.meaning}")
         return 0
     wanted = frozenset(asked.only or ([asked.profile] if asked.profile else ENTRIES))
-    plan = Plan(wanted=wanted, quick=asked.quick, profile=asked.profile)
+    plan = Plan(
+        wanted=wanted,
+        quick=asked.quick,
+        profile=asked.profile,
+        memory_calls_max=asked.memory_calls,
+    )
     forget_runs()
     WORK.mkdir(parents=True)
     described = machine.describe()
@@ -56,6 +71,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help="these figures")
     parser.add_argument("--quick", action="store_true", help="smoke: seconds, numbers mean nothing")
     parser.add_argument("--profile", metavar="NAME", choices=names, help="py-spy its server")
+    parser.add_argument(
+        "--memory-calls",
+        type=int,
+        default=MEMORY_CALLS,
+        metavar="N",
+        help="calls that the mesh's memory is watched over",
+    )
     parser.add_argument("--list", action="store_true", help="name the figures and stop")
     return parser
 

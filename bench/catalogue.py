@@ -133,6 +133,18 @@ ENTRIES: dict[str, Entry] = {
         meaning="new prompt and new answer each time, null engine, both screenings run",
         budget=_ratio("higher", 0.015, 0.1),
     ),
+    "governed_mesh_rps": Entry(
+        unit="requests/s",
+        meaning="governed unary call, cache hit, five processes on the whole host",
+        budget=_ratio("higher", 0.12, 0.4),
+    ),
+    "mesh_hop_us": Entry(
+        unit="us", meaning="CPU that a hop between two services costs, both its ends"
+    ),
+    "mesh_memory_idle_mb": Entry(
+        unit="MB", meaning="resident memory of the five processes after their start, null engine"
+    ),
+    "mesh_memory_grown_mb": Entry(unit="MB", meaning="what they grew by over so many calls"),
     "stream_token_us": Entry(
         unit="us/token",
         meaning="CPU a token that gateway and compliance add, 16 streams at 200 tokens/s each",

@@ -84,6 +84,11 @@ def cores() -> tuple[set[int], set[int]]:
     return {_USABLE[SERVER_CORE]}, {_USABLE[min(LOAD_CORE, len(_USABLE) - 1)]}
 
 
+def all_cores() -> set[int]:
+    """Return every core there was before anything was pinned."""
+    return set(_USABLE)
+
+
 @asynccontextmanager
 async def child(
     kind: str, options: dict[str, Any], *, pinned_to: set[int] | None

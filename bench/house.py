@@ -99,16 +99,22 @@ async def appliance(*, tokens_per_s: float = 0.0) -> AsyncIterator[Caller]:
     options = {"folder": str(WORK / "appliance"), "tokens_per_s": tokens_per_s}
     async with child("appliance", options, pinned_to=cores()[0]) as process:
         told = await process.told()
-        tls = Path(told["tls"])
-        files = (tls / "ca.pem", tls / "client.pem", tls / "client.key")
-        async with channel(told["port"], *files) as opened:
-            models = await opened.unary_unary(
-                f"{SERVICE}/ListModels",
-                gateway_pb2.ListModelsRequest.SerializeToString,
-                gateway_pb2.ListModelsResponse.FromString,
-            )(gateway_pb2.ListModelsRequest())
-            chat = opened.unary_unary(f"{SERVICE}/Chat", bytes, gateway_pb2.ChatResponse.FromString)
-            stream = opened.unary_stream(
-                f"{SERVICE}/ChatStream", bytes, gateway_pb2.ChatStreamResponse.FromString
-            )
-            yield Caller(process, models.models[0].name, chat, stream)
+        async with connected(process, told["port"], Path(told["tls"])) as caller:
+            yield caller
+
+
+@asynccontextmanager
+async def connected(process: Child, port: int, tls: Path) -> AsyncIterator[Caller]:
+    """Open a warm connection to a gateway, with the client's files in a folder."""
+    files = (tls / "ca.pem", tls / "client.pem", tls / "client.key")
+    async with channel(port, *files) as opened:
+        models = await opened.unary_unary(
+            f"{SERVICE}/ListModels",
+            gateway_pb2.ListModelsRequest.SerializeToString,
+            gateway_pb2.ListModelsResponse.FromString,
+        )(gateway_pb2.ListModelsRequest())
+        chat = opened.unary_unary(f"{SERVICE}/Chat", bytes, gateway_pb2.ChatResponse.FromString)
+        stream = opened.unary_stream(
+            f"{SERVICE}/ChatStream", bytes, gateway_pb2.ChatStreamResponse.FromString
+        )
+        yield Caller(process, models.models[0].name, chat, stream)

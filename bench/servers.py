@@ -79,6 +79,25 @@ async def appliance(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
 
 
 @asynccontextmanager
+async def mesh(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """Run the true mesh, five processes, Redis and OpenBao. Options: `folder`, made anew."""
+    house, settings = (
+        importlib.import_module(f"appliance.{name}") for name in ("mesh", "mesh_settings")
+    )
+    shutil.rmtree(options["folder"], ignore_errors=True)
+    ports = {f"{name}_port": 0 for name in ("gateway", "compliance", "cache", "inference", "audit")}
+    wanted = settings.MeshHouseSettings.model_validate(
+        {"data_dir": options["folder"], "redis": True, **ports}
+    )
+    async with house.mesh(wanted, modules={"inference": "bench.null_inference"}) as running:
+        yield {
+            "port": running.children["gateway"].port,
+            "tls": str(running.data / "tls"),
+            "pids": {name: child.pid for name, child in running.children.items()},
+        }
+
+
+@asynccontextmanager
 async def engine(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
     """Measure the engine by itself. Options: those of `bench.engine.cost_alone_us`."""
     cost = await importlib.import_module("bench.engine").cost_alone_us(**options)
@@ -124,6 +143,7 @@ KINDS: dict[str, Callable[[dict[str, Any]], AbstractAsyncContextManager[dict[str
     "decode": decode,
     "echo": echo,
     "engine": engine,
+    "mesh": mesh,
     "small": small,
 }
 
