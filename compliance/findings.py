@@ -18,6 +18,7 @@ TYPES = frozenset(
         "DATE_OF_BIRTH",
         "EMAIL",
         "IBAN",
+        "INJECTION",
         "IP_ADDRESS",
         "LOCATION",
         "MEDICAL_RECORD",
@@ -56,9 +57,10 @@ class Finding:
 def resolve(findings: Iterable[Finding]) -> list[Finding]:
     """Choose among findings that overlap; return them disjoint and in order of `start`.
 
-    Sure ones (score >= 0.9) win over the rest, secrets over other types, the longer over the
-    shorter, then the higher score, then the first by start and name: a total order, so the result
-    depends on the set alone.
+    Sure ones (score >= 0.9) win over the rest, secrets and marks of an injection over other types,
+    the longer over the shorter, then the higher score, then the first by start and name: a total
+    order, so the result depends on the set alone. An injection that is not sure comes last: it must
+    not hide personal data within it.
     """
     ranked = sorted(findings, key=_rank)
     kept: list[Finding] = []
@@ -69,10 +71,11 @@ def resolve(findings: Iterable[Finding]) -> list[Finding]:
     return kept
 
 
-def _rank(finding: Finding) -> tuple[bool, bool, int, float, int, str]:
+def _rank(finding: Finding) -> tuple[bool, bool, bool, int, float, int, str]:
     return (
+        finding.type == "INJECTION" and finding.score < SURE,
         finding.score < SURE,
-        finding.type != "SECRET",
+        finding.type not in {"SECRET", "INJECTION"},
         finding.start - finding.end,
         -finding.score,
         finding.start,

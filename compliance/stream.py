@@ -16,6 +16,8 @@ Where a segment ends (first rule that applies, s being where it starts):
 2. From s + 24 on: behind a full-width full stop, question or exclamation mark, or a blank line.
    From s + 48 on: behind a line break, or behind `.!?` and white space after a word.
 3. From s + 160 on: behind a space between lower-case words, or behind a comma, colon or semicolon.
+   No place of rules 2 and 3 is within a number that goes on behind a line break or markup, between
+   digits that are spelled out, or beside the "at" or "dot" of a spelled address.
 4. s + 512, moved so that no pattern's match crosses it; decided once 512 more characters are known.
 
 A cut by rule 2 or 3 waits for `LOOKAHEAD` more characters, so that no earlier place can turn out to
@@ -45,8 +47,9 @@ SENTENCE_MIN = 48
 WEAK_MIN = 160
 _LOOK_EVERY = 16
 """Characters to wait for before looking for a cut again; affects when, never where."""
-LOOKAHEAD = 4
+LOOKAHEAD = 8
 """No rule looks further behind a place than this to tell whether it is one."""
+_LOOK_BACK = 16
 SLICE = 4096
 """A long chunk is taken in slices of this size, so that time stays linear."""
 BASE64_RUN = 256
@@ -63,6 +66,19 @@ _WEAK = re.compile(
     r"[\s，、；：](?:(?<=[a-z]{2} )(?=[a-z]{2})|(?<=[A-Za-z一-鿿][,;:]\s)(?=\S)"
     r"|(?<=[一-鿿][，、；：])(?=[一-鿿]))"
 )
+_GAP = "[\\s*_`~|>()\\-./·•\u200b-\u200f\u2060\ufeff]"
+_DIGIT_WORD = "(?:zero|oh|one|two|three|four|five|six|seven|eight|nine|double|triple)"
+_NOT_WITHIN = tuple(
+    (re.compile(rf"(?:{before})\Z", re.IGNORECASE), re.compile(after, re.IGNORECASE))
+    for before, after in (
+        (f"[0-9]{_GAP}{{1,10}}", f"{_GAP}{{0,7}}[0-9]"),
+        (rf"(?<![a-z]){_DIGIT_WORD}[ ,.\-_/\n]{{1,3}}", rf" ?(?:{_DIGIT_WORD}|[0-9])"),
+        (r"(?:[ _\-](?:at|dot)|@|艾特|点)[ _\-]|[a-z0-9]。", "[a-z0-9]"),
+        ("[a-z0-9] ", r"(?:at|dot|@|艾特|点|\.)[ \[(a-z0-9]"),
+        (r"=\r?\n", "[a-z0-9=]"),
+    )
+)
+"""What ends before a place and what begins behind it, where a value would be taken apart."""
 _RUN = r"A-Za-z0-9+/_\-"
 _MARK = re.compile(
     r"(?P<pem>-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----)"
@@ -219,10 +235,22 @@ def _natural_cut(held: str) -> int:
     place = 0
     # The loosest rule first: it bounds how far the others have to look.
     for pattern, least in ((_WEAK, WEAK_MIN), (_SENTENCE, SENTENCE_MIN), (_STRONG, STRONG_MIN)):
-        found = pattern.search(held, least, place + LOOKAHEAD if place else SEGMENT_MAX)
+        end = place + LOOKAHEAD if place else SEGMENT_MAX
+        found = pattern.search(held, least, end)
+        while found is not None and _within_value(held, found.end()):
+            found = pattern.search(held, found.end(), end)
         if found is not None and (place == 0 or found.end() < place):
             place = found.end()
     return place
+
+
+def _within_value(held: str, place: int) -> bool:
+    """Whether a cut here would go through a number or an address that is written oddly."""
+    before, after = held[max(0, place - _LOOK_BACK) : place], held[place : place + LOOKAHEAD]
+    return any(
+        behind.match(after) is not None and ahead.search(before) is not None
+        for ahead, behind in _NOT_WITHIN
+    )
 
 
 def _first_mark(held: str, limit: int) -> tuple[int, int, Kind] | None:

@@ -36,6 +36,7 @@ Tally = Counter[tuple[Direction, str, str, str]]
 """(direction, type, subtype, action) -> how often."""
 
 
+_NAMES = frozenset({"PERSON", "LOCATION", "ORG"})
 _PASSES = frozenset({Action.ALLOW, Action.FLAG})
 
 
@@ -58,8 +59,33 @@ def block_finding(window: Window) -> Finding | None:
 
 
 def decide(found: Iterable[Finding], policy: Policy, direction: Direction) -> list[Finding]:
-    """Keep what reaches its threshold, resolve overlaps; in order, disjoint."""
-    return resolve(finding for finding in found if policy.admits(finding, direction))
+    """Keep what reaches its threshold, resolve overlaps; in order, disjoint.
+
+    What is allowed hides nothing that is not, but for names: an address in a link is masked though
+    links pass, the founder's name in a company's passes with it.
+    """
+    admitted = [finding for finding in found if policy.admits(finding, direction)]
+    while True:
+        kept = resolve(admitted)
+        passing = {
+            f for f in kept if policy.decide(f.type, f.subtype, direction).action is Action.ALLOW
+        }
+        hiding = {f for f in passing if _hides(f, admitted, policy, direction)}
+        if not hiding:
+            return kept
+        admitted = [finding for finding in admitted if finding not in hiding]
+
+
+def _hides(
+    finding: Finding, admitted: Sequence[Finding], policy: Policy, direction: Direction
+) -> bool:
+    return any(
+        other.start < finding.end
+        and finding.start < other.end
+        and other.type not in _NAMES
+        and policy.decide(other.type, other.subtype, direction).action is not Action.ALLOW
+        for other in admitted
+    )
 
 
 def mask(finding: Finding, value: str, keep_last: int) -> str:
