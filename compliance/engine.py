@@ -31,6 +31,7 @@ from compliance.recognizers.base import (
     Expression,
     Recognizer,
 )
+from compliance.recognizers.injection import hidden
 from meshkit.contract import Reason, Refusal
 
 if TYPE_CHECKING:
@@ -89,7 +90,9 @@ class Engine:
         """
         folded = fold(window)
         try:
-            return self._read(folded, core, NESTING)
+            found = self._read(folded, core, NESTING)
+            # What is invisible is gone from the folded text.
+            return found + hidden(window, core) if folded.origins is not None else found
         except (ValueError, LookupError, ArithmeticError, TypeError, AttributeError):
             # `from None`: a recognizer's message might quote the text.
             raise Refusal(Reason.COMPLIANCE_DOWN) from None
@@ -126,7 +129,10 @@ def _in_runs(numbers: Sequence[Recognizer], folded: Folded, core: int) -> list[F
     """Find the runs of digits once, then try on each the recognizers its length allows."""
     found: list[Finding] = []
     text = folded.text
+    past = folded.offset(core)
     for run in RUN.finditer(text):
+        if run.end() + _RUN_MARGIN_AFTER <= past:
+            continue
         value = run[0]
         count = sum(map(value.count, "0123456789"))
         # A run without separators holds one number; with some, it may hold several.
@@ -170,7 +176,8 @@ def _findings(
 
 def _score(recognizer: Recognizer, value: str, text: str, start: int, end: int) -> float:
     """Weigh checksum, context and veto words; 0 drops the candidate."""
-    if _PLACEHOLDER.fullmatch(value):
+    # `[INST]` looks like one of ours and is a template's mark.
+    if _PLACEHOLDER.fullmatch(value) and recognizer.type != "INJECTION":
         return 0.0
     accepted = recognizer.check is None or recognizer.check(value)
     alone, near = recognizer.score if accepted else recognizer.rejected

@@ -5,7 +5,12 @@ is not reported cannot match. The engine then runs Python's `re` for the few tha
 meaning of a pattern is `re`'s alone, and the prefilter only saves time. SINGLEMATCH keeps it to
 one callback a pattern and text; a callback into Python costs more than the scan.
 
-Compiling takes about two seconds, so the compiled database is kept in `cache_folder`, under a name
+There are three databases, by `Stage`: short forms of letters and digits, and numbers, have no
+literal to look for and make automata. Compiled together with the rest they take ten times as long
+and scan slower (docs/adr/0006). Most texts are scanned by the first alone, since they hold no
+digit; one with a run of digits is scanned by all three.
+
+Compiling takes a few seconds, so the compiled databases are kept in `cache_folder`, under a name
 that is a digest of the expressions, their flags and hyperscan's version, behind its own SHA-256.
 """
 
@@ -21,6 +26,8 @@ from typing import TYPE_CHECKING
 
 import hyperscan
 
+from compliance.recognizers.base import RUN_EXPRESSION, Expression, Stage
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -29,34 +36,63 @@ __all__ = ["HyperscanPrefilter"]
 _FLAGS: int = hyperscan.HS_FLAG_PREFILTER | hyperscan.HS_FLAG_SINGLEMATCH
 _BOUNDARY = re.compile(r"\(\?:[\^$]\|\[\^[ -Z_-~]+\]\)|\(\?<?!\[[^\]]*\]\)")
 _WIDE = re.compile(r"[^\x00-\x7f]|\[\^|(?<!\\)\.|\\[SDW]")
+_DIGIT = re.compile(rb"[0-9]")
+_RUN = Expression(RUN_EXPRESSION, case=True)
+"""Its place is the first, always."""
 _DIGEST_BYTES = 32
 
 
 class HyperscanPrefilter:
     """Callable: UTF-8 bytes of a text -> indexes of the expressions that may match it.
 
-    expressions: (pattern in Python's syntax, whether case matters).
+    expressions: equal ones are looked for once.
     cache_folder: made if missing; None compiles anew each time.
     Safe to share between threads: a scan holds a lock (hyperscan's scratch space has one user).
     """
 
-    def __init__(self, expressions: Sequence[tuple[str, bool]], cache_folder: Path | None) -> None:
-        self._database = _load(expressions, cache_folder)
+    def __init__(self, expressions: Sequence[Expression], cache_folder: Path | None) -> None:
+        places: dict[Expression, list[int]] = {_RUN: []}
+        for index, expression in enumerate(expressions):
+            places.setdefault(expression, []).append(index)
+        self._places: list[list[int]] = []
+        self._shifts: list[int] = []
+        self._databases: list[hyperscan.Database | None] = []
+        for stage in Stage:
+            here = [expression for expression in places if expression.stage is stage]
+            self._shifts.append(len(self._places))
+            self._places += [places[expression] for expression in here]
+            self._databases.append(_load(here, cache_folder) if here else None)
         self._hits: list[int] = []
+        self._run = False
+        self._shift = 0
         self._lock = Lock()
 
     def __call__(self, text: bytes) -> list[int]:
         """Scan once; indexes in no particular order, each at most once."""
         with self._lock:
             self._hits = []
-            self._database.scan(text, match_event_handler=self._on_match)
+            self._run = False
+            self._scan(Stage.ALL, text)
+            if _DIGIT.search(text):
+                self._scan(Stage.SHORT, text)
+                if self._run:
+                    self._scan(Stage.NUMBERS, text)
             return self._hits
 
+    def _scan(self, stage: Stage, text: bytes) -> None:
+        database = self._databases[stage]
+        if database is not None:
+            self._shift = self._shifts[stage]
+            database.scan(text, match_event_handler=self._on_match)
+
     def _on_match(self, index: int, *_where: object) -> None:
-        self._hits.append(index)
+        index += self._shift
+        if index == 0:
+            self._run = True
+        self._hits += self._places[index]
 
 
-def _load(expressions: Sequence[tuple[str, bool]], cache_folder: Path | None) -> hyperscan.Database:
+def _load(expressions: Sequence[Expression], cache_folder: Path | None) -> hyperscan.Database:
     if cache_folder is None:
         return _compile(expressions)
     path = cache_folder / f"patterns-{_name(expressions)}.hs"
@@ -74,13 +110,13 @@ def _load(expressions: Sequence[tuple[str, bool]], cache_folder: Path | None) ->
     return database
 
 
-def _compile(expressions: Sequence[tuple[str, bool]]) -> hyperscan.Database:
+def _compile(expressions: Sequence[Expression]) -> hyperscan.Database:
     database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
     database.compile(
-        expressions=[_translate(pattern).encode() for pattern, _ in expressions],
+        expressions=[_translate(pattern).encode() for pattern, _, _ in expressions],
         ids=list(range(len(expressions))),
         elements=len(expressions),
-        flags=[_flags(pattern, case=case) for pattern, case in expressions],
+        flags=[_flags(pattern, case=case) for pattern, case, _ in expressions],
     )
     return database
 
@@ -100,7 +136,7 @@ def _translate(pattern: str) -> str:
     return pattern.replace("(?P<v>", "(").replace("(?P<q>", "(")
 
 
-def _name(expressions: Sequence[tuple[str, bool]]) -> str:
+def _name(expressions: Sequence[Expression]) -> str:
     probe = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
     probe.compile(expressions=[b"x"], ids=[0], elements=1, flags=[0])
     # info() names hyperscan's version and the processor features that a database is built for.

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from enum import IntEnum
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,11 +30,18 @@ __all__ = [
     "CONTEXT_BEFORE",
     "NOT_AFTER",
     "NOT_BEFORE",
+    "RUN",
+    "RUN_DIGITS_MIN",
+    "RUN_EXPRESSION",
     "VETO",
     "VETO_BEFORE",
     "VETO_WORDS",
+    "Expression",
     "Recognizer",
+    "Stage",
     "Words",
+    "identifier",
+    "labelled",
 ]
 
 CONTEXT_BEFORE = 48
@@ -46,10 +54,36 @@ VETO = 0.5
 NOT_BEFORE = r"(?<![A-Za-z0-9])"
 NOT_AFTER = r"(?![A-Za-z0-9])"
 
+RUN_DIGITS_MIN = 8
+"""Digits that make a run worth classifying: a short phone number has eight."""
+RUN_EXPRESSION = rf"[0-9](?:[ \-./()]{{0,2}}[0-9]){{{RUN_DIGITS_MIN - 1}}}"
+RUN = re.compile(rf"{RUN_EXPRESSION}(?:[ \-./()]{{0,2}}[0-9])*", re.ASCII)
+
 _LOOK_BEFORE = re.compile(r"^\(\?<!\[([^\]]+)\]\)")
 _LOOK_AFTER = re.compile(r"\(\?!\[([^\]]+)\](?:\|[^()]*)?\)$")
 
+NO_NUMBER_BEFORE = r"(?<![0-9][.\-/])"
+NO_NUMBER_AFTER = r"(?![A-Za-z0-9]|[.\-/][0-9])"
+
 FLAGS = re.ASCII | re.IGNORECASE
+
+
+class Stage(IntEnum):
+    """Which texts the prefilter looks for an expression in."""
+
+    ALL = 0
+    SHORT = 1
+    """Those with a digit."""
+    NUMBERS = 2
+    """Those with a run of digits, as `RUN` has it."""
+
+
+class Expression(NamedTuple):
+    """A pattern for the prefilter, in Python's syntax, and whether case matters in it."""
+
+    pattern: str
+    case: bool
+    stage: Stage = Stage.ALL
 
 
 def _or_start(found: re.Match[str]) -> str:
@@ -104,9 +138,9 @@ class Recognizer:
         patterns are tried only inside digit runs, which are found once for all of them.
     hint: a cheaper pattern that occurs in every text that `pattern` matches in, for the prefilter
         alone; empty: the pattern itself.
-    tight: whether the prefilter minds the boundaries at both ends of the pattern. It then reports
-        fewer texts for nothing and takes more room: worth it for short patterns made of digits,
-        and always done where `digits` is given.
+    tight: whether the prefilter minds the boundaries at both ends of the pattern, and looks only
+        at texts with a digit: for short patterns of letters and digits, which else are in every
+        longer one.
     case: whether upper and lower case differ in the pattern.
     """
 
@@ -130,11 +164,13 @@ class Recognizer:
         object.__setattr__(self, "flags", re.ASCII if self.case else FLAGS)
 
     @property
-    def expression(self) -> str:
+    def expression(self) -> Expression:
         """What the prefilter looks for: it occurs wherever `pattern` matches."""
-        if self.hint or (not self.tight and self.digits is None):
-            return self.hint or self.pattern
-        return _LOOK_AFTER.sub(_or_end, _LOOK_BEFORE.sub(_or_start, self.pattern))
+        if self.digits is None and (self.hint or not self.tight):
+            return Expression(self.hint or self.pattern, self.case)
+        pattern = _LOOK_AFTER.sub(_or_end, _LOOK_BEFORE.sub(_or_start, self.pattern))
+        stage = Stage.SHORT if self.digits is None else Stage.NUMBERS
+        return Expression(self.hint or pattern, self.case, stage)
 
     @cached_property
     def compiled(self) -> re.Pattern[str]:
@@ -150,3 +186,42 @@ class Recognizer:
     def context_words(self) -> Words | None:
         """The context words, ready to look for."""
         return Words(*self.context) if self.context else None
+
+
+def identifier(name: str, subtype: str, body: str, source: str, **more: Any) -> Recognizer:  # noqa: ANN401 -- any field of Recognizer
+    """Return an identifier with a form of its own, of at most a few dozen characters.
+
+    body: the pattern without boundaries. A body of digits (`digits` given) alone is found only by
+    its context, unless `score` says otherwise; a failed checksum beside a label is still found,
+    since people mistype numbers and models make them up.
+    """
+    number = more.get("digits") is not None
+    before = NOT_BEFORE + (NO_NUMBER_BEFORE if number else "")
+    fields: dict[str, Any] = {
+        "type": "NATIONAL_ID",
+        "score": (0.3, 0.95) if number else (0.85, 0.95),
+        "rejected": (0.0, 0.6) if more.get("context") else (0.0, 0.0),
+        "tight": True,
+    }
+    pattern = f"{before}(?:{body}){NO_NUMBER_AFTER if number else NOT_AFTER}"
+    fields |= {"name": name, "subtype": subtype, "pattern": pattern, "source": source}
+    return Recognizer(**fields | more)
+
+
+def labelled(name: str, subtype: str, label: str, value: str, **more: Any) -> Recognizer:  # noqa: ANN401 -- any field of Recognizer
+    """Return what only its label tells: `label`, at most a few words, then `value`.
+
+    label: alternatives in lower case; Latin ones must not continue a word. value: the pattern.
+    """
+    pattern = (
+        rf"(?:{label})(?![a-zà-ÿ])(?: ?(?:no|nr|num|number|nummer|n[°º]|id|code|card)(?![a-z])\.?)?"
+        rf"(?: (?:is|was|ist|est|es|è|:))?[ :#=\-(为是]{{0,4}}(?P<v>{value}){NOT_AFTER}"
+    )
+    fields: dict[str, Any] = {
+        "type": "NATIONAL_ID",
+        "score": (0.85, 0.9),
+        "case": False,
+        "veto": False,
+        "hint": label,
+    }
+    return Recognizer(**fields | {"name": name, "subtype": subtype, "pattern": pattern} | more)

@@ -16,6 +16,7 @@ from datetime import date
 
 __all__ = [
     "IBAN_LENGTHS",
+    "bare",
     "card",
     "cn_resident_15",
     "cn_resident_18",
@@ -28,7 +29,10 @@ __all__ = [
     "iban",
     "ipv4",
     "ipv6",
+    "is_day",
+    "it_vat",
     "luhn",
+    "mac",
     "mixed_case_random",
     "nhs",
     "nl_bsn",
@@ -37,6 +41,7 @@ __all__ = [
     "plausible_date",
     "random_looking",
     "routing_number",
+    "se_personnummer",
     "us_phone",
     "us_ssn",
     "uscc",
@@ -51,7 +56,8 @@ def digits_of(value: str) -> str:
     return _NON_DIGITS.sub("", value)
 
 
-def _bare(value: str) -> str:
+def bare(value: str) -> str:
+    """Only ASCII letters and digits, in upper case."""
     return _SEPARATORS.sub("", value).upper()
 
 
@@ -65,7 +71,7 @@ def luhn(value: str) -> bool:
     return bool(digits) and total % 10 == 0
 
 
-_CARD_PREFIX = re.compile(r"4|5[0-8]|2[2-7]|3[04-9]|6|1800|2131|81|9")
+_CARD_PREFIX = re.compile(r"4|5[0-8]|2[2-7]|3[04-9]|6|1800|2131|81|9|1[0-9]{14}$")
 
 
 def card(value: str) -> bool:
@@ -89,10 +95,10 @@ IBAN_LENGTHS = {
 
 def iban(value: str) -> bool:
     """ISO 13616: the country's length and remainder 1 modulo 97."""
-    bare = _bare(value)
-    if IBAN_LENGTHS.get(bare[:2]) != len(bare):
+    code = bare(value)
+    if IBAN_LENGTHS.get(code[:2]) != len(code):
         return False
-    rearranged = bare[4:] + bare[:4]
+    rearranged = code[4:] + code[:4]
     return int("".join(str(int(character, 36)) for character in rearranged)) % 97 == 1
 
 
@@ -101,7 +107,8 @@ _CN_PROVINCES = frozenset(
 )
 
 
-def _is_day(year: int, month: int, day: int) -> bool:
+def is_day(year: int, month: int, day: int) -> bool:
+    """Whether the calendar has the day, between 1850 and 2100."""
     try:
         date(year, month, day)
     except ValueError:
@@ -111,23 +118,23 @@ def _is_day(year: int, month: int, day: int) -> bool:
 
 def cn_resident_18(value: str) -> bool:
     """GB 11643-1999: province, day of birth and ISO 7064 MOD 11-2 check character."""
-    bare = _bare(value)
-    if len(bare) != 18 or not bare[:17].isdigit() or bare[:2] not in _CN_PROVINCES:
+    code = bare(value)
+    if len(code) != 18 or not code[:17].isdigit() or code[:2] not in _CN_PROVINCES:
         return False
-    if not _is_day(int(bare[6:10]), int(bare[10:12]), int(bare[12:14])):
+    if not is_day(int(code[6:10]), int(code[10:12]), int(code[12:14])):
         return False
-    total = sum(int(digit) * pow(2, 17 - i, 11) for i, digit in enumerate(bare[:17]))
-    return "10X98765432"[total % 11] == bare[17]
+    total = sum(int(digit) * pow(2, 17 - i, 11) for i, digit in enumerate(code[:17]))
+    return "10X98765432"[total % 11] == code[17]
 
 
 def cn_resident_15(value: str) -> bool:
     """The form before 1999: province and a day of birth in the 1900s; it has no check digit."""
-    bare = _bare(value)
+    code = bare(value)
     return (
-        len(bare) == 15
-        and bare.isdigit()
-        and bare[:2] in _CN_PROVINCES
-        and _is_day(1900 + int(bare[6:8]), int(bare[8:10]), int(bare[10:12]))
+        len(code) == 15
+        and code.isdigit()
+        and code[:2] in _CN_PROVINCES
+        and is_day(1900 + int(code[6:8]), int(code[8:10]), int(code[10:12]))
     )
 
 
@@ -136,11 +143,11 @@ _USCC = "0123456789ABCDEFGHJKLMNPQRTUWXY"
 
 def uscc(value: str) -> bool:
     """GB 32100-2015: unified social credit code, check character modulo 31."""
-    bare = _bare(value)
-    if len(bare) != 18 or any(character not in _USCC for character in bare):
+    code = bare(value)
+    if len(code) != 18 or any(character not in _USCC for character in code):
         return False
-    total = sum(_USCC.index(character) * pow(3, i, 31) for i, character in enumerate(bare[:17]))
-    return _USCC[-total % 31] == bare[17]
+    total = sum(_USCC.index(character) * pow(3, i, 31) for i, character in enumerate(code[:17]))
+    return _USCC[-total % 31] == code[17]
 
 
 def us_ssn(value: str) -> bool:
@@ -201,17 +208,17 @@ def de_tax_id(value: str) -> bool:
 
 def fr_nir(value: str) -> bool:
     """French social-security number: 97 minus the rest modulo 97; Corsica's letters count."""
-    bare = _bare(value).replace("2A", "19", 1).replace("2B", "18", 1)
-    if len(bare) != 15 or not bare.isdigit():
+    code = bare(value).replace("2A", "19", 1).replace("2B", "18", 1)
+    if len(code) != 15 or not code.isdigit():
         return False
-    return 97 - int(bare[:13]) % 97 == int(bare[13:])
+    return 97 - int(code[:13]) % 97 == int(code[13:])
 
 
 def es_dni(value: str) -> bool:
     """Spanish DNI and NIE: letter by the number modulo 23."""
-    bare = _bare(value)
-    number = bare[:-1].replace("X", "0").replace("Y", "1").replace("Z", "2")
-    return number.isdigit() and "TRWAGMYFPDXBNJZSQVHLCKE"[int(number) % 23] == bare[-1]
+    code = bare(value)
+    number = code[:-1].replace("X", "0").replace("Y", "1").replace("Z", "2")
+    return number.isdigit() and "TRWAGMYFPDXBNJZSQVHLCKE"[int(number) % 23] == code[-1]
 
 
 _CF_ODD = dict(
@@ -227,14 +234,25 @@ _CF_ODD = dict(
 )
 
 
+def it_vat(value: str) -> bool:
+    """Italian partita IVA: eleven digits, Luhn, not all the same."""
+    digits = digits_of(value)
+    return len(digits) == 11 and len(set(digits)) > 1 and luhn(digits)
+
+
+def se_personnummer(value: str) -> bool:
+    """Swedish personnummer: ten digits without the century, Luhn."""
+    return len(digits_of(value)) >= 10 and luhn(digits_of(value)[-10:])
+
+
 def codice_fiscale(value: str) -> bool:
     """Italian tax code: check letter of the decree of 23 December 1976."""
-    bare = _bare(value)
-    if len(bare) != 16:
+    code = bare(value)
+    if len(code) != 16:
         return False
-    total = sum(_CF_ODD[c] for c in bare[:15:2])
-    total += sum(int(c) if c.isdigit() else ord(c) - 65 for c in bare[1:15:2])
-    return chr(65 + total % 26) == bare[15]
+    total = sum(_CF_ODD[c] for c in code[:15:2])
+    total += sum(int(c) if c.isdigit() else ord(c) - 65 for c in code[1:15:2])
+    return chr(65 + total % 26) == code[15]
 
 
 def pl_pesel(value: str) -> bool:
@@ -256,7 +274,12 @@ def nl_bsn(value: str) -> bool:
 def fi_hetu(value: str) -> bool:
     """Finnish personal identity code: nine digits modulo 31 choose the last character."""
     number = digits_of(value[:6] + value[7:10])
-    return number.isdigit() and "0123456789ABCDEFHJKLMNPRSTUVWXY"[int(number) % 31] == value[-1:]
+    if len(number) != 9 or not any(
+        is_day(century + int(number[4:6]), int(number[2:4]), int(number[:2]))
+        for century in (1800, 1900, 2000)
+    ):
+        return False
+    return "0123456789ABCDEFHJKLMNPRSTUVWXY"[int(number) % 31] == value[-1:]
 
 
 _OCTET_MAX = 255
@@ -264,19 +287,28 @@ _OCTET_MAX = 255
 
 def ipv4(value: str) -> bool:
     """Four octets, RFC 791; the unspecified and loopback addresses name nobody."""
-    octets = value.split(".")
+    octets = value.partition("/")[0].split(".")
     if octets[0] in {"0", "127"}:
         return False
     return all(octet.isdecimal() and int(octet) <= _OCTET_MAX for octet in octets)
 
 
 def ipv6(value: str) -> bool:
-    """RFC 4291, 2.2, with at least two groups of its own."""
+    """RFC 4291, 2.2, zone and prefix length aside; the loopback address names nobody."""
+    value, _, prefix = value.partition("/")
+    value = value.partition("%")[0]
+    if prefix and not (prefix.isdecimal() and int(prefix) <= 128):
+        return False
     try:
         address = ipaddress.IPv6Address(value)
     except ValueError:
         return False
-    return not (address.is_unspecified or address.is_loopback) and len(value) > 4
+    return not (address.is_unspecified or address.is_loopback) and len(value) > 3
+
+
+def mac(value: str) -> bool:
+    """IEEE 802: neither broadcast nor all zeros."""
+    return len(set(bare(value))) > 1
 
 
 _DATE = re.compile(r"([0-9]{1,4})\D+([0-9]{1,2})\D+([0-9]{1,4})")

@@ -139,6 +139,7 @@ CN = (
         source="Exit and Entry Administration, ordinary and official passports",
         score=(0.3, 0.92),
         context=("护照", "passport", "出境", "签证"),
+        tight=True,
     ),
     Recognizer(
         name="cn_travel_permit",
@@ -148,6 +149,7 @@ CN = (
         source="Exit and Entry Administration, permits for Hong Kong, Macau and Taiwan",
         score=(0.0, 0.92),
         context=("通行证", "回乡证", "台胞证", "港澳", "permit"),
+        tight=True,
     ),
     Recognizer(
         name="hk_id",
@@ -166,6 +168,7 @@ CN = (
         source="Taiwan national identification number",
         score=(0.3, 0.92),
         context=("台湾", "身分證", "身份证", "taiwan", "national id"),
+        tight=True,
     ),
     Recognizer(
         name="cn_uscc",
@@ -186,6 +189,7 @@ CN = (
             "uscc",
             "credit code",
         ),
+        tight=True,
     ),
     Recognizer(
         name="cn_officer_id",

@@ -19,6 +19,7 @@ EU = (
         score=(0.8, 0.95),
         context=("nino", "ni number", "national insurance", "insurance"),
         case=False,
+        tight=True,
     ),
     Recognizer(
         name="uk_nhs",
@@ -27,6 +28,7 @@ EU = (
         pattern=r"(?<![0-9A-Za-z])[0-9]{3}[ \-]?[0-9]{3}[ \-]?[0-9]{4}(?![0-9A-Za-z])",
         source="NHS Data Dictionary, NHS number, modulo 11",
         score=(0.35, 0.97),
+        rejected=(0.0, 0.6),
         check=checks.nhs,
         context=("nhs", "national health", "health service", "patient", "hospital"),
         digits=(10, 10),
@@ -40,6 +42,7 @@ EU = (
         source="Royal Mail, Programmer's Guide to the Postcode Address File",
         score=(0.55, 0.85),
         context=("postcode", "post code", "address", "london", "road", "street", "uk", "lane"),
+        tight=True,
     ),
     Recognizer(
         name="de_tax_id",
@@ -48,6 +51,7 @@ EU = (
         pattern=r"(?<![0-9A-Za-z])[1-9][0-9][ /]?[0-9]{3}[ /]?[0-9]{3}[ /]?[0-9]{3}(?![0-9A-Za-z])",
         source="AO § 139b, ISO 7064 MOD 11,10",
         score=(0.55, 0.97),
+        rejected=(0.0, 0.6),
         check=checks.de_tax_id,
         context=(
             "steuer",
@@ -67,8 +71,9 @@ EU = (
         pattern=rf"{NOT_BEFORE}[0-9]{{2}} ?(?:0[1-9]|[1-9][0-9])(?:0[1-9]|1[0-2])[0-9]{{2}} ?"
         rf"[A-Z] ?[0-9]{{3}}{NOT_AFTER}",
         source="SGB VI § 147, Versicherungsnummer",
-        score=(0.3, 0.92),
+        score=(0.0, 0.92),
         context=("versicherungsnummer", "rentenversicherung", "sozialversicherung", "sv-nummer"),
+        tight=True,
     ),
     Recognizer(
         name="de_id_card",
@@ -79,6 +84,7 @@ EU = (
         score=(0.0, 0.92),
         check=lambda value: sum(character.isdigit() for character in value) >= 2,
         context=("personalausweis", "ausweis", "reisepass", "ausweisnummer"),
+        tight=True,
     ),
     Recognizer(
         name="fr_nir",
@@ -92,18 +98,21 @@ EU = (
         rejected=(0.0, 0.6),
         check=checks.fr_nir,
         context=("nir", "sécurité sociale", "securite sociale", "insee", "carte vitale"),
+        tight=True,
     ),
     Recognizer(
         name="es_dni",
         type="NATIONAL_ID",
         subtype="ES_DNI_NIE",
-        pattern=rf"{NOT_BEFORE}(?:[0-9]{{8}}|[XYZ][ \-]?[0-9]{{7}})[ \-]?[A-HJ-NP-TV-Z]{NOT_AFTER}",
+        pattern=rf"{NOT_BEFORE}(?:[0-9]{{7,8}}|[XYZ][ \-]?[0-9]{{7}})[ \-]?"
+        rf"[A-HJ-NP-TV-Z]{NOT_AFTER}",
         source="Real Decreto 1553/2005, letter modulo 23",
         score=(0.92, 0.97),
         rejected=(0.0, 0.55),
         check=checks.es_dni,
         context=("dni", "nie", "nif", "documento", "identidad"),
         case=False,
+        tight=True,
     ),
     Recognizer(
         name="it_codice_fiscale",
@@ -116,6 +125,7 @@ EU = (
         rejected=(0.4, 0.8),
         check=checks.codice_fiscale,
         context=("codice fiscale", "c.f.", "cf", "fiscale"),
+        tight=True,
     ),
     Recognizer(
         name="it_vat",
@@ -124,7 +134,8 @@ EU = (
         pattern=r"(?<![0-9A-Za-z])[0-9]{11}(?![0-9A-Za-z])",
         source="Partita IVA, Luhn",
         score=(0.1, 0.92),
-        check=checks.luhn,
+        rejected=(0.0, 0.6),
+        check=checks.it_vat,
         context=("partita iva", "p.iva", "p. iva", "piva"),
         digits=(11, 11),
     ),
@@ -136,6 +147,7 @@ EU = (
         r"[01])[0-9]{5}(?![0-9A-Za-z])",
         source="PESEL, weights 1 3 7 9",
         score=(0.5, 0.95),
+        rejected=(0.0, 0.6),
         check=checks.pl_pesel,
         context=("pesel",),
         digits=(11, 11),
@@ -147,8 +159,9 @@ EU = (
         pattern=r"(?<![0-9A-Za-z])[0-9]{9}(?![0-9A-Za-z])",
         source="Burgerservicenummer, elfproef",
         score=(0.2, 0.95),
+        rejected=(0.0, 0.6),
         check=checks.nl_bsn,
-        context=("bsn", "burgerservicenummer", "sofinummer"),
+        context=("bsn", "burgerservicenummer", "sofinummer", "sofi"),
         digits=(9, 9),
     ),
     Recognizer(
@@ -167,13 +180,14 @@ EU = (
         name="se_personnummer",
         type="NATIONAL_ID",
         subtype="SE_PERSONNUMMER",
-        pattern=r"(?<![0-9A-Za-z])(?:19|20)?[0-9]{2}(?:0[1-9]|1[0-2])(?:[06][1-9]|[1278][0-9]|"
-        r"[39][01])[\-+][0-9]{4}"
+        pattern=r"(?<![0-9A-Za-z])(?:18|19|20)?[0-9]{2}(?:0[1-9]|1[0-2])(?:[06][1-9]|[1278][0-9]|"
+        r"[39][01])[\-+]?[0-9]{4}"
         r"(?![0-9A-Za-z])",
         source="Skatteverket, SKV 704, Luhn over ten digits",
         score=(0.6, 0.95),
-        check=lambda value: checks.luhn(checks.digits_of(value)[-10:]),
-        context=("personnummer", "samordningsnummer", "swedish"),
+        rejected=(0.0, 0.6),
+        check=checks.se_personnummer,
+        context=("personnummer", "samordningsnummer", "swedish", "pnr", "personnr"),
         digits=(10, 12),
     ),
     Recognizer(
@@ -184,7 +198,7 @@ EU = (
         r"(?![0-9A-Za-z])",
         source="CPR-kontoret, personnummer",
         score=(0.2, 0.92),
-        context=("cpr", "cpr-nummer", "personnummer"),
+        context=("cpr", "cpr-nummer", "cpr-nr", "personnummer"),
         digits=(10, 10),
     ),
     Recognizer(
@@ -196,6 +210,7 @@ EU = (
         hint=r"[0-9]{6}[-+A-FU-Y][0-9]{3}",
         source="DVV, henkilötunnus, character modulo 31",
         score=(0.9, 0.95),
+        rejected=(0.0, 0.6),
         check=checks.fi_hetu,
         context=("hetu", "henkilötunnus"),
     ),

@@ -40,7 +40,8 @@ GENERIC = (
         type="EMAIL",
         subtype="EMAIL",
         pattern=r"(?<![A-Za-z0-9._%+\-])[A-Za-zÀ-ɏ0-9][A-Za-zÀ-ɏ0-9._%+\-]{0,63}@"
-        r"(?:[A-Za-zÀ-ɏ0-9\-]{1,63}\.){1,6}[A-Za-z]{2,24}(?![A-Za-z0-9\-])",
+        r"(?:[A-Za-zÀ-ɏ0-9\-]{1,63}\.){1,6}(?:xn--[a-z0-9\-]{2,30}|[A-Za-z]{2,24})"
+        r"(?![A-Za-z0-9\-])",
         hint="@",
         source="RFC 5321, 4.1.2 and RFC 6531 for Latin letters, without quoted local parts",
         score=(0.95, 0.99),
@@ -96,7 +97,8 @@ GENERIC = (
         name="ipv4",
         type="IP_ADDRESS",
         subtype="IPV4",
-        pattern=r"(?<![0-9A-Za-z.\-])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![0-9A-Za-z]|\.[0-9])",
+        pattern=r"(?<![0-9A-Za-z.\-])(?:[0-9]{1,3}\.){3}[0-9]{1,3}"
+        r"(?:/(?:[12]?[0-9]|3[0-2])(?![0-9A-Za-z]))?(?![0-9A-Za-z]|\.[0-9])",
         hint=r"[0-9]\.[0-9]{1,3}\.[0-9]",
         source="RFC 791",
         score=(0.7, 0.95),
@@ -118,20 +120,36 @@ GENERIC = (
         name="ipv6",
         type="IP_ADDRESS",
         subtype="IPV6",
-        pattern=r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?<=::))"
-        r"(?![0-9A-Za-z:]|\.[0-9])",
+        pattern=r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{0,4}:){2,7}"
+        r"(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3}|[0-9A-Fa-f]{1,4}|(?<=::))(?:%[0-9A-Za-z]{1,15})?"
+        r"(?:/[0-9]{1,3}(?![0-9]))?(?![0-9A-Za-z:]|\.[0-9])",
         hint=r":[0-9A-Fa-f]{0,4}:",
-        source="RFC 4291, 2.2",
+        source="RFC 4291, 2.2, with zone (RFC 4007) and prefix length",
         score=(0.8, 0.95),
         check=checks.ipv6,
         context=("ip", "ipv6", "host", "address", "地址"),
     ),
     Recognizer(
+        name="ip_of_nobody",
+        type="IP_ADDRESS",
+        subtype="IPV6",
+        pattern=r"(?<![0-9A-Za-z:.\-])(?:::1?(?:/[0-9]{1,3})?|127(?:\.[0-9]{1,3}){3}|0\.0\.0\.0"
+        r"(?:/[0-9]{1,2})?)(?![0-9A-Za-z:]|\.[0-9])",
+        hint=r"::|127\.|0\.0\.0",
+        source="RFC 4291, 2.5 and RFC 6890: unspecified and loopback addresses name nobody",
+        score=(0.2, 0.5),
+        context=("my ip", "client ip", "user ip"),
+    ),
+    Recognizer(
         name="mac_address",
         type="IP_ADDRESS",
         subtype="MAC_ADDRESS",
-        pattern=r"(?<![0-9A-Za-z:\-])[0-9A-Fa-f]{2}(?:[:\-][0-9A-Fa-f]{2}){5}(?![0-9A-Za-z:\-])",
-        source="IEEE 802, canonical form",
+        pattern=r"(?<![0-9A-Za-z:.\-])(?:[0-9A-Fa-f]{2}([:\-])[0-9A-Fa-f]{2}(?:\1[0-9A-Fa-f]{2}){4}"
+        r"|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4})(?![0-9A-Za-z:.\-]{1,2}[0-9A-Fa-f])"
+        r"(?![0-9A-Za-z])",
+        hint=r"[0-9A-Fa-f]{2}[:\-][0-9A-Fa-f]{2}[:\-][0-9A-Fa-f]{2}[:\-]|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.",
+        check=checks.mac,
+        source="IEEE 802, canonical form and Cisco's; broadcast and all zeros name no device",
         score=(0.7, 0.95),
         context=("mac", "ethernet", "device", "物理地址"),
     ),
@@ -288,6 +306,22 @@ GENERIC = (
         check=lambda value: 8 <= len(checks.digits_of(value)) <= 16,
         context=("phone", "call", "tel", "mobile", "cell", "fax", "电话", "手机", "联系"),
         digits=(8, 17),
+    ),
+    Recognizer(
+        name="phone_national",
+        type="PHONE",
+        subtype="LOCAL",
+        pattern=r"(?<![0-9A-Za-z])(?<![0-9][.\-/])(?:\(0[1-9][0-9]{0,3}\)|0[1-9][0-9]{0,4})"
+        r"(?:[ \-/.]{1,3}[0-9]{2,8}){1,5}(?![0-9A-Za-z]|[.\-/][0-9])",
+        check=lambda value: 9 <= len(checks.digits_of(value)) <= 12,
+        source="ITU-T E.123: trunk prefix 0, then groups",
+        score=(0.45, 0.95),
+        context=(
+            *("phone", "call", "tel", "telephone", "mobile", "number", "fax", "telefon", "handy"),
+            *("tél", "téléphone", "teléfono", "telefono", "cellulare", "puhelin", "telefoon"),
+            *("appeler", "appelez", "rufen", "anrufen", "rückruf", "mobil", "portable", "chiama"),
+        ),
+        digits=(9, 12),
     ),
     Recognizer(
         name="phone_by_label",

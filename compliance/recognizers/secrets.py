@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from compliance.recognizers import checks
+from compliance.recognizers import checks, checks_world
 from compliance.recognizers.base import NOT_AFTER, NOT_BEFORE, Recognizer
 
 
-def _token(name: str, subtype: str, pattern: str, source: str, *, case: bool = True) -> Recognizer:
+def token(name: str, subtype: str, pattern: str, source: str, *, case: bool = True) -> Recognizer:
     """A token that its issuer's prefix gives away."""
     return Recognizer(
         name=name,
@@ -21,121 +21,117 @@ def _token(name: str, subtype: str, pattern: str, source: str, *, case: bool = T
 
 
 _TOKENS = (
-    _token(
+    token(
         "aws_access_key",
         "AWS_ACCESS_KEY",
         r"(?:AKIA|ASIA|AROA|AIDA|ABIA|ACCA)[A-Z2-7]{16}",
         "AWS IAM identifiers",
     ),
-    _token(
+    token(
         "github_token",
         "GITHUB_TOKEN",
         r"gh[pousr]_[A-Za-z0-9]{36,255}",
         "GitHub token formats, 2021",
     ),
-    _token(
+    token(
         "github_pat",
         "GITHUB_TOKEN",
         r"github_pat_[A-Za-z0-9_]{22,255}",
         "GitHub fine-grained tokens",
     ),
-    _token(
+    token(
         "gitlab_token",
         "GITLAB_TOKEN",
         r"gl(?:pat|dt|rt|cbt|ptt|ft|soat)-[A-Za-z0-9_\-]{20,64}",
         "GitLab token prefixes",
     ),
-    _token(
-        "slack_token", "SLACK_TOKEN", r"xox[abeoprs]-[A-Za-z0-9\-]{10,250}", "Slack token types"
-    ),
-    _token(
+    token("slack_token", "SLACK_TOKEN", r"xox[abeoprs]-[A-Za-z0-9\-]{10,250}", "Slack token types"),
+    token(
         "slack_app_token",
         "SLACK_TOKEN",
         r"xapp-[0-9]-[A-Z0-9]{6,20}-[0-9]{6,20}-[a-f0-9]{32,80}",
         "Slack app tokens",
     ),
-    _token(
+    token(
         "slack_webhook",
         "SLACK_WEBHOOK",
         r"https://hooks\.slack\.com/(?:services|workflows)/[A-Za-z0-9/]{20,90}",
         "Slack webhooks",
     ),
-    _token(
-        "anthropic_key", "ANTHROPIC_KEY", r"sk-ant-[A-Za-z0-9_\-]{20,200}", "Anthropic API keys"
-    ),
-    _token(
+    token("anthropic_key", "ANTHROPIC_KEY", r"sk-ant-[A-Za-z0-9_\-]{20,200}", "Anthropic API keys"),
+    token(
         "openai_key",
         "OPENAI_KEY",
         r"sk-(?:proj-|svcacct-|admin-|or-v1-)?[A-Za-z0-9_\-]{20,220}",
         "OpenAI-style API keys",
     ),
-    _token("google_api_key", "GOOGLE_API_KEY", r"AIza[0-9A-Za-z_\-]{35}", "Google Cloud API keys"),
-    _token(
+    token("google_api_key", "GOOGLE_API_KEY", r"AIza[0-9A-Za-z_\-]{35}", "Google Cloud API keys"),
+    token(
         "google_oauth",
         "GOOGLE_OAUTH",
         r"(?:GOCSPX-[A-Za-z0-9_\-]{28}|ya29\.[A-Za-z0-9_\-]{20,300})",
         "Google OAuth",
     ),
-    _token(
+    token(
         "stripe_key",
         "STRIPE_KEY",
         r"(?:sk|rk|pk|whsec)_(?:(?:live|test)_)?[A-Za-z0-9]{16,200}",
         "Stripe API keys",
     ),
-    _token("twilio_key", "TWILIO_KEY", r"(?:AC|SK)[0-9a-f]{32}", "Twilio SIDs"),
-    _token(
+    token("twilio_key", "TWILIO_KEY", r"(?:AC|SK)[0-9a-f]{32}", "Twilio SIDs"),
+    token(
         "sendgrid_key",
         "SENDGRID_KEY",
         r"SG\.[A-Za-z0-9_\-]{16,32}\.[A-Za-z0-9_\-]{16,64}",
         "SendGrid API keys",
     ),
-    _token("npm_token", "NPM_TOKEN", r"npm_[A-Za-z0-9]{36}", "npm access tokens"),
-    _token("pypi_token", "PYPI_TOKEN", r"pypi-AgE[A-Za-z0-9_\-]{40,300}", "PyPI macaroon tokens"),
-    _token(
+    token("npm_token", "NPM_TOKEN", r"npm_[A-Za-z0-9]{36}", "npm access tokens"),
+    token("pypi_token", "PYPI_TOKEN", r"pypi-AgE[A-Za-z0-9_\-]{40,300}", "PyPI macaroon tokens"),
+    token(
         "huggingface_token",
         "HUGGINGFACE_TOKEN",
         r"hf_[A-Za-z0-9]{30,60}",
         "Hugging Face user tokens",
     ),
-    _token(
+    token(
         "vault_token",
         "VAULT_TOKEN",
         r"(?:hvs|hvb|hvr)\.[A-Za-z0-9_\-]{20,200}",
         "HashiCorp Vault and OpenBao tokens",
     ),
-    _token(
+    token(
         "telegram_token",
         "TELEGRAM_TOKEN",
         r"[0-9]{8,10}:AA[A-Za-z0-9_\-]{33}",
         "Telegram bot tokens",
     ),
-    _token("aliyun_key", "ALIYUN_KEY", r"LTAI[A-Za-z0-9]{12,24}", "Alibaba Cloud access keys"),
-    _token("tencent_key", "TENCENT_KEY", r"AKID[A-Za-z0-9]{28,36}", "Tencent Cloud secret ids"),
-    _token(
+    token("aliyun_key", "ALIYUN_KEY", r"LTAI[A-Za-z0-9]{12,24}", "Alibaba Cloud access keys"),
+    token("tencent_key", "TENCENT_KEY", r"AKID[A-Za-z0-9]{28,36}", "Tencent Cloud secret ids"),
+    token(
         "shopify_token",
         "SHOPIFY_TOKEN",
         r"shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}",
         "Shopify access tokens",
     ),
-    _token(
+    token(
         "digitalocean_token",
         "DIGITALOCEAN_TOKEN",
         r"do[opr]_v1_[a-f0-9]{64}",
         "DigitalOcean tokens",
     ),
-    _token(
+    token(
         "azure_key",
         "AZURE_KEY",
         r"AccountKey=[A-Za-z0-9+/]{60,100}={0,2}",
         "Azure storage connection strings",
     ),
-    _token(
+    token(
         "jwt",
         "JWT",
         r"eyJ[A-Za-z0-9_\-]{8,400}\.eyJ[A-Za-z0-9_\-]{4,400}(?:\.[A-Za-z0-9_\-]{4,400})?",
         "RFC 7519",
     ),
-    _token(
+    token(
         "age_key",
         "PRIVATE_KEY",
         r"AGE-SECRET-KEY-1[QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L]{58}",
@@ -251,8 +247,8 @@ SECRETS = (
         pattern=rf"{NOT_BEFORE}(?:0x[a-fA-F0-9]{{40}}|bc1[ac-hj-np-z02-9]{{25,62}}|[13]"
         rf"[1-9A-HJ-NP-Za-km-z]{{26,33}}){NOT_AFTER}",
         source="Bitcoin BIP 173 and Base58 addresses, Ethereum EIP-55",
-        score=(0.7, 0.9),
-        check=checks.random_looking,
+        score=(0.9, 0.95),
+        check=checks_world.crypto_address,
         context=("wallet", "bitcoin", "btc", "eth", "ethereum", "crypto", "钱包"),
     ),
 )

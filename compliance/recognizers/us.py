@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compliance.recognizers import checks
+from compliance.recognizers import checks, checks_world
 from compliance.recognizers.base import NOT_AFTER, NOT_BEFORE, Recognizer
 
 _STREET = (
@@ -62,6 +62,59 @@ US = (
         digits=(9, 9),
     ),
     Recognizer(
+        name="us_ssn_odd",
+        type="US_SSN",
+        subtype="US_SSN",
+        pattern=r"(?<![0-9A-Za-z])(?<![0-9][.\-])(?:[0-9]{3}-[0-9]{6}|[0-9]{5}-[0-9]{4})(?!"
+        r"[0-9A-Za-z]|[\-.][0-9])",
+        source="SSA, with one of its two dashes; ZIP+4 looks the same",
+        score=(0.1, 0.92),
+        check=checks.us_ssn,
+        context=("ssn", "social security", "social"),
+        digits=(9, 9),
+    ),
+    Recognizer(
+        name="us_driving_licence",
+        type="NATIONAL_ID",
+        subtype="US_DRIVING_LICENCE",
+        pattern=r"(?<![0-9A-Za-z])(?:[A-Z][0-9]{3,14}|[A-Z]{2}[0-9]{3,7}|[A-Z][0-9]{2}[A-Z][0-9]{6})"
+        r"(?![0-9A-Za-z])",
+        source="AAMVA, formats of the states that begin with letters",
+        score=(0.05, 0.75),
+        context=("driver's license", "drivers license", "driver license", "driver licence"),
+        tight=True,
+    ),
+    Recognizer(
+        name="us_driving_licence_digits",
+        type="NATIONAL_ID",
+        subtype="US_DRIVING_LICENCE",
+        pattern=r"(?<![0-9A-Za-z])[0-9]{8,14}(?![0-9A-Za-z]|[.\-/][0-9])",
+        source="AAMVA, formats of the states made of digits; anything without a label",
+        score=(0.05, 0.75),
+        context=("driver's license", "drivers license", "driver license", "driver licence"),
+        digits=(8, 14),
+    ),
+    Recognizer(
+        name="us_bank_account",
+        type="BANK_ACCOUNT",
+        subtype="ACCOUNT_NUMBER",
+        pattern=r"(?<![0-9A-Za-z])[0-9]{8,17}(?![0-9A-Za-z]|[.\-/][0-9])",
+        source="ABA: 8 to 17 digits; anything without a label",
+        score=(0.05, 0.8),
+        context=("bank account", "account number", "checking", "savings account", "acct"),
+        digits=(8, 17),
+    ),
+    Recognizer(
+        name="us_passport",
+        type="PASSPORT",
+        subtype="US_PASSPORT",
+        pattern=r"(?<![0-9A-Za-z])[A-Z0-9][0-9]{8}(?![0-9A-Za-z]|[.\-/][0-9])",
+        source="US Department of State: nine digits, or a letter and eight digits since 2021",
+        score=(0.1, 0.92),
+        context=("passport", "travel document", "passeport", "护照"),
+        tight=True,
+    ),
+    Recognizer(
         name="us_itin",
         type="NATIONAL_ID",
         subtype="US_ITIN",
@@ -103,9 +156,10 @@ US = (
         name="us_routing_number",
         type="BANK_ACCOUNT",
         subtype="US_ROUTING_NUMBER",
-        pattern=r"(?<![0-9A-Za-z])[0-9]{9}(?![0-9A-Za-z])",
-        source="ABA routing number, weights 3 7 1",
-        score=(0.0, 0.92),
+        pattern=r"(?<![0-9A-Za-z])(?:0[0-9]|1[0-2]|2[1-9]|3[0-2]|6[1-9]|7[0-2]|80)[0-9]{2}"
+        r"(?:[0-9]{5}|-[0-9]{4}-[0-9])(?![0-9A-Za-z])",
+        source="ABA routing number, Federal Reserve prefixes, weights 3 7 1",
+        score=(0.2, 0.92),
         check=checks.routing_number,
         context=("routing", "aba", "rtn", "routing number"),
         digits=(9, 9),
@@ -134,11 +188,15 @@ US = (
         name="ca_sin",
         type="NATIONAL_ID",
         subtype="CA_SIN",
-        pattern=r"(?<![0-9A-Za-z])[1-9][0-9]{2}[ \-]?[0-9]{3}[ \-]?[0-9]{3}(?![0-9A-Za-z])",
+        pattern=r"(?<![0-9A-Za-z])[1-79][0-9]{2}([ \-]?)[0-9]{3}\1[0-9]{3}(?![0-9A-Za-z]|-[0-9])",
+        hint=r"(?:^|[^0-9A-Za-z])[1-79][0-9]{2}[ \-]?[0-9]{3}[ \-]?[0-9]{3}(?:$|[^0-9A-Za-z])",
         source="Canadian SIN, Luhn",
         score=(0.2, 0.92),
-        check=checks.luhn,
-        context=("sin", "social insurance"),
+        check=checks_world.ca_sin,
+        context=(
+            *("sin is", "my sin", "sin number", "sin no", "sin:", "sin#", "social insurance"),
+            *("nas", "assurance sociale"),
+        ),
         digits=(9, 9),
     ),
     Recognizer(

@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from compliance.engine import Engine
 from compliance.findings import TYPES
 from compliance.policy import default_policy
-from compliance.recognizers import ALL, checks
+from compliance.recognizers import ALL
 from compliance.transform import decide
 from meshkit.contract import Direction
 
 BY_NAME = {recognizer.name: recognizer for recognizer in ALL}
+CHECKS = {recognizer.name: recognizer.check for recognizer in ALL if recognizer.check is not None}
 
 
 def found(engine, text):
@@ -20,7 +21,7 @@ def found(engine, text):
 
 def test_every_recognizer_has_an_example(examples):
     assert set(examples) == set(BY_NAME)
-    assert len(BY_NAME) == len(ALL) >= 90
+    assert len(BY_NAME) == len(ALL) >= 230
 
 
 @pytest.mark.parametrize("name", sorted(BY_NAME))
@@ -28,7 +29,8 @@ def test_a_recognizer_finds_its_example_by_itself(name, examples):
     text, value = examples[name]
     hits = [f for f in Engine([BY_NAME[name]]).find(text, 0) if f.score >= 0.5]
 
-    assert [text[f.start : f.end] for f in hits] == [value]
+    # A set: a value may be found once as it stands and once more behind an escape undone.
+    assert {text[f.start : f.end] for f in hits} == {value}
 
 
 @pytest.mark.parametrize("name", sorted(BY_NAME))
@@ -109,10 +111,8 @@ def test_context_raises_what_a_checksum_turned_down(engine):
 @given(st.text(max_size=40))
 @settings(max_examples=150)
 def test_no_check_raises_on_any_text(text):
-    for name in checks.__all__:
-        check = getattr(checks, name)
-        if callable(check):
-            assert isinstance(check(text), bool | str), name
+    for name, check in CHECKS.items():
+        assert isinstance(check(text), bool), name
 
 
 @pytest.mark.parametrize(
