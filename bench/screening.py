@@ -50,6 +50,7 @@ NAMES = (
     *STREAM,
 )
 PRESIDIO = ROOT / "var" / "presidio"
+SET_UP = ROOT / "deploy" / "presidio_baseline.py"
 TEXTS_A_PAIR = 4
 CALLERS, CALLS, LOAD = 32, 6, 0.5
 TOKENS_PER_S = 200
@@ -140,10 +141,7 @@ def english(chars: int, number: int) -> str:
 
 
 def _against_presidio(plan: Plan, ours: Side) -> list[Figure]:
-    subprocess.run(
-        [sys.executable, str(ROOT / "deploy" / "presidio_baseline.py"), "--into", str(PRESIDIO)],
-        check=False,
-    )
+    subprocess.run([sys.executable, str(SET_UP), "--into", str(PRESIDIO)], check=False)
     try:
         with open_presidio(PRESIDIO, pinned_to=cores()[0]) as presidio:
             return [_versus(plan, ours, presidio, name) for name in VERSUS if plan.wants(name)]
