@@ -86,7 +86,7 @@ ROWS: Final[tuple[tuple[str, str, str, str, dict[str, str], str, str], ...]] = (
      "What you changed is not in force: see the line above."),
     ("tokens.{event}", "sealgate_reversible_token_events", _C, "{token}", _NONE,
      "Reversible tokens: shown (allowed), kept back (denied), unknown, not kept (all others).",
-     "map_down: Redis is away, tokens stay in the answers."),
+     "map_down: Redis is away, and what policy tokenises is refused."),
     ("cache.down", "sealgate_cache_unavailable", _C, "{call}", _NONE,
      "Calls that went on without the cache.", "The cache service is away; calls cost the model."),
     ("cache.sealing.failed", "sealgate_cache_sealing_failures", _C, "{event}", _NONE,
