@@ -98,7 +98,9 @@ class Run:
         began = time.monotonic()
         await fault.strike(self.world)
         ended = time.monotonic()
-        recovered = await self._recovered(ended)
+        recovered = await self._recovered(
+            ended, ROUNDS_IN_A_ROW if self.tally.failed[failed:] else 1
+        )
         seen = Suffered(
             fault=fault,
             struck_s=ended - began,
@@ -117,8 +119,8 @@ class Run:
             self.broken.append(f"{fault}: {len(self.tally.leaks)} canaries left")
         self._weigh()
 
-    async def _recovered(self, ended: float) -> float | None:
-        """Wait until all tenants are answered, twice in a row, and no call is left of before."""
+    async def _recovered(self, ended: float, rounds_due: int) -> float | None:
+        """Wait until all tenants are answered, so often in a row, and no call is left of before."""
         rounds = 0
         while time.monotonic() - ended < self.limits.recovery_s:
             if await self._all_answered():
@@ -126,7 +128,7 @@ class Run:
             else:
                 rounds = 0
                 await asyncio.sleep(0.2)
-            if rounds >= ROUNDS_IN_A_ROW and self.load.oldest_s() > ended:
+            if rounds >= rounds_due and self.load.oldest_s() > ended:
                 return time.monotonic() - ended
         return None
 

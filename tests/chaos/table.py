@@ -1,36 +1,43 @@
-"""The cells of docs/ARCHITECTURE.md's table that no other test shows: a part, a fault of it."""
+"""The cells of docs/ARCHITECTURE.md's table that no other test shows: a part, a fault of it.
+
+A fault is held for as long as it takes to be noticed (`world.QUICK`), and little longer.
+"""
 
 from __future__ import annotations
 
 from tests.chaos.faults import Fault
 
+_FELT_S = 1.0
+_NOTICED_S = 3.0
+_NO_ACK_S = 4.5
+
 CELLS = (
     *(Fault(part, "replaced") for part in ("compliance", "cache", "inference", "audit", "gateway")),
     Fault("redis", "killed"),
-    Fault("redis", "paused", 1.5),
-    Fault("redis", "slow", 1.5),
-    Fault("redis", "partitioned", 1.5),
-    Fault("openbao", "paused", 1.5),
-    Fault("openbao", "partitioned", 1.5),
-    Fault("openbao", "slow", 1.5),
-    Fault("compliance", "slow", 1.5),
-    Fault("compliance", "partitioned", 4.5),
+    Fault("redis", "paused", _FELT_S),
+    Fault("redis", "slow", _FELT_S),
+    Fault("redis", "partitioned", _FELT_S),
+    Fault("openbao", "paused", _FELT_S),
+    Fault("openbao", "slow", _FELT_S),
+    Fault("openbao", "partitioned", _FELT_S),
+    Fault("openbao", "sealed", 2.0),
+    Fault("compliance", "slow", _FELT_S),
+    Fault("compliance", "partitioned", _NOTICED_S),
     Fault("compliance", "wrong digest", 0.5),
     Fault("compliance", "truncated", 0.5),
-    Fault("cache", "slow", 1.5),
-    Fault("cache", "partitioned", 3.5),
+    Fault("cache", "slow", _FELT_S),
+    Fault("cache", "partitioned", _NOTICED_S),
     Fault("cache", "wrong digest", 0.5),
-    Fault("inference", "paused", 4.5),
-    Fault("inference", "slow", 1.5),
-    Fault("inference", "partitioned", 4.5),
+    Fault("inference", "paused", _NOTICED_S),
+    Fault("inference", "slow", _FELT_S),
+    Fault("inference", "partitioned", _NOTICED_S),
     Fault("inference", "truncated", 0.5),
     Fault("inference", "wrong digest", 0.5),
-    Fault("audit", "slow", 1.5),
-    Fault("audit", "partitioned", 5.5),
+    Fault("audit", "slow", _FELT_S),
+    Fault("audit", "partitioned", _NO_ACK_S),
     Fault("audit", "wrong digest", 0.5),
-    Fault("audit", "truncated", 4.5),
-    Fault("gateway", "paused", 1.5),
-    Fault("gateway", "slow", 1.5),
-    Fault("gateway", "partitioned", 1.5),
-    Fault("openbao", "sealed", 2.0),
+    Fault("audit", "truncated", _NO_ACK_S),
+    Fault("gateway", "paused", _FELT_S),
+    Fault("gateway", "slow", _FELT_S),
+    Fault("gateway", "partitioned", _FELT_S),
 )

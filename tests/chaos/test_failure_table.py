@@ -17,7 +17,7 @@ from tests.chaos import network
 from tests.chaos.table import CELLS
 
 ROOT = Path(__file__).parent.parent.parent
-RANDOM_S = 8
+RANDOM_S = 6
 SEED = 20261122
 RUN_S = 400
 CLOSED = {

@@ -27,8 +27,8 @@ SERVICES = ("gateway", "compliance", "cache", "inference", "audit")
 TENANTS = ("demo", "bank", "clinic")
 LIARS = ("compliance", "cache", "inference", "audit")
 QUICK = {
-    # A cut or paused neighbour is noticed within 3 s instead of 17.
-    "GATEWAY_HOPS__REACHING__KEEPALIVE_MS": "2000",
+    # A cut or paused neighbour is noticed within 2 s instead of 17.
+    "GATEWAY_HOPS__REACHING__KEEPALIVE_MS": "1000",
     "GATEWAY_HOPS__REACHING__KEEPALIVE_TIMEOUT_MS": "1000",
     "GATEWAY_HOPS__CACHE_MS": "1500",
     "GATEWAY_AUDIT_BUDGET_MS": "5000",
@@ -97,7 +97,7 @@ async def world(data: Path, **changes: str) -> AsyncIterator[World]:
     lies.mkdir(parents=True)
     os.environ |= {
         **{f"{name.upper()}_SERVING__LAME_DUCK_MS": "200" for name in SERVICES},
-        **{f"{name.upper()}_SERVING__PING_INTERVAL_MIN_MS": "1000" for name in SERVICES},
+        **{f"{name.upper()}_SERVING__PING_INTERVAL_MIN_MS": "500" for name in SERVICES},
         **QUICK,
         VARIABLE: str(lies),
         "AUDIT_SERVING__LAME_DUCK_MS": "0",

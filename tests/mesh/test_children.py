@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.children import Child
+from appliance.children import Child, ChildError
 from meshkit.vault import WrappedAppRole
 
 SERVICE = '''
@@ -17,18 +17,32 @@ import os, signal, sys, time
 
 ready = os.environ["SLEEPER_READY_FILE"]
 beats = int(os.environ["SLEEPER_BEATS"])
+lock = ours = None
 
 def drain(*_):
-    os.unlink(ready)
+    if os.path.exists(ready) and os.stat(ready).st_ino == ours:
+        os.unlink(ready)
     time.sleep(float(os.environ["SLEEPER_DRAIN_S"]))
+    if lock:
+        os.unlink(lock)
     sys.exit(0)
 
+if os.environ.get("SLEEPER_BROKEN"):
+    sys.exit("Cannot start: it is broken")
+if standby := os.environ.get("SLEEPER_STANDBY_FILE"):
+    lock = os.path.join(os.path.dirname(ready), "writer")
+    open(standby, "w").close()
+    while os.path.exists(lock):
+        time.sleep(0.02)
+    open(lock, "w").close()
 signal.signal(signal.SIGTERM, drain)
-with open(ready, "w") as file:
+with open(ready + ".new", "w") as file:
     file.write("7")
+os.rename(ready + ".new", ready)
+ours = os.stat(ready).st_ino
 while True:
     time.sleep(0.2)
-    if beats:
+    if beats and os.path.exists(ready):
         beats -= 1
         os.utime(ready)
 '''
@@ -46,7 +60,7 @@ def child(tmp_path, monkeypatch):
     (tmp_path / "sleeper" / "main.py").write_text(SERVICE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
-    def made(beats: int, drain_s: float = 0.0) -> Child:
+    def made(beats: int, drain_s: float = 0.0, *, standby: bool = False) -> Child:
         return Child(
             service="sleeper",
             folder=tmp_path / "folder",
@@ -54,6 +68,7 @@ def child(tmp_path, monkeypatch):
             login=login,
             pause_s=0.05,
             silent_max_s=2.0,
+            standby=standby,
         )
 
     return made
@@ -108,3 +123,68 @@ async def test_one_that_drains_for_long_is_not_taken_for_hung(child) -> None:
     await watched_until(draining, 20, starts=2)
     assert asyncio.get_running_loop().time() - before >= 4.0
     await draining.stop()
+
+
+async def test_one_that_is_replaced_drains_once_the_other_serves(child) -> None:
+    first = child(FOR_EVER, drain_s=0.5)
+    await first.start()
+    old = first.pid
+    watching = asyncio.create_task(first.watched())
+    replacing = asyncio.create_task(first.replaced())
+    while first.pid == old:
+        assert Path(f"/proc/{old}").exists()
+        assert first.serving
+        await asyncio.sleep(0.01)
+    assert first.serving
+    await replacing
+
+    assert not Path(f"/proc/{old}").exists()
+    assert first.serving
+    await asyncio.sleep(0.3)  # whoever watches takes the end of the old one for no failure
+    assert first.starts == 2
+    watching.cancel()
+    await asyncio.wait([watching])
+    await first.stop()
+
+
+async def test_one_whose_successor_does_not_come_up_goes_on(child) -> None:
+    first = child(FOR_EVER)
+    await first.start()
+    old = first.pid
+    first.settings = {**first.settings, "SLEEPER_BROKEN": "yes"}
+    with pytest.raises(ChildError, match="it is broken"):
+        await first.replaced()
+
+    assert first.pid == old
+    assert first.serving
+    await first.stop()
+
+
+async def test_a_successor_that_must_be_alone_waits_for_the_first_to_let_go(child) -> None:
+    """Its file says that it stands by; the first is not told to end before."""
+    first = child(FOR_EVER, drain_s=0.5, standby=True)
+    await first.start()
+    old = first.pid
+    await first.replaced()
+
+    assert first.pid != old
+    assert first.serving
+    assert not Path(f"/proc/{old}").exists()
+    await first.stop()
+    assert not (first.folder / "writer").exists()
+
+
+async def test_a_stop_during_a_replacement_leaves_nobody_behind(child) -> None:
+    first = child(FOR_EVER, drain_s=0.3)
+    await first.start()
+    old = first.pid
+    replacing = asyncio.create_task(first.replaced())
+    while first.pid == old:
+        await asyncio.sleep(0.01)
+    new = first.pid
+    replacing.cancel()
+    await asyncio.wait([replacing])
+    await first.stop()
+
+    for pid in (old, new):
+        assert not Path(f"/proc/{pid}").exists()
