@@ -35,6 +35,19 @@ _ZH_HINT = re.compile(
     f"[{SURNAMES_ZH}][一-鿿]|[省市区县镇乡村州国路街山江河湖]|公司|集团|银行|医院|大学|学院|局|部|[·•]"
 )
 _HAN = re.compile(r"[一-鿿]")
+_FAMILY = (
+    "王李张刘陈杨赵黄周吴徐孙胡朱郭罗梁宋郑谢韩唐冯董萧曹袁邓许傅沈彭吕苏卢蒋蔡贾丁魏薛叶阎余潘杜戴夏钟汪田任姜"
+    "范石姚谭廖邹熊陆郝孔崔康邱秦顾侯邵孟龙段雷钱汤尹黎武乔贺赖龚"
+)
+"""Family names that are hardly ever the end of another word."""
+_ZH_RULES = re.compile(
+    f"[{_FAMILY}](?:先生|女士|小姐|太太|医生|大夫|老师|教授|律师|经理|主任|总监|警官|护士|师傅)"
+    f"|[{SURNAMES_ZH}]某(?:某|[甲乙丙丁])?"
+    r"|(?<![一-鿿])[一-鿿]{2,6}(?:[·•・][一-鿿]{2,6}){1,3}(?![一-鿿])"
+    r"|(?<=[名叫是为])[一-鿿]{2,6}(?:[·•・][一-鿿]{2,6}){1,3}"
+)
+"""With a title, made anonymous, or of a people that writes a dot between names."""
+_PERSON_CHARACTERS = re.compile(r"[一-鿿·•・ 　]+|[A-Za-z .]+")
 _ZH_SCORE = 0.8
 
 
@@ -56,19 +69,30 @@ class ChineseNames:
         return _ZH_HINT.search(window, core) is not None
 
     def find(self, window: str, core: int) -> list[Finding]:
-        """Run the model over the window."""
-        half = self._half_width
+        """What rules find, and what the model finds in the window."""
         first = max(0, core - CHINESE_CONTEXT)
-        ids = [self._ids.get(half.get(c, c), self._unknown) for c in window[first:]]
+        found = [
+            _finding("PERSON", max(match.start(), core), match.end(), "names_zh_rules")
+            for match in _ZH_RULES.finditer(window, first)
+            if match.end() > core
+        ]
+        for kind, start, stop in _words(self._labels(window[first:])):
+            begin, end = max(start + first, core), stop + first
+            if end > core and _plausible(kind, window, start + first, end):
+                found.append(_finding(kind, begin, end, "names_zh"))
+        return found
+
+    def _labels(self, text: str) -> list[str]:
+        """The tag of each character."""
+        half = self._half_width
+        ids = [self._ids.get(half.get(c, c), self._unknown) for c in text]
         feed = {"token_ids": np.array([ids]), "length": np.array([len(ids)])}
         emissions = self._session.run(None, feed)[0][0]
-        labels = [self._tags.get(tag, "O") for tag in _viterbi(emissions, self._transitions)]
-        found: list[Finding] = []
-        for kind, start, stop in _words(labels):
-            begin, end = max(start + first, core), stop + first
-            if end > core and _plausible(kind, window[start + first : end]):
-                found.append(Finding(kind, f"{kind}_NAME", begin, end, _ZH_SCORE, "names_zh"))
-        return found
+        return [self._tags.get(tag, "O") for tag in _viterbi(emissions, self._transitions)]
+
+
+def _finding(kind: str, start: int, end: int, recognizer: str) -> Finding:
+    return Finding(kind, f"{kind}_NAME", start, end, _ZH_SCORE, recognizer)
 
 
 def _table(raw: bytes) -> list[tuple[str, str]]:
@@ -78,20 +102,25 @@ def _table(raw: bytes) -> list[tuple[str, str]]:
 
 
 def _viterbi(emissions: npt.NDArray[np.float32], transitions: npt.NDArray[np.float32]) -> list[int]:
-    """Best path through the CRF; (characters, tags) and (tags, tags) -> a tag a character."""
+    """Best path through the CRF; (characters, tags) and (tags, tags) -> a tag a character.
+
+    The way back is found from the scores, one column a step: that costs less than to keep every
+    choice on the way there.
+    """
     steps, tags = emissions.shape
-    back = np.empty((steps, tags), dtype=np.int64)
+    best = np.empty((steps, tags), dtype=np.float32)
+    best[0] = emissions[0]
     scores = np.empty_like(transitions)
-    best = emissions[0].copy()
-    columns = np.arange(tags)
     for step in range(1, steps):
-        np.add(best[:, None], transitions, out=scores)
-        choice = scores.argmax(axis=0)
-        back[step] = choice
-        best = scores[choice, columns] + emissions[step]
-    path = [int(best.argmax())]
-    for row in back[:0:-1]:
-        path.append(int(row[path[-1]]))
+        np.add(transitions, best[step - 1][:, None], out=scores)
+        np.maximum.reduce(scores, axis=0, out=best[step])
+        best[step] += emissions[step]
+    into = np.ascontiguousarray(transitions.T)
+    tag = int(best[-1].argmax())
+    path = [tag]
+    for step in range(steps - 1, 0, -1):
+        tag = int((best[step - 1] + into[tag]).argmax())
+        path.append(tag)
     return path[::-1]
 
 
@@ -120,7 +149,10 @@ def _words(labels: list[str]) -> list[tuple[str, int, int]]:
     return spans
 
 
-def _plausible(kind: str, value: str) -> bool:
+def _plausible(kind: str, window: str, start: int, end: int) -> bool:
+    value = window[start:end]
     if _HAN.search(value) is None or value in NOT_PEOPLE_ZH:
+        return False
+    if kind == "PERSON" and _PERSON_CHARACTERS.fullmatch(value.strip()) is None:
         return False
     return len(value) >= NAME_MIN or kind == "LOCATION"
