@@ -36,7 +36,7 @@ from prometheus_client.registry import Collector
 from meshkit import counters
 from meshkit.background import running
 from meshkit.counters import Histogram, StepTime, counted, measured, observed
-from meshkit.metric_names import Kind, Metric, found
+from meshkit.metric_names import METRICS, Kind, Metric, found
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -73,6 +73,10 @@ _NS_PER_S = 1_000_000_000
 _PATH = "/metrics"
 
 
+_NOUGHT: Final = {m.source: 0 for m in METRICS if m.kind is Kind.COUNTER and not m.labels}
+"""Counters that are seen before they count: else nobody could tell their first one from none."""
+
+
 class Point(NamedTuple):
     """One series: a metric, its labels, and what it is now."""
 
@@ -85,7 +89,7 @@ def snapshot() -> list[Point]:
     """Read all there is, in the order of the list. From any thread; about 2 us a series."""
     points: list[Point] = []
     for kind, values in (
-        (Kind.COUNTER, counters.counters()),
+        (Kind.COUNTER, _NOUGHT | counters.counters()),
         (Kind.GAUGE, counters.gauges()),
         (Kind.HISTOGRAM, counters.histograms()),
         # A root span is named for its method, which a histogram tells of already.

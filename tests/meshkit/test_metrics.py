@@ -89,8 +89,15 @@ async def test_a_gauge_that_fails_takes_nothing_else_away():
     counted("rpc.bugs")
     with measured("audit.backlog", lambda: 1 // 0):
         names = {point.metric.name for point in snapshot()}
-    assert names == {"sealgate_bugs"}
+    assert "sealgate_bugs" in names
+    assert "sealgate_audit_backlog_events" not in names
     assert counts()["metrics.unread"] == 1
+
+
+def test_a_counter_without_labels_is_there_before_it_counts():
+    """An increase from nothing to 1 is none to Prometheus."""
+    bugs = {point.value for point in snapshot() if point.metric.name == "sealgate_bugs"}
+    assert bugs == {0}
 
 
 async def test_only_metrics_are_answered_and_only_when_asked_for():
