@@ -18,13 +18,16 @@ from sealgate import AsyncAuditReader, AsyncClient
 
 ROOT = Path(__file__).parent.parent.parent
 MODEL = "smollm2-135m-instruct"
-SERVICES = ("gateway", "compliance", "cache", "inference", "audit")
 START_S = 180
 STOP_S = 60
 MESH = {
     **{f"APPLIANCE_{name}_PORT": "0" for name in ("COMPLIANCE", "CACHE", "INFERENCE")},
     **{
         f"{name}_SERVING__LAME_DUCK_MS": "0"
+        for name in ("COMPLIANCE", "CACHE", "INFERENCE", "AUDIT")
+    },
+    **{
+        f"{name}_TELEMETRY__METRICS_PORT": "0"
         for name in ("COMPLIANCE", "CACHE", "INFERENCE", "AUDIT")
     },
 }
@@ -50,7 +53,7 @@ class House:
             "APPLIANCE_AUDIT_PORT": "0",
             "COMPLIANCE_CACHE_DIR": str(ROOT / "var" / "cache" / "compliance"),
             "GATEWAY_SERVING__LAME_DUCK_MS": "0",
-            **{f"{name.upper()}_TELEMETRY__METRICS_PORT": "0" for name in SERVICES},
+            "GATEWAY_TELEMETRY__METRICS_PORT": "0",
         }
         if self.topology == "appliance.mesh":
             places |= MESH
