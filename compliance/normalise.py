@@ -187,7 +187,7 @@ def _drop_marks(folded: str, origins: list[int] | None) -> tuple[str, list[int] 
     kept = bytearray(b"\1" * len(folded))
     for found in _MARKS.finditer(folded):
         start, end = found.span()
-        if start and " " < folded[start - 1] <= "~":
+        if start and " " <= folded[start - 1] <= "~":
             kept[start:end] = bytes(end - start)
     text = "".join(c for c, keep in zip(folded, kept, strict=True) if keep)
     return text, [i for i, keep in zip(origins, kept, strict=True) if keep]

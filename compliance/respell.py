@@ -38,9 +38,14 @@ _ODD = "*_`~|·•…\\\\" + _CONTROL
 _JUNK = rf"(?:[ \t\-./(){_ODD}]|{_TAG})"
 _JUNK_LINES = rf"(?:[ \t\-(){_ODD}>]|\r?\n|{_TAG})"
 # To the end of the run: what is longer than `DIGITS_MAX` is a column of figures, and left alone.
-_CHAIN = re.compile(rf"(?<![0-9A-Za-z.])[0-9](?:{_JUNK}{{0,8}}[0-9]){{7,}}(?![0-9A-Za-z])")
+# A resident id may end in X.
+_CHAIN = re.compile(
+    rf"(?<![0-9A-Za-z.])(?P<n>[0-9](?:{_JUNK}{{0,8}}[0-9]){{7,}})"
+    rf"(?P<x>{_JUNK}{{0,3}}[Xx])?(?![0-9A-Za-z])"
+)
 _CHAIN_LINES = re.compile(
-    rf"(?<![0-9A-Za-z.])[0-9](?:{_JUNK_LINES}{{0,8}}[0-9]){{7,}}(?![0-9A-Za-z])"
+    rf"(?<![0-9A-Za-z.])(?P<n>[0-9](?:{_JUNK_LINES}{{0,8}}[0-9]){{7,}})"
+    rf"(?P<x>{_JUNK_LINES}{{0,3}}[Xx])?(?![0-9A-Za-z])"
 )
 _BETWEEN = re.compile(rf"(?:{_TAG}|[^0-9<])+")
 _MARKUP = re.compile(rf"{_TAG}|\*{{2,3}}|__|~~|`{{1,3}}|[\\{_CONTROL}]")
@@ -93,7 +98,8 @@ _HAN_MIN = 4
 _LETTER_DIGITS = dict(zip("OoIil|SsBZ", "0011115582", strict=True))
 _LETTER = "OoIil|SsBZ"
 _LEET = re.compile(
-    rf"(?<![0-9A-Za-z])[0-9{_LETTER}]{{2,19}}(?:[ \-][0-9{_LETTER}]{{2,19}}){{0,5}}(?![0-9A-Za-z])"
+    rf"(?<![0-9A-Za-z])(?=[{_LETTER}]{{0,3}}[0-9])[0-9{_LETTER}]{{2,19}}"
+    rf"(?:[ \-][0-9{_LETTER}]{{2,19}}){{0,5}}(?![0-9A-Za-z])"
 )
 _LEET_DIGITS_MIN = 4
 _ADJACENT = rf"[0-9][{_LETTER}][0-9{_LETTER}]|[{_LETTER}][0-9{_LETTER}]?[0-9]"
@@ -132,14 +138,13 @@ _SPREAD = re.compile(
     r"(?<![A-Za-z0-9])[A-Za-z0-9](?: [A-Za-z0-9._\-]){1,40} @(?: [A-Za-z0-9\-.]){3,60}"
     r"(?![A-Za-z0-9])"
 )
-_INSIDE_WORD = re.compile(
-    rf"(?<=[A-Za-z0-9@._%+\-])(?:{_TAG}|\*{{2,3}}|__|~~|`{{1,3}}|[\\{_CONTROL}])+"
-    r"(?=[A-Za-z0-9@._%+\-])"
-)
-
 _PLAIN_DOT, _PLAIN_AT, _WORD_AT = ".", "@", "at"
 _W = r"[A-Za-z0-9@._%+\-]"
 _MARKS = rf"(?:\*{{2,3}}|__|~~|`{{1,3}}|[\\{_CONTROL}])"
+_INSIDE = (
+    re.compile(rf"(?<={_W})(?:{_TAG}|{_MARKS})+(?P<gap>)(?={_W})"),
+    re.compile(rf"(?<={_W})(?P<gap> ?(?:{_TAG})+ ?)(?={_W})"),
+)
 
 HINTS: tuple[tuple[str, bool], ...] = (
     (rf"[0-9][ \t\-./(){_ODD}>\r\n]{{0,9}}[{_ODD}>\n][ \t\-./(){_ODD}>\r\n]{{0,9}}[0-9]", True),
@@ -159,7 +164,7 @@ HINTS: tuple[tuple[str, bool], ...] = (
     (r"[a-z0-9%+_\-](?:_|-| {1,3})(?:dot|punkt)(?:_|-| {1,3})[a-z0-9]|[_\-]at[_\-]", False),
     (r"艾特|[A-Za-z0-9] {0,2}点 {0,2}[A-Za-z0-9]|[A-Za-z0-9]。[A-Za-z0-9]", True),
     (r"[A-Za-z0-9_%+\-] {1,2}\. {0,2}[A-Za-z0-9\-]", True),
-    (rf"{_W}{_MARKS}+(?:{_W}|<)|{_W}<[/!A-Za-z]", True),
+    (rf"{_W}{_MARKS}+(?:{_W}|<)|{_W} ?<[/!A-Za-z]", True),
 )
 """(pattern, whether case matters): where none of them occurs, no rule applies."""
 
@@ -178,7 +183,7 @@ def respelled(text: str, *, solid: bool) -> list[Piece]:
         *_han(text),
         *_leet(text),
         *_addresses(text),
-        *(Piece(*found.span(), "", "markup") for found in _INSIDE_WORD.finditer(text)),
+        *(Piece(*m.span(), " " if " " in m["gap"] else "", "markup") for m in _inside(text)),
     ]
 
 
@@ -186,23 +191,27 @@ def _chains(text: str, *, solid: bool) -> Iterator[Piece]:
     """Numbers over line breaks, inside markup, with odd or too many separators."""
     for pattern in (_CHAIN, _CHAIN_LINES):
         for found in pattern.finditer(text):
-            value = found[0]
-            junk = [
-                (m.start() + found.start(), m.end() + found.start(), m[0])
-                for m in _BETWEEN.finditer(value)
-            ]
-            count = len(value) - sum(end - start for start, end, _ in junk)
+            junk = [(*m.span(), m[0]) for m in _BETWEEN.finditer(text, *found.span("n"))]
+            count = len(found["n"]) - sum(end - start for start, end, _ in junk)
             if not DIGITS_MIN <= count <= DIGITS_MAX:
                 continue
-            if pattern is _CHAIN_LINES and "\n" not in value:
+            if pattern is _CHAIN_LINES and "\n" not in found[0]:
                 continue
             single = len(junk) == count - 1 and all(len(j[2]) <= _SINGLE_JUNK_MAX for j in junk)
+            if found["x"] and len(found["x"]) > 1:
+                junk.append((found.start("x"), found.end() - 1, found["x"][:-1]))
             if single or any(_STANDARD.fullmatch(between) is None for _, _, between in junk):
                 usual = _usual_separator(junk)
                 for start, end, between in junk:
                     new = "" if solid or single else _separator(between, usual)
                     if new != between:
                         yield Piece(start, end, new, "split")
+
+
+def _inside(text: str) -> Iterator[re.Match[str]]:
+    """Markup within a word or a number."""
+    for pattern in _INSIDE:
+        yield from pattern.finditer(text)
 
 
 def _usual_separator(junk: list[tuple[int, int, str]]) -> str:

@@ -71,7 +71,7 @@ _DIGIT_WORD = "(?:zero|oh|one|two|three|four|five|six|seven|eight|nine|double|tr
 _NOT_WITHIN = tuple(
     (re.compile(rf"(?:{before})\Z", re.IGNORECASE), re.compile(after, re.IGNORECASE))
     for before, after in (
-        (f"[0-9]{_GAP}{{1,10}}", f"{_GAP}{{0,7}}[0-9]"),
+        (f"[0-9]{_GAP}{{1,10}}", f"{_GAP}{{0,6}}(?:[0-9]|x(?![a-z]))"),
         (rf"(?<![a-z]){_DIGIT_WORD}[ ,.\-_/\n]{{1,3}}", rf" ?(?:{_DIGIT_WORD}|[0-9])"),
         (r"(?:[ _\-](?:at|dot)|@|艾特|点)[ _\-]|[a-z0-9]。", "[a-z0-9]"),
         ("[a-z0-9] ", r"(?:at|dot|@|艾特|点|\.)[ \[(a-z0-9]"),
