@@ -53,8 +53,16 @@ ID_CHARS_LONG = 16
 KNOWN_TYPES = frozenset(
     (
         *("BANK_ACCOUNT", "CN_RESIDENT_ID", "CREDIT_CARD", "DATE_OF_BIRTH", "EMAIL", "IBAN"),
-        *("IP_ADDRESS", "LOCATION", "MEDICAL_RECORD", "NATIONAL_ID", "ORG", "PASSPORT", "PERSON"),
-        *("PHONE", "PLATE", "SECRET", "URL", "US_SSN"),
+        *(
+            "INJECTION",
+            "IP_ADDRESS",
+            "LOCATION",
+            "MEDICAL_RECORD",
+            "NATIONAL_ID",
+            "ORG",
+            "PASSPORT",
+        ),
+        *("PERSON", "PHONE", "PLATE", "SECRET", "URL", "US_SSN"),
     )
 )
 """Types whose tokens are found however a model wrote them; of others, as they were given to it."""

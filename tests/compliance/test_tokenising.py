@@ -141,6 +141,18 @@ async def test_tokens_of_an_earlier_turn_pass_and_are_no_findings(made, scope):
     assert await put_back(service, scope, first) == f"Card {CARD}, mail {MAIL}"
 
 
+@pytest.mark.parametrize("label", ["api_key: {}", "the password is {}", "微信号：{}"])
+@pytest.mark.parametrize("form", ["[{}]", "{}"])
+async def test_what_stands_for_data_is_none_even_behind_a_label(made, scope, label, form):
+    service = made()
+    text = label.format(form.format("PERSON_7K3F9Q2MBX"))
+    result = await service.screen(scope, [Message(Role.USER, text)])
+    *_, end = await released(service, scope, text)
+
+    assert result.messages[0].content == end.text == text
+    assert result.verdict.counts == end.verdict.counts == ()
+
+
 async def test_an_answer_is_tokenised_and_tokens_in_it_pass(made, scope):
     service = made()
     (asked,) = await screened(service, scope, f"mail {MAIL}")
