@@ -220,8 +220,10 @@ class _Builder:
 
     async def compliance(self) -> Compliance:
         """Load policy, patterns and name models."""
-        settings = ComplianceSettings.load().model_copy(
-            update={"models_dir": self.settings.models_dir}
+        loaded = ComplianceSettings.load()
+        archive = loaded.policy_archive or self.settings.data_dir / "compliance" / "policies"
+        settings = loaded.model_copy(
+            update={"models_dir": self.settings.models_dir, "policy_archive": archive}
         )
         secret = (await self.vaults["compliance"].secret(TOKEN_SECRET)).newest
         return await self.owned.enter_async_context(
