@@ -1,10 +1,15 @@
 """The name models: found people and places, gates, pinned weights, determinism."""
 
 import shutil
+from itertools import pairwise, product
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from compliance import names_latin, names_zh
 from compliance.name_words import COMMON_WORDS
 from compliance.names import ChineseNames, LatinNames, WeightsError, load_names
 from compliance.requantise import eight_bit
@@ -85,6 +90,64 @@ def test_the_same_window_gives_the_same_findings(names):
     text = "Ada Lovelace met Charles Babbage. 张伟住在成都市。"
 
     assert len({tuple(names.find(text, 0)) for _ in range(5)}) == 1
+
+
+def test_what_else_was_asked_changes_no_finding(names):
+    texts = [
+        "Ada Lovelace met Niskanen.",
+        "Then Zubrowka left for Kilmarnock with Grobart Eastwick.",
+        "李娜在北京大学工作，张医生也在",
+        "thanks kevin smith",
+    ]
+    alone = [names.find(text, 0) for text in texts]
+
+    assert all(alone)
+    assert [names.find(text, 0) for text in reversed(texts)] == alone[::-1]
+
+
+def test_far_apart_words_are_asked_about_apart():
+    gap = " and then it was all the same to us because of the rain" * 2
+    both = f"Niskanen came{gap}, said Zubrowka"
+
+    assert list(names_latin._pieces(both, [(0, 8), (len(both) - 8, len(both))])) == [
+        (0, names_latin._word_end(both, 8 + names_latin.LATIN_CONTEXT)),
+        (names_latin._word_start(both, len(both) - 8 - names_latin.LATIN_CONTEXT), len(both)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("请联系王先生。", "王先生"),
+        ("被告人李某某到案", "李某某"),
+        ("他叫阿卜杜拉·买买提。", "阿卜杜拉"),
+    ],
+)
+def test_chinese_people_found_by_rule(names, text, expected):
+    assert any(expected in value for value, kind in found(names, text) if kind == "PERSON")
+
+
+def test_titles_alone_are_nobody(names):
+    assert not found(names, "这位先生和各位女士")
+
+
+@given(
+    st.integers(1, 6).flatmap(
+        lambda steps: st.lists(
+            st.lists(st.integers(-9, 9), min_size=3, max_size=3), min_size=steps, max_size=steps
+        )
+    ),
+    st.lists(st.lists(st.integers(-9, 9), min_size=3, max_size=3), min_size=3, max_size=3),
+)
+def test_the_path_is_a_best_one(emissions, transitions):
+    def worth(path):
+        steps = sum(emissions[at][tag] for at, tag in enumerate(path))
+        return steps + sum(transitions[a][b] for a, b in pairwise(path))
+
+    path = names_zh._viterbi(np.array(emissions, "f4"), np.array(transitions, "f4"))
+
+    assert len(path) == len(emissions)
+    assert worth(path) == max(map(worth, product(range(3), repeat=len(emissions))))
 
 
 def test_weights_must_be_the_pinned_ones(tmp_path):
