@@ -96,6 +96,10 @@ protos-check: install node_modules/.installed # lint, breaking changes, drift
 
 check: lint types imports protos-check test ## what CI runs
 
+.PHONY: presidio
+presidio: ## Presidio in an environment of its own: the baseline of docs/compliance.md
+	@$(PYTHON) deploy/presidio_baseline.py --into var/presidio
+
 bench: install models ## every figure we publish, into bench/results/latest.json
 	@$(BIN)/python -m bench
 
