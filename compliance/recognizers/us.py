@@ -46,7 +46,10 @@ US = (
         score=(0.3, 0.95),
         rejected=(0.0, 0.55),
         check=checks.us_ssn,
-        context=("ssn", "social security", "social-security", "soc sec", "social", "ss#", "ssns"),
+        context=(
+            *("ssn", "social security", "social-security", "soc sec", "social", "ss#", "ssns"),
+            *("社会安全号", "社安号"),
+        ),
         digits=(9, 9),
     ),
     Recognizer(
