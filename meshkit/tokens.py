@@ -53,16 +53,8 @@ ID_CHARS_LONG = 16
 KNOWN_TYPES = frozenset(
     (
         *("BANK_ACCOUNT", "CN_RESIDENT_ID", "CREDIT_CARD", "DATE_OF_BIRTH", "EMAIL", "IBAN"),
-        *(
-            "INJECTION",
-            "IP_ADDRESS",
-            "LOCATION",
-            "MEDICAL_RECORD",
-            "NATIONAL_ID",
-            "ORG",
-            "PASSPORT",
-        ),
-        *("PERSON", "PHONE", "PLATE", "SECRET", "URL", "US_SSN"),
+        *("INJECTION", "IP_ADDRESS", "LOCATION", "MEDICAL_RECORD", "NATIONAL_ID", "ORG"),
+        *("PASSPORT", "PERSON", "PHONE", "PLATE", "SECRET", "URL", "US_SSN"),
     )
 )
 """Types whose tokens are found however a model wrote them; of others, as they were given to it."""
@@ -71,6 +63,10 @@ HOLD_MAX = 128
 """Characters of a stream that wait at most, for what may yet become a token."""
 
 _ID = f"[{ID_ALPHABET}]"
+_ANY_ID = b"x" * ID_CHARS
+_ID_AS_X = bytes(ord("x") if chr(byte).upper() in ID_ALPHABET else ord(".") for byte in range(256))
+_ASCII_SEPARATORS = b" \t_\\-:#"
+_FULL_WIDTH_ID = re.compile("[\uff12-\uff19\uff22-\uff3a\uff42-\uff5a]")
 _DIGITS = re.compile("[2-9]{4}")
 _NAME = re.compile(rf"[A-Z][A-Z0-9_]{{0,47}}_{_ID}{{{ID_CHARS}}}(?:{_ID}{{6}})?", re.ASCII)
 _SEPARATORS = " \t\u00a0_\\\\\\-\u2010-\u2015:#\u00b7"
@@ -134,6 +130,8 @@ def find_tokens(text: str, types: frozenset[str] = frozenset(), *, start: int = 
         types: Types to know besides `KNOWN_TYPES`.
         start: Where to begin; what stands before it is still seen as standing before.
     """
+    if not _may_hold_id(text):
+        return []
     plain = text.translate(_FULL_WIDTH)
     found = []
     for match in _pattern(types).finditer(plain, start):
@@ -235,6 +233,17 @@ def _may_grow(tail: str, squashed: tuple[str, ...]) -> bool:
             if len(rest) <= ID_CHARS_LONG and all(each in ID_ALPHABET for each in rest):
                 return True
     return False
+
+
+def _may_hold_id(text: str) -> bool:
+    """Whether an id may stand in a text; errs to True. 3 ns a character: looking takes 120.
+
+    Separators and what is not ASCII are taken out: no id that stood there goes, but for one in full
+    width.
+    """
+    if not text.isascii() and _FULL_WIDTH_ID.search(text):
+        return True
+    return _ANY_ID in text.encode("ascii", "ignore").translate(_ID_AS_X, _ASCII_SEPARATORS)
 
 
 def _name(match: re.Match[str]) -> str:
