@@ -70,6 +70,7 @@ def test_rules_find(text, expected):
         "Call JwksInvalid or HasField from `Sealer`",
         "Monday morning in January was Fine",
         "Lmao hahahaha",
+        "read /srv/Keltner and x.Zubrowka and Zubrowka(x)",
         "v2.0.1, build 4519, 2024-01-02T03:04:05Z",
         "550e8400-e29b-41d4-a716-446655440000",
         "pay the bill, mark it read, and grant access by tomorrow",
@@ -110,6 +111,11 @@ def test_what_ends_before_the_core_is_not_told():
     text = "Maria Keller and Mr Novak came"
 
     assert spots(text, core=14) == {("Novak", "PERSON")}
+    assert spots("Mr Novak and Maria Keller came", core=12) == {("Maria Keller", "PERSON")}
+
+
+def test_what_a_rule_explains_closes_nothing_else():
+    assert open_words("Maria Keller met Niskanen") == {"Niskanen"}
 
 
 def test_lists_do_not_contradict_one_another():
