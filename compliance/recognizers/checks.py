@@ -71,13 +71,19 @@ def luhn(value: str) -> bool:
     return bool(digits) and total % 10 == 0
 
 
+_DECIMAL = re.compile(r"[0-9]{1,3}\.[0-9]+")
 _CARD_PREFIX = re.compile(r"4|5[0-8]|2[2-7]|3[04-9]|6|1800|2131|81|9|1[0-9]{14}$")
 
 
 def card(value: str) -> bool:
-    """Luhn, an issuer range of ISO/IEC 7812 and more than one digit."""
+    """Luhn, an issuer range of ISO/IEC 7812, more than one digit, and no decimal number."""
     digits = digits_of(value)
-    return len(set(digits)) > 1 and _CARD_PREFIX.match(digits) is not None and luhn(digits)
+    return (
+        _DECIMAL.fullmatch(value) is None
+        and len(set(digits)) > 1
+        and _CARD_PREFIX.match(digits) is not None
+        and luhn(digits)
+    )
 
 
 IBAN_LENGTHS = {

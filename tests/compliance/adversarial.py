@@ -1,6 +1,6 @@
 """Disguised values in English and Chinese sentences, made from a seed.
 
-    python tests/compliance/adversarial.py > FILE      one record a line, as `evaluate --gold` reads
+    python tests/compliance/adversarial.py > FILE      one record a line, for `evaluate --gold`
 
 Each technique is a function from a value to its disguise; a record plants one in a sentence.
 """
