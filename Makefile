@@ -60,8 +60,9 @@ tests/node/node_modules/.installed: tests/node/package.json tests/node/package-l
 models: $(VENV)/.venv ## the small models, by pinned digest
 	@$(BIN)/python deploy/fetch_models.py --into var/models
 
-system-packages: # third-party verifiers: Go's x/mod, OpenSSL; Redis
+system-packages: # third-party verifiers: Go's x/mod, OpenSSL; Redis; promtool
 	@deploy/system-packages.sh golang-go golang-golang-x-mod-dev openssl redis-server
+	@deploy/promtool.sh var/tools
 
 client-packages: node_modules/.installed tests/node/node_modules/.installed # other languages
 	@deploy/system-packages.sh protobuf-compiler golang-go protoc-gen-go protoc-gen-go-grpc \

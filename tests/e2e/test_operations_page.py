@@ -34,6 +34,7 @@ def test_the_page_has_commands() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_page_works(house, command: str) -> None:
     known = {"DATA": str(house.data), "METRICS_PORT": str(metrics_port(house))}
+    known["GATEWAY"] = house.facts["gateway"]
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=ROOT,
