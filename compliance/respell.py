@@ -79,8 +79,9 @@ _WORDS = {
 _TIMES = {"double": 2, "triple": 3, "treble": 3}
 _WORD = "|".join((*_WORDS, *_TIMES))
 _SPELLED = re.compile(
-    rf"(?<![A-Za-z0-9])(?:{_WORD}|[0-9]{{1,2}})"
-    rf"(?:[ ,.\-_/\n]{{0,3}}(?:{_WORD}|[0-9]{{1,2}})){{4,40}}(?![A-Za-z0-9])",
+    # Digits end where they end: a run that could be split in many ways takes exponential time.
+    rf"(?<![A-Za-z0-9])(?:{_WORD}|[0-9]{{1,4}}(?![0-9]))"
+    rf"(?:[ ,.\-_/\n]{{0,3}}(?:{_WORD}|[0-9]{{1,4}}(?![0-9]))){{4,40}}(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
 _UNIT = re.compile(
