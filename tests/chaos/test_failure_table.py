@@ -17,7 +17,8 @@ from tests.chaos import network
 from tests.chaos.table import CELLS
 
 ROOT = Path(__file__).parent.parent.parent
-RANDOM_S = 6
+RANDOM_S = 10
+PAUSE_MS = 250
 SEED = 20261122
 RUN_S = 400
 CLOSED = {
@@ -43,7 +44,7 @@ def seen(tmp_path_factory):
     out = tmp_path_factory.mktemp("chaos") / "report.json"
     command = [sys.executable, "-m", "tests.chaos", "--table", "--out", str(out)]
     process = subprocess.Popen(
-        [*command, "--seed", str(SEED), "--seconds", str(RANDOM_S)],
+        [*command, "--seed", str(SEED), "--seconds", str(RANDOM_S), "--pause-ms", str(PAUSE_MS)],
         cwd=ROOT,
         env={k: v for k, v in os.environ.items() if k != network.INSIDE},
         stdout=subprocess.PIPE,
