@@ -21,10 +21,10 @@ from compliance.policy_format import (
     Action,
     PolicyError,
     PolicyFile,
-    merged,
     read_file,
 )
 from compliance.policy_gate import hold_patterns
+from compliance.policy_merge import merged
 from meshkit.contract import Direction
 
 if TYPE_CHECKING:

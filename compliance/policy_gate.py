@@ -27,7 +27,7 @@ from __future__ import annotations
 import importlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import hyperscan
 
@@ -60,6 +60,8 @@ FLAGS: int = hyperscan.HS_FLAG_PREFILTER | hyperscan.HS_FLAG_SINGLEMATCH | hyper
 """Of hyperscan, for a policy's patterns."""
 _MANY = 1 << 40
 """Ways are not counted beyond this: the power of a repeat may have thousands of digits."""
+_Node: TypeAlias = Any
+"""A part of the tree that `re` makes of a pattern: an operation and its argument, without types."""
 _parser: Any = importlib.import_module("re._parser")
 _ASCII = 128
 _OTHER = _ASCII
@@ -184,7 +186,7 @@ class _Reader:
         self.choices = 0
         """Alternatives and looks: each may cost a step that takes no character."""
 
-    def row(self, nodes: Iterable[Any], after: frozenset[int], *, sure: bool) -> _Part:
+    def row(self, nodes: Iterable[_Node], after: frozenset[int], *, sure: bool) -> _Part:
         """Read parts in a row; `after`: what may follow. `sure`: every match goes through it."""
         first: frozenset[int] = frozenset()
         least = most = 0
@@ -199,7 +201,7 @@ class _Reader:
             open_ = open_ and passes
         return _Part(first, least, most, ways, looks=least == 0 and not open_)
 
-    def _node(self, node: Any, after: frozenset[int], *, sure: bool) -> _Part:  # noqa: ANN401 -- re's own tree
+    def _node(self, node: _Node, after: frozenset[int], *, sure: bool) -> _Part:
         operation, argument = node
         kind = str(operation)
         if kind in _WHY:
@@ -216,7 +218,7 @@ class _Reader:
             return readers[kind](node, after, sure=sure)
         return _Part(self._set(kind, argument), 1, 1, 1)
 
-    def _group(self, node: Any, after: frozenset[int], *, sure: bool) -> _Part:  # noqa: ANN401
+    def _group(self, node: _Node, after: frozenset[int], *, sure: bool) -> _Part:
         number, added, dropped, inner = node[1]
         if added or dropped:
             _refuse("flags within the pattern are not let in")
@@ -225,7 +227,7 @@ class _Reader:
             self.value_missing = False
         return part
 
-    def _branch(self, node: Any, after: frozenset[int], *, sure: bool) -> _Part:  # noqa: ANN401
+    def _branch(self, node: _Node, after: frozenset[int], *, sure: bool) -> _Part:
         del sure
         each_way = list(node[1][1])
         parts = [self.row(each, after, sure=False) for each in each_way]
@@ -247,7 +249,7 @@ class _Reader:
             min(_MANY, ways),
         )
 
-    def _lead(self, nodes: Iterable[Any]) -> list[frozenset[int]]:
+    def _lead(self, nodes: Iterable[_Node]) -> list[frozenset[int]]:
         """The sets of the single characters that a row begins with."""
         lead: list[frozenset[int]] = []
         for operation, argument in nodes:
@@ -256,7 +258,7 @@ class _Reader:
             lead.append(self._set(str(operation), argument))
         return lead
 
-    def _repeat(self, node: Any, after: frozenset[int], *, sure: bool) -> _Part:  # noqa: ANN401
+    def _repeat(self, node: _Node, after: frozenset[int], *, sure: bool) -> _Part:
         least, most, inner = node[1]
         most = int(most)
         if most > REPEAT_MAX:
@@ -271,11 +273,11 @@ class _Reader:
         ways = min(_MANY, again.ways ** min(most, 64) * counts) if most else 1
         return _Part(once.first, least * once.least, most * once.most, ways)
 
-    def _look(self, node: Any, after: frozenset[int], *, sure: bool) -> _Part:  # noqa: ANN401
+    def _look(self, node: _Node, after: frozenset[int], *, sure: bool) -> _Part:
         kind, (direction, inner) = node
         del sure
         self.choices += 1
-        nodes: Sequence[Any] = list(inner)
+        nodes: Sequence[_Node] = list(inner)
         if len(nodes) != 1 or str(nodes[0][0]) not in _SINGLE:
             _refuse("only one character may be looked at, ahead or behind")
         if direction < 0:
@@ -288,7 +290,7 @@ class _Reader:
 
     # --- sets of characters -----------------------------------------------------------------
 
-    def _set(self, kind: str, argument: Any) -> frozenset[int]:  # noqa: ANN401
+    def _set(self, kind: str, argument: _Node) -> frozenset[int]:
         if kind == "ANY":
             return _ALL - {ord("\n")}
         if kind == "LITERAL":

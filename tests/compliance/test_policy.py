@@ -31,7 +31,8 @@ def test_subtype_stands_before_type_before_default():
 def test_what_an_action_does_not_use_is_not_in_its_decision():
     policy = parse_policy(
         BASE + "types: {EMAIL: {prompt: replace, answer: flag, keep_last: 4, replacement: '<e>',"
-        " subtypes: {X: {prompt: mask}, Y: {prompt: hash}, Z: {replacement: ''}}}}"
+        " subtypes: {X: {prompt: mask}, Y: {prompt: hash}, Z: {replacement: ''},"
+        " T: {answer: tokenise}}}}"
     )
 
     def decide(subtype, direction=Direction.PROMPT):
@@ -41,6 +42,7 @@ def test_what_an_action_does_not_use_is_not_in_its_decision():
     assert decide("", Direction.ANSWER) == Decision(Action.FLAG, 0.5, 0, "")
     assert decide("X") == Decision(Action.MASK, 0.5, 4, "")
     assert decide("Y") == Decision(Action.HASH, 0.5, 0, "")
+    assert decide("T", Direction.ANSWER) == Decision(Action.TOKENISE, 0.5, 0, "")
     assert decide("Z") == Decision(Action.REPLACE, 0.5, 0, "")
 
 
