@@ -8,6 +8,7 @@ import pytest
 from compliance.findings import Finding
 from compliance.policy import Action, Decision, PolicyError, default_policy, parse_policy
 from compliance.recognizers import ALL
+from compliance.recognizers.injection import hidden
 from compliance.transform import mask, masked, treat
 from meshkit.contract import Direction
 
@@ -125,6 +126,8 @@ def test_the_default_policy_masks_people_and_blocks_keys():
 
 def test_every_subtype_of_the_default_policy_exists():
     known = {(r.type, r.subtype) for r in ALL}
+    unseen = ("\U000e0041" * 9, "\ufe01" * 9, "\u200b" * 9)
+    known |= {(f.type, f.subtype) for text in unseen for f in hidden(f"a{text}b", 0)}
     tree = json.loads(default_policy().canonical())
     named = {(kind, sub) for kind, rule in tree["types"].items() for sub in rule["subtypes"]}
 

@@ -311,7 +311,7 @@ async def test_it_opens_as_production_does_with_a_policy_file(tmp_path, mac_keys
         "{version: 1, name: mine, default: {prompt: allow, answer: allow},"
         " types: {CREDIT_CARD: {prompt: mask, keep_last: 4}}}"
     )
-    settings = ComplianceSettings(policy_file=policy, names=False, cache_dir=tmp_path)
+    settings = ComplianceSettings(policy_file=policy, names=False)
 
     async with open_compliance(settings, mac_keys=mac_keys) as compliance:
         screened = await compliance.screen(scope, user(f"{CARD} ada@example.org"))
