@@ -63,7 +63,10 @@ class ChatRequest(_message.Message):
     model: _builtins.str
     """Name of a model, as ListModels tells: 1 to 128 bytes."""
     session: _builtins.str
-    """Conversation id, chosen by the caller within its tenant: 0 to 64 bytes of [A-Za-z0-9._-]."""
+    """Conversation id, chosen by the caller within its tenant: 0 to 64 bytes of [A-Za-z0-9._-].
+    Reversible tokens are the same throughout it, and can be restored in any of its answers; without
+    one they are of this call alone.
+    """
     no_cache: _builtins.bool
     """Neither look up nor keep this answer in the cache."""
     @_builtins.property
