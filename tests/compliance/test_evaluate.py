@@ -36,10 +36,12 @@ def judged(record, *findings, group="-"):
         ([finding("PERSON", 0, 2)], 1, 1, 1, 2),
         ([finding("PERSON", 0, 1)], 1, 1, 0, 3),
         ([finding("PERSON", 0, 1), finding("PERSON", 2, 3)], 2, 2, 1, 2),
+        ([finding("PERSON", 2, 6)], 1, 1, 1, 2),
         ([finding("PERSON", 2, 7)], 0, 1, 1, 2),
         ([finding("ORG", 0, 4)], 1, 1, 1, 0),
         ([finding("PHONE", 0, 4)], 0, 1, 0, 0),
         ([finding("PHONE", 6, 9)], 0, 0, 0, 4),
+        ([finding("PHONE", 5, 7)], 0, 0, 0, 4),
         ([finding("URL", 4, 6)], 0, 0, 0, 4),
         ([finding("DATE_TIME", 0, 4)], 0, 0, 0, 0),
         ([finding("PERSON", 0, 4), finding("PERSON", 0, 4, 0.1)], 1, 1, 1, 0),
@@ -225,6 +227,16 @@ def test_more_alarms_or_fewer_hidden_spans_are_not_beaten(record, ours, theirs, 
     told = beside(ours, theirs, record)
 
     assert told["comparison"][field]
+    assert not told["comparison"]["beaten"]
+
+
+def test_fewer_hidden_spans_alone_are_enough_not_to_be_beaten():
+    spans = ((0, 4, "PERSON"), (5, 9, "PERSON"))
+    record = gold("abcd efgh", *spans, tags=["adversarial", "x"])
+    told = beside([PERSON], [finding("UUID", 0, 2), finding("UUID", 5, 7)], record)
+
+    assert told["comparison"]["below"] == []
+    assert told["comparison"]["covers_less"]
     assert not told["comparison"]["beaten"]
 
 

@@ -76,6 +76,11 @@ def test_the_veto_word_is_named(told):
     assert row["evidence"]["veto"] == "order"
 
 
+def test_a_veto_word_is_not_named_where_context_outweighs_it(told):
+    (row,) = told("order, by card 4111 1111 1111 1111")["findings"]
+    assert (row["evidence"]["context"], row["evidence"]["veto"]) == ("card", None)
+
+
 def test_a_policy_that_wants_to_be_certain_drops_all_by_threshold(told):
     found = told("my card is 4111 1111 1111 1111", STRICT)
 
