@@ -65,7 +65,7 @@ QUIETLY_TITLED = re.compile(rf"(?<![{LETTERS}])(?:mr|mrs|ms|dr)\.? (?P<name>[{LE
 ADDRESS = re.compile(
     rf"(?<![{LETTERS}0-9])(?:"
     rf"(?:(?:[0-9]{{1,5}} )?(?:{_NAME} ){{1,3}}[0-9]{{1,5}}[,\s]{{1,3}})?"
-    r"(?i:apt|apartment|suite|ste|appt|wohnung)\.? ?#? ?[0-9]{1,5}[A-Za-z]?"
+    r"(?P<flat>(?i:apt|apartment|suite|ste|appt|wohnung)\.? ?#? ?[0-9]{1,5}[A-Za-z]?)"
     r"|(?:Unit|PSC) [0-9]{2,5},? Box [0-9]{2,5}(?:,?[\n ]{1,2}(?:APO|FPO|DPO),? A[AEP] [0-9]{5})?"
     r"|(?:APO|FPO|DPO),? A[AEP] [0-9]{5}"
     r"|P\.? ?O\.? Box [0-9]{1,6}"

@@ -62,6 +62,21 @@ LIKELY = 0.8
 WEAK = 0.6
 NAME_MIN = 2
 """Characters: a single one is an initial or a mistake."""
+_PUBLIC = frozenset(
+    [
+        "agency",
+        "authority",
+        "board",
+        "commission",
+        "committee",
+        "council",
+        "court",
+        "ministry",
+        "office",
+    ]
+)
+"""What public bodies end with, though all their words be common ones: Legal Aid Board."""
+_PUBLIC_WORDS_MIN = 3
 _LOWER_PLACE_MIN = 6
 """Characters: a place in lower case must be longer than most words that look like one."""
 _LOWER_NAME_MIN = 4
@@ -293,6 +308,9 @@ def _place_at(window: str, start: int, first: str, *, proper: bool) -> Spot | No
 def _addresses(window: str) -> Iterator[Spot]:
     for found in ADDRESS.finditer(window):
         yield Spot("LOCATION", *found.span(), SURE)
+        if found.start() < found.start("flat"):
+            # By itself too: a pattern may be surer of what stands before it, and take its place.
+            yield Spot("LOCATION", *found.span("flat"), SURE)
     for found in REALM.finditer(window):
         if not is_common(found["name"]):
             yield Spot("LOCATION", *found.span(), LIKELY)
@@ -305,7 +323,8 @@ def _firms(window: str, seen: set[str]) -> Iterator[Spot]:
     if any(word.lower() in ORG_NOUNS for word in seen):
         for found in ORG_NOUN.finditer(window):
             words = WORD.findall(found[0])
-            if any(not is_common(word) for word in words[:-1]):
+            public = words[-1].lower() in _PUBLIC and len(words) >= _PUBLIC_WORDS_MIN
+            if public or any(not is_common(word) for word in words[:-1]):
                 yield Spot("ORG", *found.span(), LIKELY)
     for found in EMPLOYED.finditer(window):
         if not all(is_common(word) for word in WORD.findall(found["name"])):

@@ -7,6 +7,7 @@ around the open words, each by itself: more context did not find more names (doc
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,7 +90,7 @@ class LatinNames:
                 # What no open word gave rise to is an accident of the context.
                 if any(a < finding.end and finding.start < b for a, b in seen.open):
                     found.append(finding)
-        return found
+        return _merged(found)
 
     def _ask(
         self, window: str, core: int, piece: tuple[int, int], likely: list[tuple[int, int]]
@@ -125,6 +126,22 @@ def _by_rules(seen: Survey, core: int) -> list[Finding]:
         Finding(kind, f"{kind}_NAME", max(start, core), end, score, "names_rules")
         for kind, start, end, score in seen.spots
     ]
+
+
+def _merged(found: list[Finding]) -> list[Finding]:
+    """Make one finding of places that overlap: rule and model may each know half an address."""
+    kept = [finding for finding in found if finding.type != "LOCATION"]
+    last: Finding | None = None
+    for finding in sorted(found, key=lambda f: (f.start, f.end, f.score)):
+        if finding.type != "LOCATION":
+            continue
+        if last is None or finding.start >= last.end:
+            kept += () if last is None else (last,)
+            last = finding
+        else:
+            best = max(last, finding, key=lambda f: f.score)
+            last = replace(best, start=last.start, end=max(last.end, finding.end))
+    return kept if last is None else [*kept, last]
 
 
 def _pieces(window: str, places: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
