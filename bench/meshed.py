@@ -20,6 +20,7 @@ from bench.catalogue import Figure, paired, repeated
 from bench.children import WORK, all_cores, child
 from bench.echo import IN_FLIGHT, pin_load
 from bench.governed import twin_echo, warm
+from bench.statistics import median
 from bench.workload import DISTINCT
 from sealgate.v1 import gateway_pb2
 
@@ -43,9 +44,9 @@ class Mesh:
     caller: house.Caller
     pids: dict[str, int]
 
-    def cpu_s(self) -> float:
-        """CPU seconds of the five processes so far."""
-        return sum(meter.process_cpu_s(pid) for pid in self.pids.values())
+    def cpu_s(self) -> dict[str, float]:
+        """CPU seconds of each process so far."""
+        return {name: meter.process_cpu_s(pid) for name, pid in self.pids.items()}
 
     def resident_mb(self) -> dict[str, float]:
         """Resident memory of each process."""
@@ -85,18 +86,22 @@ async def running_mesh() -> AsyncIterator[Mesh]:
 async def _rates(plan: Plan, mesh: Mesh, echo: Echo, numbers: count[int]) -> list[Figure]:
     ours: list[float] = []
     theirs: list[float] = []
-    cpu_us: list[float] = []
+    each_us: list[dict[str, float]] = []
     for _ in range(plan.pairs):
         asked = await warm(mesh.caller, next(numbers))
         before = mesh.cpu_s()
         run = await mesh.caller.drive(asked, _L1, in_flight=IN_FLIGHT, seconds=plan.burst_s / 2)
-        cpu_us.append((mesh.cpu_s() - before) / run.calls * 1e6)
+        spent = mesh.cpu_s()
+        each_us.append({name: (spent[name] - before[name]) / run.calls * 1e6 for name in spent})
         ours.append(run.calls / run.spent.wall_s)
         theirs.append((await echo.drive(in_flight=IN_FLIGHT, seconds=plan.burst_s / 2)).rate)
-    each_ms = sorted(cpu_us)[len(cpu_us) // 2] / 1_000
+    cpu_us = [sum(each.values()) for each in each_us]
+    services = ", ".join(
+        f"{name} {median([each[name] for each in each_us]):.0f}" for name in sorted(mesh.pids)
+    )
     note = (
-        f"{each_ms:.2f} ms of CPU a call in five processes on {len(all_cores())} cores, which the "
-        "load generator shares; the echo has one to itself; wall time"
+        f"{median(cpu_us) / 1_000:.2f} ms of CPU a call (us: {services}) on {len(all_cores())} "
+        "cores, which the load generator shares; the echo has one to itself; wall time"
     )
     figures = [paired("governed_mesh_rps", tuple(ours), tuple(theirs), note=note)]
     if plan.wants("mesh_hop_us"):
