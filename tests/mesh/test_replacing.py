@@ -15,6 +15,8 @@ from appliance.children import Child, ChildError
 from appliance.mesh import _free
 from appliance.restarting import restart, restarting
 from meshkit.background import running
+from meshkit.files import write_private
+from meshkit.member import _told
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -82,6 +84,17 @@ def test_a_port_that_a_stranger_has_is_told(tmp_path) -> None:
         with pytest.raises(ChildError, match="taken"):
             _free(child)
     _free(child)
+
+
+def test_who_ends_takes_its_ready_file_away_but_not_its_successors(tmp_path) -> None:
+    file = tmp_path / "port"
+    with _told(file, 1):
+        assert file.read_bytes() == b"1"
+    assert not file.exists()
+
+    with _told(file, 1):
+        write_private(file, b"2")  # as the one does that takes its place
+    assert file.read_bytes() == b"2"
 
 
 def test_a_service_that_is_still_starting_ends_at_once(tmp_path) -> None:
