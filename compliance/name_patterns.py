@@ -95,7 +95,9 @@ MIDDLE = re.compile(
 )
 CODE_BEFORE = "_./@=\\`<{[$"
 CODE_AFTER = "_(=/\\`>{["
-CAMEL = re.compile(rf"(?!Mc|Mac|De|Di|La|Le|Du|Van|Fitz|O['’])[{LETTERS}]*[a-zß-öø-ÿ][{_UPPER}]")
+CAMEL = re.compile(
+    rf"(?!Mc|Mac|De|Di|La|Le|Du|Van|Fitz|O['’])[{LETTERS}]*[a-zß-öø-ÿ][{_UPPER}]|[{_UPPER}]{{2,}}[a-z]"
+)
 LAUGHTER = re.compile(r"(?:[hx]+[aeiu]+){2,}h*|l+o+l+|l+m+a+o+|r+o+f+l+", re.IGNORECASE)
 ACRONYM_MAX = 5
 _ORG_HEAD_WORDS = """
@@ -126,16 +128,15 @@ lake mountain valley county city town island islands park beach bay airport stat
 OTHER_ENDS = frozenset(_PLACE_NOUNS.split())
 """What capitalised words end with that name a place, not a person."""
 ANNOUNCED = re.compile(
-    r"(?<![a-z])(?:name(?: is|'s|:)?|i am|i'm|called|mr\.?|mrs\.?|ms\.?|dr\.?|prof\.?"
-    r"|(?:son|daughter|wife|husband|kid|child|brother|sister|friend|colleague|boss|patient|customer"
-    r"|client),?|dear|regards,?|sincerely,?|signed|hi|hello|by|from|named)"
+    r"(?<![a-z])(?:name(?: is|'s|:)?|i am|i'm|mr\.?|mrs\.?|ms\.?|dr\.?|prof\.?"
+    r"|(?:son|daughter|wife|husband|brother|sister|patient),?|dear|regards,?|sincerely,?|signed|named)"
     r" (?P<name>[a-zà-öø-ÿ]{3,20})(?![a-z])",
     re.ASCII | re.IGNORECASE,
 )
 """Behind these a name may follow in lower case."""
 _CUE_WORDS = """
-name name's am i'm called mr mrs ms dr prof son daughter wife husband kid child brother sister
-friend colleague boss patient customer client dear regards sincerely signed hi hello by from named
+name name's am i'm mr mrs ms dr prof son daughter wife husband brother sister patient dear regards
+sincerely signed named
 """
 CUES = frozenset(
     form
