@@ -67,7 +67,7 @@ _ESCAPE = re.compile(r"[\\%][uUx]\{?([0-9A-Fa-f]+)\}?")
 _QUOTED = re.compile(r"(?:=[0-9A-F]{2})+|=\r?\n")
 
 ENCODED_HINTS: tuple[tuple[str, bool], ...] = (
-    (rf"[{_C}]{{7}}[A-Z0-9]|[{_C}][A-Z0-9][{_C}]{{7}}", True),
+    (rf"[{_C}]{{{BASE64_MIN}}}", True),
     (r"(?:[0-9A-Fa-f]{2}[ ,:\-]{1,2}(?:0x)?){4}", True),
 )
 ESCAPE_HINTS: tuple[tuple[str, bool], ...] = (

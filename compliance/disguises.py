@@ -1,7 +1,7 @@
 """Other readings of a text in which something was hidden from patterns. PURE.
 
-    respell   numbers and addresses taken apart or spelled out      compliance.respell
-    escapes, quoted, encoded    other notations                     compliance.decode
+    chains, words …             numbers and addresses taken apart or spelled   compliance.respell
+    escapes, quoted, encoded    other notations                                compliance.decode
 
 `hints` go to the prefilter beside the recognizers' own patterns: of text in which none occurs there
 is no other reading, and it costs nothing. A reading is scanned as the text itself is; what is found
@@ -25,6 +25,7 @@ from compliance.decode import (
     quoted,
 )
 from compliance.normalise import rewrite
+from compliance.recognizers.base import Expression, Stage
 from compliance.respell import HINTS, respelled
 
 if TYPE_CHECKING:
@@ -40,16 +41,20 @@ NESTING = 2
 RESPELLED_SCORE_MIN = 0.7
 """A number that we put together needs a checksum, an unmistakable form or a word beside it."""
 
-_FAMILIES = {
-    "respell": HINTS,
-    "escapes": ESCAPE_HINTS,
-    "quoted": QUOTED_HINTS,
-    "encoded": ENCODED_HINTS,
-}
 _DECODERS = {"escapes": escaped, "quoted": quoted, "encoded": encoded}
+_HINTS: tuple[tuple[str, str, bool], ...] = (
+    *HINTS,
+    *(("escapes", *hint) for hint in ESCAPE_HINTS),
+    *(("quoted", *hint) for hint in QUOTED_HINTS),
+    *(("encoded", *hint) for hint in ENCODED_HINTS),
+)
+_RESPELL = frozenset(rule for rule, _, _ in HINTS)
 
-FAMILIES: tuple[str, ...] = tuple(name for name, hints in _FAMILIES.items() for _ in hints)
-"""For each of `expressions`, in order, which family of readings it calls for."""
+_OF_DIGITS = frozenset({"chains", "spread", "even", "lettered", "leet"})
+"""Rules whose hints have a digit: they are looked for only where there is one."""
+
+FAMILIES: tuple[str, ...] = tuple(name for name, _, _ in _HINTS)
+"""For each of `expressions`, in order, which rule or decoder it calls for."""
 
 
 class Reading(NamedTuple):
@@ -60,9 +65,12 @@ class Reading(NamedTuple):
     deeper: bool
 
 
-def expressions() -> list[tuple[str, bool]]:
+def expressions() -> list[Expression]:
     """Hints of all families, as the prefilter takes them."""
-    return [hint for hints in _FAMILIES.values() for hint in hints]
+    return [
+        Expression(pattern, case, Stage.SHORT if name in _OF_DIGITS else Stage.ALL)
+        for name, pattern, case in _HINTS
+    ]
 
 
 def readings(base: Folded, families: Collection[str]) -> Iterator[Reading]:
@@ -70,11 +78,13 @@ def readings(base: Folded, families: Collection[str]) -> Iterator[Reading]:
     for name, decode in _DECODERS.items():
         if name in families and (folded := rewrite(base, decode(base.text))) is not None:
             yield Reading(folded, 0.0, deeper=True)
-    if "respell" not in families:
+    rules = _RESPELL.intersection(families)
+    if not rules:
         return
-    grouped = rewrite(base, respelled(base.text, solid=False))
-    solid = rewrite(base, respelled(base.text, solid=True))
+    solid = rewrite(base, respelled(base.text, rules, solid=True))
     if solid is not None:
         yield Reading(solid, RESPELLED_SCORE_MIN, deeper=False)
-    if grouped is not None and (solid is None or grouped.text != solid.text):
-        yield Reading(grouped, RESPELLED_SCORE_MIN, deeper=False)
+    if "chains" in rules:
+        grouped = rewrite(base, respelled(base.text, rules, solid=False))
+        if grouped is not None and (solid is None or grouped.text != solid.text):
+            yield Reading(grouped, RESPELLED_SCORE_MIN, deeper=False)

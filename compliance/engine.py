@@ -56,8 +56,7 @@ def expressions(recognizers: Sequence[Recognizer]) -> list[Expression]:
 
     Behind them stand the hints of `compliance.disguises`.
     """
-    hints = (Expression(pattern, case) for pattern, case in disguises())
-    return [*(recognizer.expression for recognizer in recognizers), *hints]
+    return [*(recognizer.expression for recognizer in recognizers), *disguises()]
 
 
 class Engine:

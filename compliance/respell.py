@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from compliance.normalise import Piece
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator
 
 __all__ = ["DIGITS_MAX", "DIGITS_MIN", "HINTS", "respelled"]
 
@@ -147,45 +147,48 @@ _INSIDE = (
     re.compile(rf"(?<={_W})(?P<gap> ?(?:{_TAG})+ ?)(?={_W})"),
 )
 
-HINTS: tuple[tuple[str, bool], ...] = (
-    (rf"[0-9][ \t\-./(){_ODD}>\r\n]{{0,9}}[{_ODD}>\n][ \t\-./(){_ODD}>\r\n]{{0,9}}[0-9]", True),
-    (r"[0-9][^0-9A-Za-z]{0,9}<[/!A-Za-z]", True),
-    (r"(?:[0-9][^0-9A-Za-z@]{1,3}){3}[0-9]", True),
-    (r"(?:[0-9]{2}[ \-._·|]{1,3}){4}[0-9]", True),
-    (r"[0-9]{4}(?:[,;:] ?| [|\-–/_+=~] )[0-9]{4}(?:[,;:] ?| [|\-–/_+=~] )[0-9]{4}", True),
+_J = rf"[ \t\-./(){_ODD}>\r\n]{{0,9}}"
+_ODD_BETWEEN = rf"[0-9]{_J}[{_ODD}>\n]{_J}[0-9]"
+
+HINTS: tuple[tuple[str, str, bool], ...] = (
+    # Of eight digits four stand before the odd separator or behind it.
+    ("chains", rf"(?:[0-9]{_J}){{3}}{_ODD_BETWEEN}|{_ODD_BETWEEN}(?:{_J}[0-9]){{3}}", True),
+    ("chains", r"[0-9][^0-9A-Za-z]{0,9}<[/!A-Za-z]", True),
+    ("chains", r"(?:[0-9][^0-9A-Za-z@]{1,3}){3}[0-9]", True),
+    ("spread", r"(?:[0-9][^0-9A-Za-z@]{1,3}){3}[0-9]", True),
+    ("spread", r"(?:[0-9]{2}[ \-._·|]{1,3}){4}[0-9]", True),
+    ("even", r"[0-9]{4}(?:[,;:] ?| [|\-–/_+=~] )[0-9]{4}(?:[,;:] ?| [|\-–/_+=~] )[0-9]{4}", True),
+    ("lettered", rf"[A-Z]{{2}}[0-9]{{2}}(?:{_LETTERED_BREAK}[A-Z0-9]{{2,4}}){{2}}", True),
+    ("words", rf"(?:^|[^a-z])(?:{_WORD})[ ,.\-_/\n]{{0,3}}(?:{_WORD}|[0-9])", False),
+    ("han", rf"[{_HAN}][ \-、.·]{{0,2}}[{_HAN}0-9][ \-、.·]{{0,2}}[{_HAN}0-9]", True),
+    ("leet", _ADJACENT, True),
+    ("addresses", r"[A-Za-z0-9._%+\-] {1,2}@|@ {1,2}[A-Za-z0-9]", True),
+    ("addresses", r"[\[({<] ?(?:at|dot|@|艾特|点|\.|punkt|point|punto) ?[\])}>]", False),
     (
-        rf"[A-Z]{{2}}[0-9]{{2}}(?:{_LETTERED_BREAK}[A-Z0-9]{{2,4}}){{2}}",
-        True,
+        "addresses",
+        r"[a-z0-9%+_\-](?:_|-| {1,3})(?:dot|punkt)(?:_|-| {1,3})[a-z0-9]|[_\-]at[_\-]",
+        False,
     ),
-    (rf"(?:^|[^a-z])(?:{_WORD})[ ,.\-_/\n]{{0,3}}(?:{_WORD}|[0-9])", False),
-    (rf"[{_HAN}][ \-、.·]{{0,2}}[{_HAN}0-9][ \-、.·]{{0,2}}[{_HAN}0-9]", True),
-    (_ADJACENT, True),
-    (r"[A-Za-z0-9._%+\-] {1,2}@|@ {1,2}[A-Za-z0-9]", True),
-    (r"[\[({<] ?(?:at|dot|@|艾特|点|\.|punkt|point|punto) ?[\])}>]", False),
-    (r"[a-z0-9%+_\-](?:_|-| {1,3})(?:dot|punkt)(?:_|-| {1,3})[a-z0-9]|[_\-]at[_\-]", False),
-    (r"艾特|[A-Za-z0-9] {0,2}点 {0,2}[A-Za-z0-9]|[A-Za-z0-9]。[A-Za-z0-9]", True),
-    (r"[A-Za-z0-9_%+\-] {1,2}\. {0,2}[A-Za-z0-9\-]", True),
-    (rf"{_W}{_MARKS}+(?:{_W}|<)|{_W} ?<[/!A-Za-z]", True),
+    ("addresses", r"艾特|[A-Za-z0-9] {0,2}点 {0,2}[A-Za-z0-9]|[A-Za-z0-9]。[A-Za-z0-9]", True),
+    ("addresses", r"[A-Za-z0-9_%+\-] {1,2}\. {0,2}[A-Za-z0-9\-]", True),
+    ("markup", rf"{_W}{_MARKS}+(?:{_W}|<)|{_W} ?<[/!A-Za-z]", True),
 )
-"""(pattern, whether case matters): where none of them occurs, no rule applies."""
+"""(rule, pattern, whether case matters): without any of its patterns a rule finds nothing."""
 
 
-def respelled(text: str, *, solid: bool) -> list[Piece]:
+def respelled(text: str, rules: Collection[str], *, solid: bool) -> list[Piece]:
     """Say what to replace in folded text so that disguised numbers and addresses stand there.
 
-    solid: numbers as one run of digits; else in their groups. Pieces may overlap: the first in the
-        text stands.
+    rules: of `HINTS`; others are not tried. solid: numbers as one run of digits; else in their
+        groups. Pieces may overlap: the first in the text stands.
     """
-    return [
-        *_chains(text, solid=solid),
-        *_even(text),
-        *_spread(text),
-        *_spelled(text),
-        *_han(text),
-        *_leet(text),
-        *_addresses(text),
-        *(Piece(*m.span(), " " if " " in m["gap"] else "", "markup") for m in _inside(text)),
-    ]
+    pieces: list[Piece] = []
+    if "chains" in rules:
+        pieces += _chains(text, solid=solid)
+    for name, find in _RULES.items():
+        if name in rules:
+            pieces += find(text)
+    return pieces
 
 
 def _chains(text: str, *, solid: bool) -> Iterator[Piece]:
@@ -209,10 +212,11 @@ def _chains(text: str, *, solid: bool) -> Iterator[Piece]:
                         yield Piece(start, end, new, "split")
 
 
-def _inside(text: str) -> Iterator[re.Match[str]]:
+def _markup(text: str) -> Iterator[Piece]:
     """Markup within a word or a number."""
     for pattern in _INSIDE:
-        yield from pattern.finditer(text)
+        for found in pattern.finditer(text):
+            yield Piece(*found.span(), " " if " " in found["gap"] else "", "markup")
 
 
 def _usual_separator(junk: list[tuple[int, int, str]]) -> str:
@@ -239,12 +243,14 @@ def _even(text: str) -> Iterator[Piece]:
 
 
 def _spread(text: str) -> Iterator[Piece]:
-    """Characters or pairs of digits with one separator between them; letters of an address."""
+    """Characters or pairs of digits with one separator between them."""
     for found in (*_SINGLES.finditer(text), *_PAIRS.finditer(text)):
         if _FOUR_SINGLES.search(found[0]) or found.re is _PAIRS:
             yield from _without(text, re.escape(found["s"]), found.span(), "split")
-    for found in _SPREAD.finditer(text):
-        yield from _without(text, " ", found.span(), "address")
+
+
+def _lettered(text: str) -> Iterator[Piece]:
+    """An IBAN with odd separators or line breaks."""
     for found in _LETTERED.finditer(text):
         if _ODD_SEPARATOR.search(found[0]):
             yield from _without(text, r"[^A-Z0-9]+", found.span(), "split")
@@ -300,7 +306,9 @@ def _leet(text: str) -> Iterator[Piece]:
 
 
 def _addresses(text: str) -> Iterator[Piece]:
-    """E-mail addresses with a spelled or spaced "at" or "dot"."""
+    """E-mail addresses with a spelled or spaced "at" or "dot", or with spaced letters."""
+    for found in _SPREAD.finditer(text):
+        yield from _without(text, " ", found.span(), "address")
     for found in _ADDRESS.finditer(text):
         at = found["at"]
         dots = [
@@ -317,3 +325,15 @@ def _addresses(text: str) -> Iterator[Piece]:
         yield Piece(*found.span("at"), "@", "address")
         for dot in dots:
             yield Piece(*dot.span(), ".", "address")
+
+
+_RULES: dict[str, Callable[[str], Iterator[Piece]]] = {
+    "even": _even,
+    "spread": _spread,
+    "lettered": _lettered,
+    "words": _spelled,
+    "han": _han,
+    "leet": _leet,
+    "addresses": _addresses,
+    "markup": _markup,
+}

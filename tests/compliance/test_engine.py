@@ -139,7 +139,7 @@ def test_a_sure_finding_wins_over_a_longer_doubtful_one():
 
 
 def test_compiled_patterns_are_kept_and_a_spoilt_file_is_compiled_anew(tmp_path):
-    few = expressions(ALL[:3])
+    few = [recognizer.expression for recognizer in ALL[:3]]
     first = HyperscanPrefilter(few, tmp_path)
     (file,) = tmp_path.iterdir()
     kept = file.read_bytes()
