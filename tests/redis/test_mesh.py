@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from appliance.mesh import Mesh, MeshHouseSettings, _environment
+from appliance.redis import USERS
 from cache.settings import CacheSettings
 from gateway.app import limits_of
 from gateway.redis_limits import RedisLimits
@@ -44,12 +45,12 @@ async def test_cache_and_gateway_reach_it(told) -> None:
 
 def test_nobody_else_is_told_and_nothing_secret_is(house, server) -> None:
     settings = MeshHouseSettings(redis=True)
-    for service in ("audit", "compliance", "inference"):
+    for service in ("audit", "inference"):
         assert not any("REDIS" in name for name in _environment(service, settings, house))
     secrets = [p.read_text() for p in (server.it.data / "users").iterdir()]
     told = " ".join(_environment("cache", settings, house).values())
 
-    assert len(secrets) == 3
+    assert len(secrets) == len(USERS) + 1, "and the tests' observer"
     assert not any(secret in told for secret in secrets)
 
 
