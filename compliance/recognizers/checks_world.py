@@ -31,7 +31,6 @@ __all__ = [
     "in_pan",
     "jp_my_number",
     "kr_brn",
-    "kr_rrn",
     "mx_curp",
     "ng_nin",
     "npi",
@@ -216,19 +215,6 @@ def kr_brn(value: str) -> bool:
         return False
     total = weighted(digits, (1, 3, 7, 1, 3, 7, 1, 3, 5)) + int(digits[8]) * 5 // 10
     return -total % 10 == int(digits[9])
-
-
-def kr_rrn(value: str) -> bool:
-    """Korean resident or foreigner number: weights 2 to 9 and 2 to 5, modulo 11.
-
-    Those given since October 2020 have no check digit; so this raises confidence at most.
-    """
-    digits = digits_of(value)
-    if len(digits) != 13:
-        return False
-    total = weighted(digits, (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5))
-    base = 13 if digits[6] in "5678" else 11
-    return (base - total % 11) % 10 == int(digits[12])
 
 
 def mx_curp(value: str) -> bool:

@@ -180,7 +180,7 @@ EU = (
         name="se_personnummer",
         type="NATIONAL_ID",
         subtype="SE_PERSONNUMMER",
-        pattern=r"(?<![0-9A-Za-z])(?:18|19|20)?[0-9]{2}(?:0[1-9]|1[0-2])(?:[06][1-9]|[1278][0-9]|"
+        pattern=r"(?<![0-9A-Za-z])(?:(?:18|19|20)(?=[0-9]{6})|(?=[0-9]{6}[\-+]))[0-9]{2}(?:0[1-9]|1[0-2])(?:[06][1-9]|[1278][0-9]|"
         r"[39][01])[\-+]?[0-9]{4}"
         r"(?![0-9A-Za-z])",
         source="Skatteverket, SKV 704, Luhn over ten digits",
@@ -189,6 +189,20 @@ EU = (
         check=checks.se_personnummer,
         context=("personnummer", "samordningsnummer", "swedish", "pnr", "personnr"),
         digits=(10, 12),
+    ),
+    Recognizer(
+        name="se_personnummer_bare",
+        type="NATIONAL_ID",
+        subtype="SE_PERSONNUMMER",
+        pattern=r"(?<![0-9A-Za-z])[0-9]{2}(?:0[1-9]|1[0-2])(?:[06][1-9]|[1278][0-9]|"
+        r"[39][01])[0-9]{4}"
+        r"(?![0-9A-Za-z])",
+        source="Skatteverket, SKV 704, Luhn over ten digits",
+        score=(0.3, 0.95),
+        rejected=(0.0, 0.6),
+        check=checks.se_personnummer,
+        context=("personnummer", "samordningsnummer", "swedish", "pnr", "personnr"),
+        digits=(10, 10),
     ),
     Recognizer(
         name="dk_cpr",

@@ -22,7 +22,7 @@ EUROPE = (
         r"[0-9]{3}[. ]?[0-9]{2}",
         "Royal decree of 3 April 1984: rijksregisternummer, modulo 97",
         check=checks_eu.be_national,
-        score=(0.6, 0.97),
+        score=(0.4, 0.97),
         context=(
             *("rijksregisternummer", "rijksregister", "registre national", "insz", "niss"),
             *("national number", "numéro national", "nationalregister"),
@@ -354,7 +354,7 @@ EUROPE = (
     identifier(
         "eu_vat_number",
         "EU_VAT",
-        _VAT,
+        rf"(?<![À-ɏͰ-ӿ])(?:{_VAT})",
         "Directive 2006/112/EC, Article 215; check digits as VIES applies them",
         check=checks_vat.vat,
         score=(0.85, 0.97),

@@ -166,9 +166,9 @@ WORLD = (
         "KR_RRN",
         rf"{_YMD}-?[1-8][0-9]{{6}}",
         "주민등록법, resident and foreigner registration; no check digit since 2020",
-        check=lambda value: world.kr_rrn(value) or "-" in value,
+        check=lambda value: "-" in value,
         score=(0.7, 0.97),
-        rejected=(0.1, 0.9),
+        rejected=(0.3, 0.9),
         context=(
             "주민등록번호",
             "주민번호",

@@ -1,9 +1,13 @@
 """Every recognizer finds its example, names its source, and keeps away from look-alikes."""
 
+import time
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compliance.coverage import page
 from compliance.engine import Engine
 from compliance.findings import TYPES
 from compliance.policy import default_policy
@@ -13,6 +17,52 @@ from meshkit.contract import Direction
 
 BY_NAME = {recognizer.name: recognizer for recognizer in ALL}
 CHECKS = {recognizer.name: recognizer.check for recognizer in ALL if recognizer.check is not None}
+
+
+FORMS = frozenset(
+    [
+        "ipv4",
+        "ipv6",
+        "mac_address",
+        "date_of_birth",
+        "date_then_birth",
+        "medical_record",
+        "passport_by_label",
+        "driving_licence",
+        "phone_international",
+        "phone_national",
+        "secret_assignment",
+        "secret_in_variable",
+        "bearer_token",
+        "labelled_random",
+        "cloud_secret_by_name",
+        "kubeconfig_data",
+        "connection_password",
+        "curl_basic",
+        "us_ssn",
+        "us_ssn_dashed",
+        "us_ssn_odd",
+        "us_phone",
+        "insurance_number",
+        "cn_resident_id_old",
+        "cn_qq_wechat",
+        "de_id_card",
+        "eu_vat",
+        "uk_plate",
+        "ie_eircode",
+        "de_practice",
+        "fr_id_card",
+        "it_driving_licence",
+        "in_pan",
+        "in_gstin",
+        "in_plate",
+        "kr_rrn",
+        "mx_curp",
+        "sg_uen",
+        "tr_phone",
+    ]
+)
+"""Recognizers whose check is a rule of form (how many digits, a day, a letter), no checksum."""
 
 
 def found(engine, text):
@@ -130,3 +180,45 @@ def test_a_checksum_notices_one_changed_digit(name, examples):
 
 def test_context_words_are_lower_case():
     assert [r.name for r in ALL if any(word != word.lower() for word in r.context)] == []
+
+
+@pytest.mark.parametrize("recognizer", [r for r in ALL if r.check], ids=lambda r: r.name)
+def test_a_check_turns_down_most_of_what_its_pattern_takes(recognizer, examples):
+    """A checksum that lets every changed digit through is none; rules of form are told apart."""
+    value = examples[recognizer.name][1]
+    changed = [
+        value[:i] + str((int(c) + step) % 10) + value[i + 1 :]
+        for i, c in enumerate(value)
+        if c.isascii() and c.isdigit()
+        for step in (1, 3, 7)
+    ]
+    taken = sum(recognizer.check(other) for other in changed)
+
+    assert recognizer.check(value)
+    assert recognizer.name in FORMS or taken <= 0.5 * len(changed)
+
+
+PATHOLOGICAL = [
+    *("0", "1 ", "a", "A1", "aA1-", "1.", "é", "ab.", "0:", "::", "a@", "-----", "1/", "AB12 "),
+    *("Rue A", "via ", "Aa ", "路1号", "张", "a1_", "key=", "password ", "://a:", "(0", "9-", "\n"),
+]
+
+
+@pytest.mark.parametrize("piece", PATHOLOGICAL)
+def test_no_pattern_blows_up_on_repeats(piece):
+    """Doubling the text may take some four times as long, never a thousand times."""
+    slow = []
+    for recognizer in ALL:
+        text = (piece * 600)[:600] + "!"
+        started = time.thread_time()
+        for _ in recognizer.compiled.finditer(text):
+            pass
+        if time.thread_time() - started > 0.25:
+            slow.append(recognizer.name)
+    assert slow == []
+
+
+def test_the_page_of_recognizers_is_as_the_code_is():
+    written = Path(__file__).parents[2] / "docs" / "recognizers.md"
+
+    assert written.read_text("utf-8") == page()
