@@ -139,7 +139,7 @@ def gauges() -> dict[str, float]:
     found = {}
     for name, read in list(_gauges.items()):
         try:
-            found[name] = read()
+            found[name] = float(read())
         except Exception:  # noqa: BLE001 -- one broken gauge must not take all metrics away
             counted("metrics.unread")
     return found

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -265,11 +265,10 @@ async def metrics_sent(settings: Telemetry, resource: Resource) -> AsyncIterator
 
     def push() -> None:
         sent = False
-        try:
+        with suppress(Exception):  # counted: one that cannot be told must not end all that follow
             result = exporter.export(metrics_data(resource, began_ns))
             sent = result is MetricExportResult.SUCCESS
-        finally:
-            counted("telemetry.metrics_lost", int(not sent))
+        counted("telemetry.metrics_lost", int(not sent))
 
     def keep_pushing() -> None:
         while not stop.wait(settings.export_metrics_every_ms / 1_000):

@@ -100,6 +100,33 @@ async def test_they_are_sent_while_it_runs():
     assert number(point) == 12
 
 
+async def test_a_gauge_that_is_true_or_false_is_a_number():
+    with receiving() as told, measured("vault.up", lambda: True):
+        async with telemetry(settings_for(told.port), service="gateway"):
+            pass
+    (point,) = told.metrics["gateway", "sealgate.openbao_up"].gauge.data_points
+    assert number(point) == 1
+
+
+async def test_an_export_that_fails_does_not_end_those_that_follow(monkeypatch):
+    from meshkit import otlp
+
+    real, tries = otlp.metrics_data, []
+
+    def fails_first(*given):
+        tries.append(given)
+        if len(tries) == 1:
+            raise ValueError(CANARY)
+        return real(*given)
+
+    monkeypatch.setattr(otlp, "metrics_data", fails_first)
+    with receiving() as told:
+        often = settings_for(told.port, export_metrics_every_ms=20)
+        async with telemetry(often, service="gateway"):
+            await until(lambda: told.metrics)
+    assert counts()["telemetry.metrics_lost"] == 1
+
+
 @pytest.mark.parametrize("signal", ["traces", "metrics", "logs"])
 async def test_each_has_a_switch_of_its_own(signal):
     off = {f"otlp_{each}": each == signal for each in ("traces", "metrics", "logs")}
