@@ -129,13 +129,13 @@ OTHER_ENDS = frozenset(_PLACE_NOUNS.split())
 """What capitalised words end with that name a place, not a person."""
 ANNOUNCED = re.compile(
     r"(?<![a-z])(?:name(?: is|'s|:)?|i am|i'm|mr\.?|mrs\.?|ms\.?|dr\.?|prof\.?"
-    r"|(?:son|daughter|wife|husband|brother|sister|patient),?|dear|regards,?|sincerely,?|signed|named)"
+    r"|(?:son|daughter|wife|husband|brother|sister),?|dear|regards,?|sincerely,?|signed|named)"
     r" (?P<name>[a-zà-öø-ÿ]{3,20})(?![a-z])",
     re.ASCII | re.IGNORECASE,
 )
 """Behind these a name may follow in lower case."""
 _CUE_WORDS = """
-name name's am i'm mr mrs ms dr prof son daughter wife husband brother sister patient dear regards
+name name's am i'm mr mrs ms dr prof son daughter wife husband brother sister dear regards
 sincerely signed named
 """
 CUES = frozenset(
