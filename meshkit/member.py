@@ -151,10 +151,10 @@ async def _run(
         )
         member = await owned.enter_async_context(joined(service, settings))
         port = await owned.enter_async_context(serve(settings, member))
+        stop = stop_event()  # from the first call on: nothing was awaited since the port opened
         if settings.ready_file is not None:
             owned.enter_context(_told(settings.ready_file, port))
             await owned.enter_async_context(_beating(settings.ready_file))
-        stop = stop_event()
         log.info("service.serving", service=service, port=port)
         await stop.wait()
         log.info("service.draining", service=service, drain_ms=settings.serving.drain_ms)
