@@ -1,6 +1,8 @@
 """The streaming guarantee: what is found and released depends on the text, not on its chunks."""
 
+import runpy
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -25,6 +27,9 @@ def parts(scanner, mac_keys, scope, examples, pem):
 
 
 SLOW_OK = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
+
+_SET = runpy.run_path(str(Path(__file__).with_name("adversarial.py")))
+DISGUISED = [record["text"] for record in _SET["records"]()][::7]
 
 PIECES = [
     *(
@@ -82,6 +87,7 @@ def texts(draw, planted):
     uncut = ["4111111111111111:" * 70, "XY:" * 250 + "aB3x" * 100, "ABCDE FGHIJ " * 99, "张" * 1100]
     part = st.one_of(
         st.sampled_from(values),
+        st.sampled_from(DISGUISED),
         st.sampled_from(PIECES),
         st.sampled_from(PIECES),
         st.text(max_size=12),
@@ -343,6 +349,27 @@ def test_a_forced_cut_goes_through_no_match(scanner):
     start = text.index("4111")
 
     assert not cuts & set(range(start + 1, start + 16))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "4111 1111 \n 1111 1111",
+        "**4111**\n\n> **1111** 1111 1111",
+        "138123\r\n45678",
+        "ada@example。org",
+    ],
+)
+@pytest.mark.parametrize("before", range(20, 200, 9))
+def test_no_natural_cut_goes_through_a_disguised_value(before, value, scanner):
+    prose = ("we are to see to it that all of it was " * 6)[:before] + " "
+    text = (
+        f"{prose}{value} and then we go on with it, as we did on the other days of the week. " * 2
+    )
+    start = text.index(value)
+
+    cuts = {window.end for window in scanner.windows(text)}
+    assert not cuts & set(range(start + 1, start + len(value)))
 
 
 def test_the_segmenter_asks_nothing_of_an_empty_text():
