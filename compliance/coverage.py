@@ -10,9 +10,9 @@ __all__ = ["page"]
 
 _HEAD = """# Recognizers
 
-Made by `python -m compliance.coverage`; a test compares. Scores are (alone, with a context word near
-by); the default policy masks from 0.5 on, places from 0.55. A score below that is for policies with a
-threshold of their own. What is `checked` has a checksum or a rule of form.
+Made by `python -m compliance.coverage`; a test compares. Scores are (alone, with a context word
+near by); the default policy masks from 0.5 on, places from 0.55. A score below that is for policies
+with a threshold of their own. What is `checked` has a checksum or a rule of form.
 
 | type | subtype | recognizer | alone | with context | checked | source |
 |---|---|---|---|---|---|---|

@@ -7,7 +7,7 @@ one callback a pattern and text; a callback into Python costs more than the scan
 
 There are three databases, by `Stage`: short forms of letters and digits, and numbers, have no
 literal to look for and make automata. Compiled together with the rest they take ten times as long
-and scan slower (docs/adr/0006). Most texts are scanned by the first alone, since they hold no
+and scan slower (docs/adr/0008). Most texts are scanned by the first alone, since they hold no
 digit; one with a run of digits is scanned by all three.
 
 Compiling takes a few seconds, so the compiled databases are kept in `cache_folder`, under a name
