@@ -151,7 +151,7 @@ async def _run(
         )
         member = await owned.enter_async_context(joined(service, settings))
         port = await owned.enter_async_context(serve(settings, member))
-        stop = stop_event()  # from the first call on: nothing was awaited since the port opened
+        stop = stop_event()  # nothing was awaited since health said SERVING
         if settings.ready_file is not None:
             owned.enter_context(_told(settings.ready_file, port))
             await owned.enter_async_context(_beating(settings.ready_file))
