@@ -165,7 +165,7 @@ def us_ssn(value: str) -> bool:
         and digits[0] != "9"
         and digits[3:5] != "00"
         and digits[5:] != "0000"
-        and digits not in {"078051120", "123456789", "219099999"}
+        and digits not in {"078051120", "219099999"}
         and len(set(digits)) > 1
     )
 
