@@ -188,7 +188,11 @@ class OneScanner:
         """It."""
         return self.scanner
 
-    def under(self, tenant: str, policy_digest: bytes) -> Scanner | None:  # noqa: ARG002
+    def under(
+        self,
+        tenant: str,  # noqa: ARG002 -- the protocol's signature
+        policy_digest: bytes,
+    ) -> Scanner | None:
         """It, if the digest is its policy's."""
         return self.scanner if self.scanner.policy.digest == policy_digest else None
 

@@ -61,7 +61,7 @@ async def test_a_port_that_is_taken_is_an_error(serve):
 
 
 async def test_a_server_that_takes_tls12_does_not_start(serve, monkeypatch):
-    async def found_tls12(host, port):
+    async def found_tls12(host, port, *, timeout_ms):
         msg = "this server takes TLS 1.2"
         raise TlsError(msg)
 
