@@ -280,7 +280,21 @@ class Wal:
         """Begin a segment that says where it goes on from; durable before it is used."""
         path = self._folder / f"{self._next_number:012d}.wal"
         self._next_number += 1
-        spare, self._spare = self._spare, None
+        # The one before ends here, come what may: a name that was made though we were told it
+        # failed would say after a crash that nothing was written behind this point.
+        self._close_handle()
+        spare = self._spare
+        try:
+            handle = self._made(path, spare)
+        finally:
+            # Not before: as long as the spare is ours, `prepare` must let its file alone.
+            if spare is not None:
+                self._spare = None
+        self._handle, self._written = handle, _SEGMENT.size
+        self._segments.append(_Segment(path, self.end, self._chain))
+
+    def _made(self, path: Path, spare: Path | None) -> int:
+        """Make the file of a segment, out of the spare one if there is one; return its handle."""
         handle = self._disk.create(path) if spare is None else self._disk.reopen(spare)
         try:
             self._disk.write(handle, _segment_header(self.end, self._chain), 0)
@@ -290,13 +304,19 @@ class Wal:
             self._disk.sync_folder(self._folder)
         except OSError:
             self._disk.close(handle)
-            # Else each try on a full disk would leave one more name behind.
-            with suppress(OSError):
-                self._disk.unlink(path)
+            self._take_back(path)
             raise
-        self._close_handle()
-        self._handle, self._written = handle, _SEGMENT.size
-        self._segments.append(_Segment(path, self.end, self._chain))
+        return handle
+
+    def _take_back(self, path: Path) -> None:
+        """Remove a name: else each try on a full disk would leave one more behind."""
+        try:
+            self._disk.unlink(path)
+        except FileNotFoundError:
+            return
+        except OSError:
+            # It goes in its turn, with those before it: alone it would look like lost evidence.
+            self._segments.append(_Segment(path, self.end, self._chain))
 
     def _abandon(self, handle: int, good: int) -> None:
         """Never write behind a failure. The cut only gives space back; void bytes may stay."""

@@ -69,3 +69,64 @@ def test_without_room_segments_grow_as_they_are_written(tmp_path):
     assert not (tmp_path / "spare").exists()
     assert (tmp_path / "000000000001.wal").stat().st_size < SIZE
     assert opened(tmp_path).end == 12
+
+
+class Meeting(Disk):
+    """A disk that has something else happen right behind the next fsync."""
+
+    then = None
+
+    def sync(self, handle):
+        super().sync(handle)
+        then, self.then = self.then, None
+        if then:
+            then()
+
+
+def test_a_segment_that_is_being_begun_is_not_laid_out_anew(tmp_path):
+    disk = Meeting()
+    wal = opened(tmp_path, disk)
+    wal.begin(0)
+    wal.prepare()
+    fill(wal, 10)
+    disk.then = wal.prepare  # the publisher's thread, while the appender's begins a segment
+    fill(wal, 1)
+    assert (tmp_path / "000000000001.wal").read_bytes()[:8] == b"SGWALS1\n"
+    fill(wal, 1)
+    assert opened(tmp_path).end == 12
+
+
+class Faulty(Disk):
+    """A disk that once cannot make names durable, nor take the new one back."""
+
+    broken = False
+
+    def sync_folder(self, path):
+        if self.broken:
+            raise OSError(5, "faulty")
+        super().sync_folder(path)
+
+    def unlink(self, path):
+        if self.broken:
+            raise OSError(5, "faulty")
+        super().unlink(path)
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_rotation_that_failed_leaves_nothing_that_hides_what_follows(tmp_path, ahead):
+    disk = Faulty()
+    wal = opened(tmp_path, disk)
+    wal.begin(0)
+    fill(wal, 2)
+    if ahead:
+        wal.prepare()
+    disk.broken = True
+    with pytest.raises(OSError, match="faulty"):
+        wal.rotate()
+    disk.broken = False
+    fill(wal, 2)
+    assert opened(tmp_path).end == 4
+    fill(wal, 12)
+    assert opened(tmp_path).end == 16
+    wal.drop_before(14)
+    assert opened(tmp_path).end == 16
