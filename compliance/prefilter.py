@@ -5,12 +5,14 @@ is not reported cannot match. The engine then runs Python's `re` for the few tha
 meaning of a pattern is `re`'s alone, and the prefilter only saves time. SINGLEMATCH keeps it to
 one callback a pattern and text; a callback into Python costs more than the scan.
 
-There are three databases, by `Stage`: short forms of letters and digits, and numbers, have no
-literal to look for and make automata. Compiled together with the rest they take ten times as long
-and scan slower (docs/adr/0008). Most texts are scanned by the first alone, since they hold no
-digit; one with a run of digits is scanned by all three.
+Expressions are told apart by `Stage`, and each stage is cut into databases of a few: short forms of
+letters and digits, and numbers, have no literal to look for and make automata, and what compiling
+them takes grows faster than their number; scanning with more and smaller ones costs the same
+(docs/adr/0008). Most texts are scanned by the first stage alone, since they hold no digit; one with
+a run of digits is scanned by all three. A long bounded repeat, `{1,160}`, is told to hyperscan as
+one without end: it would make one state for each character, and the answer is a superset already.
 
-Compiling takes a few seconds, so the compiled databases are kept in `cache_folder`, under a name
+Compiling takes some two seconds, so the compiled databases are kept in `cache_folder`, under a name
 that is a digest of the expressions, their flags and hyperscan's version, behind its own SHA-256.
 """
 
@@ -20,6 +22,7 @@ import hashlib
 import os
 import re
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -39,6 +42,11 @@ _WIDE = re.compile(r"[^\x00-\x7f]|\[\^|(?<!\\)\.|\\[SDW]")
 _DIGIT = re.compile(rb"[0-9]")
 _RUN = Expression(RUN_EXPRESSION, case=True)
 """Its place is the first, always."""
+_REPEAT = re.compile(r"\{([0-9]+),([0-9]+)\}")
+_REPEAT_MAX = 19
+"""Times that hyperscan is told to count to, the digits of a card; beyond, any number will do."""
+_TOGETHER = {Stage.ALL: 70, Stage.SHORT: 8, Stage.NUMBERS: 8}
+"""Expressions in one database, at most."""
 _DIGEST_BYTES = 32
 
 
@@ -55,13 +63,13 @@ class HyperscanPrefilter:
         for index, expression in enumerate(expressions):
             places.setdefault(expression, []).append(index)
         self._places: list[list[int]] = []
-        self._shifts: list[int] = []
-        self._databases: list[hyperscan.Database | None] = []
+        self._databases: dict[Stage, list[tuple[int, hyperscan.Database]]] = {}
         for stage in Stage:
             here = [expression for expression in places if expression.stage is stage]
-            self._shifts.append(len(self._places))
-            self._places += [places[expression] for expression in here]
-            self._databases.append(_load(here, cache_folder) if here else None)
+            self._databases[stage] = []
+            for part in _parts(here, _TOGETHER[stage]):
+                self._databases[stage].append((len(self._places), _load(part, cache_folder)))
+                self._places += [places[expression] for expression in part]
         self._hits: list[int] = []
         self._run = False
         self._shift = 0
@@ -80,9 +88,7 @@ class HyperscanPrefilter:
             return self._hits
 
     def _scan(self, stage: Stage, text: bytes) -> None:
-        database = self._databases[stage]
-        if database is not None:
-            self._shift = self._shifts[stage]
+        for self._shift, database in self._databases[stage]:
             database.scan(text, match_event_handler=self._on_match)
 
     def _on_match(self, index: int, *_where: object) -> None:
@@ -90,6 +96,12 @@ class HyperscanPrefilter:
         if index == 0:
             self._run = True
         self._hits += self._places[index]
+
+
+def _parts(expressions: Sequence[Expression], size: int) -> list[Sequence[Expression]]:
+    """Deal them out in turn: neighbours are of one country and alike, which makes a part costly."""
+    count = -(-len(expressions) // size)
+    return [expressions[first::count] for first in range(count)]
 
 
 def _load(expressions: Sequence[Expression], cache_folder: Path | None) -> hyperscan.Database:
@@ -132,17 +144,29 @@ def _flags(pattern: str, *, case: bool) -> int:
 
 
 def _translate(pattern: str) -> str:
-    """Turn Python's named groups into plain ones; all else is common to both syntaxes."""
-    return pattern.replace("(?P<v>", "(").replace("(?P<q>", "(")
+    """Turn Python's named groups into plain ones, and long repeats into endless ones.
+
+    All else is common to both syntaxes.
+    """
+    return _REPEAT.sub(_endless, pattern.replace("(?P<v>", "(").replace("(?P<q>", "("))
+
+
+def _endless(found: re.Match[str]) -> str:
+    return found[0] if int(found[2]) <= _REPEAT_MAX else f"{{{found[1]},}}"
 
 
 def _name(expressions: Sequence[Expression]) -> str:
-    probe = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
-    probe.compile(expressions=[b"x"], ids=[0], elements=1, flags=[0])
-    # info() names hyperscan's version and the processor features that a database is built for.
-    digest = hashlib.sha256(repr((probe.info(), _FLAGS)).encode())
+    digest = hashlib.sha256(repr((_platform(), _FLAGS, _REPEAT_MAX)).encode())
     digest.update(repr(tuple(expressions)).encode())
     return digest.hexdigest()[:32]
+
+
+@lru_cache(maxsize=1)
+def _platform() -> str:
+    """Hyperscan's version and the processor features that a database is built for."""
+    probe = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
+    probe.compile(expressions=[b"x"], ids=[0], elements=1, flags=[0])
+    return str(probe.info())
 
 
 def _keep(path: Path, body: bytes) -> None:
