@@ -88,7 +88,8 @@ class HyperscanPrefilter:
             return self._hits
 
     def _scan(self, stage: Stage, text: bytes) -> None:
-        for self._shift, database in self._databases[stage]:
+        for shift, database in self._databases[stage]:
+            self._shift = shift
             database.scan(text, match_event_handler=self._on_match)
 
     def _on_match(self, index: int, *_where: object) -> None:
