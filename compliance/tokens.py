@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from compliance.findings import Finding
     from meshkit.contract import Scope
+    from meshkit.tokens import Token
 
 __all__ = [
     "MARK_BYTES",
@@ -77,6 +78,8 @@ _BY_WORDS = frozenset({"DATE_OF_BIRTH", "LOCATION", "ORG", "PERSON"})
 _NOT_ALNUM = re.compile(r"[^\w+]|_")
 _BETWEEN_WORDS = re.compile(r"[\s,;.\-_/·•]+")
 _SPACE = re.compile(r"\s+")
+_EDGES = re.compile(r"^[\W_]+|[\W_]+$")
+_AS_LABELLED = re.compile(r"[\s:#·：＃]")
 _BLOCKS = frozenset({"pem_block", "base64_block"})
 _HASH = re.compile(
     rf"\[(?:[A-Z][A-Z0-9_]{{0,47}})#[{ID_ALPHABET.lower()}]{{{ID_CHARS_LONG}}}\]", re.ASCII
@@ -196,20 +199,35 @@ def hash_of(key: bytes, type_: str, value: str) -> str:
 
 def token_spans(text: str) -> list[tuple[int, int]]:
     """Where tokens and hashes stand in a text: theirs, or what nobody can tell from them."""
-    spans = [(token.start, token.end) for token in find_tokens(text, TYPES)]
-    return spans + [found.span() for found in _HASH.finditer(text) if not _is_number(found[0])]
+    return [(token.start, token.end) for token in find_tokens(text, TYPES)] + _hashes(text)
+
+
+def _hashes(text: str) -> list[tuple[int, int]]:
+    return [found.span() for found in _HASH.finditer(text) if not _is_number(found[0])]
 
 
 def spared(findings: Iterable[Finding], text: str) -> list[Finding]:
     """Cut tokens and hashes out of findings: what stands for data is none.
 
     What is left of a finding stays one if it holds a letter or a digit; block marks stay whole.
+    Not every form is spared that is restored: see `_unlike_data`.
     """
-    spans = token_spans(text)
+    tokens = (token for token in find_tokens(text, TYPES) if _unlike_data(token, text))
+    spans = [(token.start, token.end) for token in tokens] + _hashes(text)
     kept = list(findings)
     for start, end in spans:
         kept = [part for finding in kept for part in _around(finding, text, start, end)]
     return kept
+
+
+def _unlike_data(token: Token, text: str) -> bool:
+    """Whether a token is written as no label with its value would be.
+
+    `Passport: X234K567MN` and `secret gH7kPq2vXz` are such, and data as likely as not.
+    """
+    raw = _EDGES.sub("", text[token.start : token.end])
+    id_ = "".join(filter(str.isalnum, raw))[-len(token.name.rpartition("_")[2]) :]
+    return _AS_LABELLED.search(raw) is None and id_ in {id_.upper(), id_.lower()}
 
 
 def _around(finding: Finding, text: str, start: int, end: int) -> list[Finding]:
