@@ -274,11 +274,17 @@ class PolicyFile(_Model):
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML without aliases, which can blow up, and without a key twice, which hides one."""
+    """Safe YAML without aliases, which can blow up, and without a key twice, which hides one.
+
+    Nor with tags: `!!bool maybe` ends PyYAML with a KeyError.
+    """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             msg = "aliases are not read"
+            raise yaml.YAMLError(msg)
+        if getattr(self.peek_event(), "tag", None) is not None:  # type: ignore[no-untyped-call] # PyYAML has none
+            msg = "tags are not read"
             raise yaml.YAMLError(msg)
         return super().compose_node(parent, index)
 
@@ -301,8 +307,8 @@ def read_yaml(text: str | bytes) -> object:
         raise PolicyError(msg)
     try:
         return yaml.load(text, _Loader)  # noqa: S506 -- a SafeLoader
-    except (yaml.YAMLError, UnicodeError, RecursionError, ValueError):
-        msg = "policy is not YAML, or has an alias, or a key twice"
+    except (yaml.YAMLError, ArithmeticError, RecursionError, ValueError):
+        msg = "policy is not YAML, or has an alias, a tag or a key twice"
         raise PolicyError(msg) from None
 
 

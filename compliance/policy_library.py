@@ -89,8 +89,12 @@ class Library:
     def bytes_of(self, name: str) -> bytes:
         """Return a file's content. Raises PolicyError: not there, or too large."""
         self._read.setdefault(name, b"")
+        path = self._folder / name
+        if path.exists() and not path.is_file():
+            msg = f"{name}: no file"  # but a pipe, perhaps, which would be waited for
+            raise PolicyError(msg)
         try:
-            with (self._folder / name).open("rb") as file:
+            with path.open("rb") as file:
                 content = file.read(_FILE_BYTES_MAX + 1)
         except OSError as error:
             msg = f"{name}: {error.strerror}"

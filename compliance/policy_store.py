@@ -160,7 +160,11 @@ class PolicyStore:
             return False
         try:
             return self._take(self._load())
-        except (PolicyError, OSError):
+        except PolicyError:
+            self._reject()
+            return False
+        except Exception:  # noqa: BLE001 -- a watch that died would keep old policies and say nothing
+            self._stamps = None  # perhaps not the files' fault (a full archive): look again
             self._reject()
             return False
         finally:

@@ -108,6 +108,7 @@ def test_every_tenant_has_exactly_one_policy(folder):
         ({"root": ROOT.replace("prompt: mask, answer: mask, ", "")}, "default.prompt: no file"),
         ({"odd": "version: 1\nname: odd\nextends: root\ntypes: {PERSN: {prompt: allow}}"}, "PERSN"),
         ({"odd": "version: 1\nname: &a odd\nextends: *a"}, "an alias"),
+        ({"odd": "version: 1\nname: !!bool odd"}, "a tag"),
     ],
 )
 def test_a_fault_anywhere_refuses_the_whole_folder(folder, files, says):

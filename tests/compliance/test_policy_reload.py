@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 
 import pytest
 from structlog.testing import capture_logs
@@ -173,6 +174,8 @@ async def test_a_policy_that_a_neighbour_has_already_is_taken_when_it_is_asked_f
         ("strict.yaml", STRICT.replace("E[0-9]{6}", "(?:E{1,9}){1,9}x")),
         ("tenants.yaml", TENANTS.replace("strict", "stirct")),
         ("tenants.yaml", ""),
+        ("strict.yaml", STRICT.replace("version: 1", "version: !!bool 1")),
+        ("tenants.yaml", TENANTS.replace("version: 1", "version: !!int ''")),
         ("third.yaml", "version: 1\nname: third\nextends: house\ntypes: {EMIAL: {keep_last: 1}}"),
     ],
 )
@@ -209,6 +212,26 @@ def test_a_dictionary_that_was_missing_is_seen_when_it_comes(store, files):
     files.write("d.txt", "Other Term\n")
     assert store.reload()
     assert store.of("acme").policy.file.dictionaries[0].terms == ["Other Term"]
+
+
+def test_a_pipe_in_the_folder_is_not_waited_for(store, files):
+    os.mkfifo(files.path / "third.yaml")
+    assert not store.reload()
+    assert store.rejected_s > 0
+
+
+def test_what_the_archive_had_no_room_for_is_taken_once_it_has(store, files, tmp_path):
+    kept, aside = tmp_path / "archive", tmp_path / "aside"
+    kept.rename(aside)
+    kept.touch()  # no folder: nothing can be written into it
+    files.write("house.yaml", HOUSE.replace("4", "3"))
+    assert not store.reload()
+    assert store.rejected_s > 0
+
+    kept.unlink()
+    aside.rename(kept)
+    assert store.reload()
+    assert store.rejected_s == 0.0
 
 
 def test_a_change_that_says_the_same_is_no_change(store, files):
