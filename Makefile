@@ -30,7 +30,7 @@ mesh: $(VENV)/.appliance models ## the five services as processes of their own, 
 
 # --- setting up -----------------------------------------------------------------------------
 
-.PHONY: install models system-packages client-packages
+.PHONY: install models triton system-packages client-packages
 install: $(VENV)/.dev ## the virtual environment, pinned
 
 $(VENV)/.venv:
@@ -60,6 +60,9 @@ tests/node/node_modules/.installed: tests/node/package.json tests/node/package-l
 models: $(VENV)/.venv ## the small models, by pinned digest
 	@$(BIN)/python deploy/fetch_models.py --into var/models
 
+triton: $(VENV)/.venv # NVIDIA Triton on a CPU, for tests: 97 MB, in an environment of its own
+	@$(BIN)/python deploy/triton_server.py --into var/triton
+
 system-packages: # third-party verifiers: Go's x/mod, OpenSSL; Redis; promtool
 	@deploy/system-packages.sh golang-go golang-golang-x-mod-dev openssl redis-server
 	@deploy/promtool.sh var/tools
@@ -72,7 +75,7 @@ client-packages: node_modules/.installed tests/node/node_modules/.installed # ot
 # --- checking -------------------------------------------------------------------------------
 
 .PHONY: test lint types imports protos protos-check check bench chaos clean
-test: install models system-packages client-packages ## the whole test suite, the servers it needs included
+test: install models triton system-packages client-packages ## the whole test suite, the servers it needs included
 	@$(BIN)/python -m pytest
 
 lint: install

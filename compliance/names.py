@@ -47,17 +47,14 @@ class Names:
         ]
 
 
-def load_names(folder: Path, *, threads: int = 1) -> Names:
+def load_names(folder: Path, *, threads: int = 1, latin: NameModel | None = None) -> Names:
     """Load the models below `folder` (`rampart/`, `lac/`), as `deploy/fetch_models.py` left them.
 
-    threads: of ONNX Runtime within one run.
+    threads: of ONNX Runtime within one run. latin: in place of `LatinNames`.
 
     Raises:
         WeightsError: a file is missing or not the pinned one.
     """
-    return Names(
-        [
-            LatinNames(folder / "rampart", threads=threads),
-            ChineseNames(folder / "lac", threads=threads),
-        ]
-    )
+    if latin is None:
+        latin = LatinNames(folder / "rampart", threads=threads)
+    return Names([latin, ChineseNames(folder / "lac", threads=threads)])

@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["eight_bit"]
+__all__ = ["eight_bit", "without_input"]
 
 _MODEL_GRAPH = 7
-_GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT = 1, 5, 11
+_INPUT_NAME = 1
 _NODE_INPUT, _NODE_OP_TYPE, _NODE_ATTRIBUTE = 1, 4, 5
 _ATTRIBUTE_NAME, _ATTRIBUTE_INT = 1, 3
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
-_FLOAT, _INT8 = 1, 3
+_FLOAT, _INT8, _INT64 = 1, 3, 7
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _BLOCK = 32
 _BITS = 4
@@ -67,6 +68,36 @@ def eight_bit(model: bytes) -> bytes:
         else:
             out.append(field.whole)
     return b"".join(out)
+
+
+def without_input(model: bytes, name: str) -> bytes:
+    """Return the model with an int64 input of two dimensions made a constant: one zero, [1, 1].
+
+    It must be used where a single row broadcasts, as the kinds of a BERT's tokens are.
+
+    Raises:
+        ValueError: the model has no such input.
+    """
+    return b"".join(
+        _pack(_MODEL_GRAPH, _with_zero(field.value, name))
+        if field.number == _MODEL_GRAPH
+        else field.whole
+        for field in _fields(model)
+    )
+
+
+def _with_zero(graph: bytes, name: str) -> bytes:
+    fields = list(_fields(graph))
+    kept = [f.whole for f in fields if f.number != _GRAPH_INPUT or _input_name(f.value) != name]
+    if len(kept) == len(fields):
+        msg = "the model has no input of that name"
+        raise ValueError(msg)
+    zero = _tensor(name, np.zeros((1, 1), np.int64), _INT64)
+    return b"".join((*kept, _pack(_GRAPH_INITIALIZER, zero)))
+
+
+def _input_name(described: bytes) -> str:
+    return next((f.value.decode() for f in _fields(described) if f.number == _INPUT_NAME), "")
 
 
 def _graph(graph: bytes) -> bytes:

@@ -13,6 +13,8 @@ from meshkit.settings import MeshSettings
 
 __all__ = ["ComplianceSettings"]
 
+_LOOPBACK = ("127.0.0.1", "localhost")
+
 
 class ComplianceSettings(MeshSettings):
     """Environment `COMPLIANCE_*`."""
@@ -48,6 +50,33 @@ class ComplianceSettings(MeshSettings):
     name_queue_max: int = Field(
         default=256, ge=1, description="Texts waiting for the models; beyond it OVERLOADED."
     )
+    names_triton_url: str = Field(
+        default="",
+        pattern=r"^$|^[A-Za-z0-9.\-]+:[0-9]{1,5}$",
+        description="`host:port` of a Triton that runs the Latin name model. Empty: run it here.",
+    )
+    names_triton_model: str = Field(
+        default="names_latin", pattern=r"^[A-Za-z0-9_.\-]{1,128}$", description="Its name there."
+    )
+    names_triton_ca: Path | None = Field(
+        default=None, description="PEM; needed unless Triton is on 127.0.0.1 or localhost."
+    )
+    names_triton_certificate: Path | None = Field(
+        default=None, description="PEM, to show to Triton; read anew after a failure."
+    )
+    names_triton_key: Path | None = Field(default=None, description="PEM, of that certificate.")
+    names_triton_ask_ms: int = Field(
+        default=250, gt=0, description="For one ask, with connecting; then the model here answers."
+    )
+    names_triton_asks_max: int = Field(
+        default=32, ge=1, description="Under way at once; beyond it the model here answers."
+    )
+    names_triton_failures_max: int = Field(
+        default=3, gt=0, description="In a row; then Triton is held off."
+    )
+    names_triton_hold_off_ms: int = Field(
+        default=1_000, gt=0, description="Between tries while it is held off."
+    )
     memo_entries_max: int = Field(
         default=20_000, ge=0, description="Verdicts remembered, about 1 KB each; 0 remembers none."
     )
@@ -79,5 +108,25 @@ class ComplianceSettings(MeshSettings):
         """Refuse a folder and a file at once: which would judge?"""
         if self.policy_dir is not None and self.policy_file is not None:
             msg = "policy_dir and policy_file cannot both be given"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def reach_triton_safely(self) -> Self:
+        """Refuse a line on which others could read, and settings that nobody would use."""
+        ca, certificate, key = (
+            self.names_triton_ca,
+            self.names_triton_certificate,
+            self.names_triton_key,
+        )
+        host = self.names_triton_url.rpartition(":")[0]
+        if host and ca is None and host not in _LOOPBACK:
+            msg = "names_triton_ca is needed: what is asked can be turned back into text"
+            raise ValueError(msg)
+        if (certificate is None) != (key is None) or (certificate is not None and ca is None):
+            msg = "names_triton_certificate needs names_triton_key and names_triton_ca beside it"
+            raise ValueError(msg)
+        if ca is not None and not host:
+            msg = "names_triton has settings, but no url"
             raise ValueError(msg)
         return self

@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""NVIDIA Triton on a CPU, for tests and trials, in an environment of its own.
+
+    python deploy/triton_server.py --into var/triton                    # install, once
+    python deploy/triton_server.py --into var/triton --serve DIR [...]  # run it on 127.0.0.1:8001
+
+The server comes out of the wheel nvidia-pytriton, with its Python backend only; that wheel, numpy
+and onnxruntime are pinned by SHA-256 in `triton-requirements.txt`: 97 MB to download, 270 MB on
+disk. A GPU deployment uses NVIDIA's own container instead. What follows `--serve DIR` goes to
+tritonserver as it is.
+
+`INTO/ready.json` says that all of it is in place, and from which pins; what is there with other
+pins, or only in part, is made anew. Needs glibc 2.35 and a Python 3.11 with a shared libpython.
+Standard library only. Exits 1 without a network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+REQUIREMENTS = Path(__file__).with_name("triton-requirements.txt")
+READY = "ready.json"
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Make what is missing, or run the server; return the exit code."""
+    parser = argparse.ArgumentParser(description="Install Triton by itself, or run it.")
+    parser.add_argument("--into", type=Path, default=Path("var/triton"), metavar="FOLDER")
+    parser.add_argument("--serve", type=Path, metavar="DIR", help="a model repository")
+    args, more = parser.parse_known_args(argv)
+    if more and args.serve is None:
+        parser.error(f"unknown: {' '.join(more)}")
+    if not is_ready(args.into):
+        say("installing Triton into an environment of its own (97 MB to download)")
+        if not install(args.into):
+            say("pip could not install it")
+            return 1
+        say(f"{args.into}: ready")
+    elif args.serve is None:
+        say(f"{args.into}: already there")
+    if args.serve is not None:
+        given = ("--http-address=127.0.0.1", "--grpc-address=127.0.0.1", *more)
+        run = command(args.into, args.serve, *given)
+        os.execve(run[0], run, environment(args.into))  # noqa: S606 -- it takes our place
+    return 0
+
+
+def is_ready(folder: Path) -> bool:
+    """Whether the environment was made whole, from the pins of today."""
+    try:
+        found = json.loads((folder / READY).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(found == pins()) and (_home(folder) / "bin" / "tritonserver").exists()
+
+
+def pins() -> dict[str, str]:
+    """What the environment is made from."""
+    digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+    return {"requirements_sha256": digest, "python": PYTHON}
+
+
+def install(folder: Path) -> bool:
+    """Make the environment; return whether all of it is there."""
+    (folder / READY).unlink(missing_ok=True)
+    # Its pip is ours: without one inside it is 20 MB smaller.
+    venv.create(folder / ".venv", clear=True, with_pip=False)
+    python = folder / ".venv" / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "-qq", "--no-compile"]
+    pip += [
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--require-hashes",
+    ]
+    done = subprocess.run([*pip, "--requirement", str(REQUIREMENTS)], check=False)  # noqa: S603 -- constants and paths of ours
+    if done.returncode != 0:
+        return False
+    # The server looks for its Python in the backend's folder alone; the wheel keeps one a version.
+    stub = _home(folder) / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
+    (_home(folder) / "backends" / "python" / stub.name).symlink_to(stub.resolve())
+    (folder / READY).write_text(json.dumps(pins(), indent=1) + "\n", "utf-8")
+    return True
+
+
+def command(folder: Path, repository: Path, *more: str) -> list[str]:
+    """Return how the server is started on a model repository."""
+    home = _home(folder)
+    return [
+        str(home / "bin" / "tritonserver"),
+        f"--model-repository={repository.resolve()}",
+        f"--backend-directory={home / 'backends'}",
+        f"--cache-directory={home / 'caches'}",
+        *more,
+    ]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment in which its Python finds itself: by PATH, and its own libpython."""
+    inside = folder.resolve() / ".venv" / "bin"
+    library = str(sysconfig.get_config_var("LIBDIR"))
+    path = f"{inside}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, "PATH": path, "LD_LIBRARY_PATH": library}
+
+
+def _home(folder: Path) -> Path:
+    packages = folder.resolve() / ".venv" / "lib" / f"python{PYTHON}" / "site-packages"
+    return packages / "pytriton" / "tritonserver"
+
+
+def say(text: str) -> None:
+    """Tell progress on stderr."""
+    sys.stderr.write(f"triton_server: {text}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
