@@ -39,7 +39,9 @@ __all__ = [
     "sg_uen",
     "th_tnin",
     "tr_tckn",
+    "tw_business",
     "tw_id",
+    "vin",
     "za_id",
 ]
 
@@ -294,6 +296,30 @@ def tw_id(value: str) -> bool:
     head = str(10 + _TW_LETTERS.index(code[0]))
     second = str(_TW_LETTERS.index(code[1]) % 10) if code[1].isalpha() else code[1]
     return weighted(f"{head}{second}{code[2:]}", (1, 9, 8, 7, 6, 5, 4, 3, 2, 1, 1)) % 10 == 0
+
+
+def tw_business(value: str) -> bool:
+    """Taiwan firm: weights 1 2 1 2 1 2 4 1, digits of the products, modulo 5; a 7 counts twice."""
+    digits = digits_of(value)
+    if len(digits) != 8 or len(set(digits)) == 1:
+        return False
+    products = (int(d) * w for d, w in zip(digits, (1, 2, 1, 2, 1, 2, 4, 1), strict=True))
+    total = sum(sum(divmod(product, 10)) for product in products)
+    return total % 5 == 0 or (digits[6] == "7" and (total + 1) % 5 == 0)
+
+
+_VIN_LETTERS = dict(zip("ABCDEFGHJKLMNPRSTUVWXYZ", "12345678123457923456789", strict=True))
+_VIN_WEIGHTS = (8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2)
+
+
+def vin(value: str) -> bool:
+    """Vehicle identification number, 49 CFR 565.15 and GB 16735: weights 8 to 2, modulo 11."""
+    code = bare(value)
+    if not re.fullmatch(r"[A-HJ-NPR-Z0-9]{8}[0-9X][A-HJ-NPR-Z0-9]{8}", code):
+        return False
+    values = (int(_VIN_LETTERS.get(character, character)) for character in code)
+    total = sum(v * w for v, w in zip(values, _VIN_WEIGHTS, strict=True))
+    return "0123456789X"[total % 11] == code[8]
 
 
 def za_id(value: str) -> bool:

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from compliance.recognizers import checks
+from compliance.recognizers import checks, checks_world
 from compliance.recognizers.base import NOT_AFTER, NOT_BEFORE, Recognizer
+from compliance.recognizers.cn_address import CN_ADDRESS
+from compliance.recognizers.cn_labelled import CN_LABELLED
+from compliance.recognizers.cn_words import MOBILE_WORDS, PROVINCE
+from compliance.recognizers.hk_mo_tw import HK_MO_TW
 
-_PHONE_WORDS = (
-    *(
-        "电话",
-        "手机",
-        "联系",
-        "致电",
-        "拨打",
-        "号码",
-        "短信",
-        "微信",
-        "座机",
-        "传真",
-        "热线",
-        "热线电话",
-    ),
-    *("phone", "mobile", "cell", "call", "tel", "wechat", "contact", "fax", "客服"),
-)
 _ID_WORDS = (
     "身份证",
     "证件",
     "居民",
     "身份",
     "公民",
+    "居住证",
+    "身分證",
+    "身份證",
+    "社会保障",
+    "驾驶证",
     "resident id",
     "identity",
     "id card",
     "id no",
     "id",
 )
-_PROVINCE = "京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼"
-_HAN = "一-鿿"
 
 CN = (
     Recognizer(
@@ -45,7 +35,8 @@ CN = (
         pattern=r"(?<![0-9A-Za-z])[1-9][0-9]{5}[ \-]?(?:18|19|20)[0-9]{2}[ \-]?(?:0[1-9]|1"
         r"[0-2])[ \-]?"
         r"(?:0[1-9]|[12][0-9]|3[01])[ \-]?[0-9]{3}[ \-]?[0-9Xx](?![0-9A-Za-z])",
-        source="GB 11643-1999, check character by ISO 7064 MOD 11-2",
+        source="GB 11643-1999, check character by ISO 7064 MOD 11-2; so are residence permits for "
+        "people of Hong Kong, Macau and Taiwan (81 to 83) and foreigners' cards of 2023 (9)",
         score=(0.97, 0.99),
         rejected=(0.6, 0.92),
         check=checks.cn_resident_18,
@@ -73,7 +64,7 @@ CN = (
         r"(?![0-9A-Za-z]|[.][0-9])",
         source="MIIT numbering plan, 11 digits from 13 to 19",
         score=(0.75, 0.97),
-        context=_PHONE_WORDS,
+        context=MOBILE_WORDS,
         digits=(11, 15),
     ),
     Recognizer(
@@ -85,7 +76,7 @@ CN = (
         r"[ \-]?[0-9]{4}(?:[ \-]{1,2}[0-9]{1,5})?(?![0-9A-Za-z])",
         source="MIIT numbering plan, area code and 7 or 8 digits",
         score=(0.6, 0.95),
-        context=_PHONE_WORDS,
+        context=MOBILE_WORDS,
         digits=(10, 19),
     ),
     Recognizer(
@@ -95,7 +86,7 @@ CN = (
         pattern=r"(?<![0-9A-Za-z])[48]00[ \-]?[0-9]{3}[ \-]?[0-9]{4}(?![0-9A-Za-z])",
         source="MIIT numbering plan, 400 and 800 numbers",
         score=(0.3, 0.9),
-        context=_PHONE_WORDS,
+        context=MOBILE_WORDS,
         digits=(10, 10),
     ),
     Recognizer(
@@ -125,8 +116,8 @@ CN = (
         name="cn_plate",
         type="PLATE",
         subtype="CN",
-        pattern=rf"[{_PROVINCE}][A-HJ-NP-Z] ?[·•.\-]? ?(?:[A-HJ-NP-Z0-9]{{5,6}}|"
-        rf"[A-HJ-NP-Z0-9]{{4}}[挂学警港澳]){NOT_AFTER}",
+        pattern=rf"[{PROVINCE}][A-HJ-NP-Z] ?[·•.\-]? ?(?:[A-HJ-NP-Z0-9]{{5,6}}|"
+        rf"[A-HJ-NP-Z0-9]{{4}}[挂学警港澳领试超]){NOT_AFTER}",
         source="GA 36-2018, plates of motor vehicles",
         score=(0.92, 0.97),
         veto=False,
@@ -138,36 +129,17 @@ CN = (
         pattern=rf"{NOT_BEFORE}(?:[EGDSP][A-Z]?[0-9]{{7,8}}|1[45][0-9]{{7}}){NOT_AFTER}",
         source="Exit and Entry Administration, ordinary and official passports",
         score=(0.3, 0.92),
-        context=("护照", "passport", "出境", "签证"),
+        context=("护照", "passport", "出境", "签证", "護照", "簽證"),
         tight=True,
     ),
     Recognizer(
         name="cn_travel_permit",
         type="PASSPORT",
         subtype="HK_MO_TW_PERMIT",
-        pattern=rf"{NOT_BEFORE}(?:[CHM][0-9]{{8}}(?:[0-9]{{2}})?|[0-9]{{8}}){NOT_AFTER}",
+        pattern=rf"{NOT_BEFORE}(?:[CWTLHM][0-9]{{8}}(?:[0-9]{{2}})?|[CL][A-HJ-NP-Z][0-9]{{7}}){NOT_AFTER}",
         source="Exit and Entry Administration, permits for Hong Kong, Macau and Taiwan",
         score=(0.0, 0.92),
-        context=("通行证", "回乡证", "台胞证", "港澳", "permit"),
-        tight=True,
-    ),
-    Recognizer(
-        name="hk_id",
-        type="NATIONAL_ID",
-        subtype="HK_ID",
-        pattern=rf"{NOT_BEFORE}[A-Z]{{1,2}}[0-9]{{6}} ?\([0-9A]\)",
-        source="Hong Kong identity card: letters, six digits, check digit in brackets",
-        score=(0.85, 0.95),
-        context=("hkid", "香港身份证", "身份证", "identity card"),
-    ),
-    Recognizer(
-        name="tw_id",
-        type="NATIONAL_ID",
-        subtype="TW_ID",
-        pattern=rf"{NOT_BEFORE}[A-Z][12][0-9]{{8}}{NOT_AFTER}",
-        source="Taiwan national identification number",
-        score=(0.3, 0.92),
-        context=("台湾", "身分證", "身份证", "taiwan", "national id"),
+        context=("通行证", "通行證", "回乡证", "回鄉證", "台胞证", "台胞證", "港澳", "permit"),
         tight=True,
     ),
     Recognizer(
@@ -195,7 +167,7 @@ CN = (
         name="cn_officer_id",
         type="NATIONAL_ID",
         subtype="CN_MILITARY_ID",
-        pattern=rf"[军南北沈兰成济广海空参政后装]字第?[A-Z0-9]{{6,8}}号?|士字第?[0-9]{{6,10}}号?{NOT_AFTER}",
+        pattern=rf"[军南北沈兰成济广海空参政后装东西中文士武联火]字第?[A-Z0-9]{{6,10}}号?{NOT_AFTER}",
         source="military officer and soldier certificates",
         score=(0.85, 0.92),
     ),
@@ -211,17 +183,41 @@ CN = (
         case=False,
     ),
     Recognizer(
-        name="cn_address",
-        type="LOCATION",
-        subtype="CN_ADDRESS",
-        pattern=r"(?:住在|住于|位于|家住|地址[是为在]?|寄[到往至]|送[到往至]|搬[到去]|现居|[在到住于是])?"
-        rf"(?P<v>(?:[{_HAN}]{{2,7}}(?:省|自治区|特别行政区))?(?:[{_HAN}]{{2,6}}(?:市|州|盟|地区))?"
-        rf"(?:[{_HAN}]{{1,6}}(?:区|县|市|旗|镇|乡))?[{_HAN}0-9]{{1,12}}(?:路|街|道|巷|弄|胡同|大街|大道|村)"
-        rf"[{_HAN}]{{0,6}}[0-9]{{1,5}}(?:-[0-9]{{1,4}})?(?:号院?|弄|栋|幢|座)"
-        rf"(?:[{_HAN}A-Za-z0-9\-]{{0,10}}?[0-9A-Za-z]{{1,5}}(?:号楼?|栋|幢|座|单元|层|楼|室|房)){{0,4}})",
-        hint="号|弄|栋|幢|座",
-        source="GB/T 23705, the order of Chinese addresses",
-        score=(0.7, 0.9),
-        context=("地址", "住", "位于", "寄", "收货", "户籍", "送", "address"),
+        name="cn_embassy_plate",
+        type="PLATE",
+        subtype="CN_EMBASSY",
+        pattern=rf"(?<![天大即致促行驱迫假])使 ?[0-9]{{6}}{NOT_AFTER}"
+        r"|(?<![0-9A-Za-z])[0-9]{3}[· ]?[0-9]{3}[使领](?!用)",
+        source="GA 36-2018, plates of embassies, and those before 2017",
+        score=(0.4, 0.95),
+        context=("车牌", "号牌", "使馆", "领馆", "车辆", "停", "牌"),
+        hint="使 ?[0-9]{6}|[0-9]{3}[· ]?[0-9]{3}[使领]",
     ),
+    Recognizer(
+        name="cn_military_plate",
+        type="PLATE",
+        subtype="CN_MILITARY",
+        pattern=rf"{NOT_BEFORE}(?:WJ ?[·•.]? ?[{PROVINCE}]? ?[·•.]? ?[0-9]{{4}}[0-9A-Z]"
+        rf"|[VKHBSLJNGCEYZ][A-Z] ?[·•][0-9]{{5}}){NOT_AFTER}",
+        source="plates of the armed forces, 2013, and of the armed police",
+        score=(0.75, 0.95),
+        context=("车牌", "号牌", "军车", "军牌", "武警"),
+        hint=r"WJ ?[·•.]? ?[^\x00-\x7f]? ?[·•.]? ?[0-9]{4}|[A-Z] ?[·•][0-9]{5}",
+    ),
+    Recognizer(
+        name="vin",
+        type="PLATE",
+        subtype="VIN",
+        pattern=rf"{NOT_BEFORE}(?=[0-9]{{0,3}}[A-Z])[A-HJ-NPR-Z0-9]{{8}}[0-9X]"
+        rf"[A-HJ-NPR-Z0-9]{{4}}[0-9]{{4}}{NOT_AFTER}",
+        source="GB 16735 and ISO 3779, with the check digit of 49 CFR 565.15",
+        score=(0.6, 0.95),
+        rejected=(0.0, 0.8),
+        check=checks_world.vin,
+        context=("vin", "车架", "车辆", "車架", "车主", "vehicle", "chassis"),
+        tight=True,
+    ),
+    CN_ADDRESS,
+    *CN_LABELLED,
+    *HK_MO_TW,
 )

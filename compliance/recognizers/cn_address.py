@@ -1,0 +1,53 @@
+"""Addresses in Chinese, of the mainland, Hong Kong, Macau and Taiwan. PURE.
+
+    广东省 深圳市 南山区 粤海街道   科技园路   12 号   3 栋 2 单元 1204 室
+    province city district town    street    number  parts of a building
+
+From the large to the small; all but street and number may be missing. In traditional script so too:
+臺北市信義區信義路五段7號89樓之2.
+"""
+
+from __future__ import annotations
+
+from compliance.recognizers.base import Recognizer
+from compliance.recognizers.cn_words import ADDRESS_HAN as H
+
+__all__ = ["CN_ADDRESS"]
+
+_PROVINCE = (
+    "(?:北京|天津|上海|重庆|河北|山西|辽宁|吉林|黑龙江|江苏|浙江|安徽|福建|江西|山东|河南|湖北|湖南|广东|海南|四川"
+    "|贵州|云南|陕西|甘肃|青海|台湾|臺灣|台灣|内蒙古|广西壮族|广西|西藏|宁夏回族|宁夏|新疆维吾尔|新疆|香港|澳门|澳門"
+    "|九龍|九龙|新界)(?:省|市|自治区|特别行政区|特別行政區)?"
+)
+_UPPER = (
+    rf"(?:{_PROVINCE})?(?:[{H}]{{2,6}}?(?:市|州|盟|地区))?(?:[{H}]{{1,6}}?(?:区|區|县|縣|市|旗))?"
+    rf"(?:[{H}]{{1,5}}?(?:镇|鎮|乡|鄉|街道|开发区|園區|园区))?"
+)
+_STREET = (
+    rf"[{H}0-9]{{1,10}}?(?:(?<![电线思])路|街|(?<![通车频渠管报轨跑知味])道|巷|胡同|村|里|徑|大馬路|小区|花园|苑|新村"
+    "|公寓|家园|大厦|广场|大廈|廣場|花園|邨)"
+)
+_UNIT = "号院|号楼|号|號|弄|栋|幢|座|棟|组|組|巷"
+_NUMBER = r"[0-9]{1,5}(?:[\-之][0-9]{1,4})?"
+_PART = (
+    rf"[{H}A-Za-z]{{0,10}}?(?:[0-9A-Za-z\-]{{1,6}}|[一二三四五六七八九十]{{1,3}})"
+    r"(?:号院|号楼|号|號|弄|栋|幢|座|棟|塔|组|組|单元|單元|层|層|楼|樓|室|房|户|戶)(?:之[0-9]{1,3})?"
+)
+
+CN_ADDRESS = Recognizer(
+    name="cn_address",
+    type="LOCATION",
+    subtype="CN_ADDRESS",
+    pattern=r"(?:所在地|居住地|户籍地|目的地|收件地|联系地|家中?|地点|通讯处)?"
+    rf"(?P<v>{_UPPER}{_STREET}[{H}]{{0,6}}?(?:[一二三四五六七八九十]{{1,2}}段)?[{H}]{{0,4}}?"
+    rf"{_NUMBER}(?:{_UNIT})(?![线線令球]|公告|文件|选手|公交)"
+    rf"(?:{_PART}){{0,6}}(?:[0-9]{{3,4}}(?![0-9A-Za-z.%年月日元个人米点])|[A-Z]室)?)",
+    hint=rf"[0-9](?:{_UNIT})",
+    source="GB/T 23705, the order of Chinese addresses",
+    score=(0.7, 0.9),
+    veto=False,
+    context=(
+        *("地址", "住", "位于", "寄", "收货", "户籍", "送", "address"),
+        *("寄到", "送貨", "戶籍", "通訊", "寓所", "位於"),
+    ),
+)
