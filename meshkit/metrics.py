@@ -14,12 +14,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import socket
 import time
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from socketserver import TCPServer, ThreadingMixIn
-from threading import Thread
-from typing import TYPE_CHECKING, Final, NamedTuple
+from threading import BoundedSemaphore, Thread, Timer
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import structlog
@@ -65,12 +66,16 @@ METRICS_PORTS: Final = {
 }
 """Where each service's endpoint is unless told otherwise."""
 
-_CLIENT_S = 10
-"""A client that sends or takes nothing for so long is let go."""
+_CLIENT_S = 10.0
+"""A client that has not asked, and taken the answer, within so long is let go."""
+_CLIENTS_MAX = 16
+"""Clients at once; more are turned away, for each has a thread and a file of the service's."""
 _LOOP_TICK_S = 0.5
 _TAKEN_PAUSE_S = 1.0
 _NS_PER_S = 1_000_000_000
 _PATH = "/metrics"
+_Asked: TypeAlias = "socket.socket | tuple[bytes, socket.socket]"
+"""As typeshed has it: a stream's is always a socket."""
 
 
 _NOUGHT: Final = {m.source: 0 for m in METRICS if m.kind is Kind.COUNTER and not m.labels}
@@ -161,6 +166,32 @@ def _shown(bound: float) -> str:
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
+    def __init__(self, place: tuple[str, int]) -> None:
+        self._room = BoundedSemaphore(_CLIENTS_MAX)
+        super().__init__(place, _Handler)
+
+    def process_request(self, request: _Asked, client_address: object) -> None:
+        """Answer in a thread, if there is room for one more."""
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no more threads
+            self._room.release()
+            raise
+
+    def process_request_thread(self, request: _Asked, client_address: object) -> None:
+        """Answer, and cut off who takes too long: a byte now and then does not prolong it."""
+        late = Timer(_CLIENT_S, _cut, (request,))
+        late.daemon = True
+        late.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            late.cancel()
+            self._room.release()
+
     def server_bind(self) -> None:
         """Bind, without asking a name server for our own name, as the library would."""
         TCPServer.server_bind(self)
@@ -171,9 +202,12 @@ class _Server(ThreadingMixIn, WSGIServer):
         """Say nothing: a client that went away is none of our trouble."""
 
 
-class _Handler(WSGIRequestHandler):
-    timeout = _CLIENT_S
+def _cut(connection: _Asked) -> None:
+    with contextlib.suppress(OSError):  # it has gone by itself
+        cast("socket.socket", connection).shutdown(socket.SHUT_RDWR)
 
+
+class _Handler(WSGIRequestHandler):
     def log_message(self, *_arguments: object) -> None:
         """Say nothing: what a client sends is its text."""
 
@@ -225,7 +259,7 @@ async def metrics_endpoint(host: str, port: int, *, service: str) -> AsyncIterat
 def _bound(host: str, port: int) -> _Server | None:
     """Bind; None if somebody else has."""
     try:
-        return _Server((host, port), _Handler)
+        return _Server((host, port))
     except OSError as failure:
         if failure.errno == errno.EADDRINUSE:
             return None

@@ -6,14 +6,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from meshkit import counters
+from meshkit import counters, metrics
 from meshkit.counters import SECONDS, Histogram, counted, measured, observed
 from meshkit.counters import counters as counts
 from meshkit.metric_names import LABELS, METRICS
@@ -128,6 +128,33 @@ async def test_a_port_that_is_taken_is_waited_for_and_the_service_goes_on(monkey
                     await asyncio.sleep(0.01)
                 else:
                     break
+
+
+async def test_clients_that_drip_are_few_and_are_cut_off(monkeypatch):
+    monkeypatch.setattr(metrics, "_CLIENT_S", 1.0)
+    monkeypatch.setattr(metrics, "_CLIENTS_MAX", 4)
+    before = threading.active_count()
+    async with AsyncExitStack() as owned:
+        port = await owned.enter_async_context(metrics_endpoint("127.0.0.1", 0, service="gateway"))
+        drips = [
+            owned.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(40)
+        ]
+        for each in drips:
+            each.send(b"GET /me")
+        with pytest.raises(OSError):  # noqa: PT011 -- cut off by reset, or by its end
+            await asyncio.to_thread(fetched, port)
+        # Of four clients, each with its timer; the endpoint's, and the pool's that asks.
+        assert threading.active_count() <= before + 10
+
+        async with asyncio.timeout(20):
+            while True:
+                with suppress(OSError):
+                    for each in drips:
+                        with suppress(OSError):
+                            each.send(b"t")
+                    assert "sealgate_info" in await asyncio.to_thread(fetched, port)
+                    break
+                await asyncio.sleep(0.1)
 
 
 async def test_an_address_that_is_not_ours_ends_the_start_and_is_named():
