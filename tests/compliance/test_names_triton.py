@@ -237,6 +237,25 @@ def test_triton_and_compliance_must_know_each_other(server, place, expected, fal
     assert server.rows("names_latin") == before
 
 
+def test_certificates_are_read_anew_after_a_failure(server, place, files, tmp_path, fallbacks):
+    for suffix in ("pem", "key"):
+        (tmp_path / f"mine.{suffix}").write_bytes((files / f"strange.{suffix}").read_bytes())
+    line = TritonLine(
+        replace(
+            place,
+            certificate=tmp_path / "mine.pem",
+            key=tmp_path / "mine.key",
+            failures_max=1_000,
+        )
+    )
+    assert line.ask(*ids_of(3), 35) is None
+    assert sum(fallbacks().values()) == 1
+
+    for suffix in ("pem", "key"):
+        (tmp_path / f"mine.{suffix}").write_bytes((files / f"client.{suffix}").read_bytes())
+    assert line.ask(*ids_of(3), 35) is not None
+
+
 def test_no_more_are_under_way_than_allowed(server, place, fallbacks):
     line = TritonLine(replace(place, asks_max=2))
     ids, mask = ids_of(5)
