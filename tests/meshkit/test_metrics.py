@@ -130,31 +130,39 @@ async def test_a_port_that_is_taken_is_waited_for_and_the_service_goes_on(monkey
                     break
 
 
-async def test_clients_that_drip_are_few_and_are_cut_off(monkeypatch):
-    monkeypatch.setattr(metrics, "_CLIENT_S", 1.0)
-    monkeypatch.setattr(metrics, "_CLIENTS_MAX", 4)
-    before = threading.active_count()
+async def test_no_more_clients_are_let_in_than_there_is_room_for(monkeypatch):
+    monkeypatch.setattr(metrics, "_CLIENTS_MAX", 3)
     async with AsyncExitStack() as owned:
         port = await owned.enter_async_context(metrics_endpoint("127.0.0.1", 0, service="gateway"))
-        drips = [
-            owned.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(40)
-        ]
-        for each in drips:
+        slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
+        for each in slow:
+            owned.callback(each.close)
             each.send(b"GET /me")
-        with pytest.raises(OSError):  # noqa: PT011 -- cut off by reset, or by its end
+        with pytest.raises(OSError):  # noqa: PT011 -- turned away by a reset, or by its end
             await asyncio.to_thread(fetched, port)
-        # Of four clients, each with its timer; the endpoint's, and the pool's that asks.
-        assert threading.active_count() <= before + 10
 
+        slow[0].close()
         async with asyncio.timeout(20):
             while True:
                 with suppress(OSError):
-                    for each in drips:
-                        with suppress(OSError):
-                            each.send(b"t")
                     assert "sealgate_info" in await asyncio.to_thread(fetched, port)
                     break
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.05)
+
+
+async def drip(connection):
+    async with asyncio.timeout(20):
+        while True:
+            connection.send(b"G")
+            await asyncio.sleep(0.1)
+
+
+async def test_a_client_that_drips_is_cut_off(monkeypatch):
+    monkeypatch.setattr(metrics, "_CLIENT_S", 0.5)
+    async with metrics_endpoint("127.0.0.1", 0, service="gateway") as port:
+        slow = socket.create_connection(("127.0.0.1", port))
+        with slow, pytest.raises(ConnectionError):
+            await drip(slow)
 
 
 async def test_an_address_that_is_not_ours_ends_the_start_and_is_named():
