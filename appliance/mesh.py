@@ -36,7 +36,7 @@ from appliance.clients import keep_clients
 from appliance.mesh_settings import MeshHouseSettings
 from appliance.openbao import OpenBao, OpenBaoError, alone, openbao
 from appliance.redis import RedisError, RedisServer, RedisServerSettings, redis_server
-from appliance.restarting import restart, restarting
+from appliance.restarting import restart, restarting, restarts_asked
 from appliance.screening_keys import rotating
 from meshkit.background import running
 from meshkit.contract import Refusal
@@ -317,7 +317,7 @@ def _shared_policies() -> dict[str, str]:
 
 
 async def _serve(settings: MeshHouseSettings) -> None:
-    stop = stop_event()
+    stop, asked = stop_event(), restarts_asked()
     ready = settings.data_dir / "ready.json"
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with alone(settings.data_dir):  # as in the appliance: a second start takes nothing away
@@ -331,7 +331,7 @@ async def _serve(settings: MeshHouseSettings) -> None:
                 f"  sealgate chat 'What is a tamper-evident log?' --target {facts['gateway']} "
                 f"--tls {facts['tls']}"
             )
-            async with running(restarting(house, ready), "restarts"):
+            async with running(restarting(house, ready, asked), "restarts"):
                 await stop.wait()
             ready.unlink(missing_ok=True)
             _say("Draining: calls under way finish")

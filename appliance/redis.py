@@ -149,10 +149,10 @@ async def _kept(
         status = await server.process.wait()
         log.error("redis.ended", status=status)
         await asyncio.sleep(settings.restart_pause_s)
-        server.process = await _launch(program, config)
         try:
+            server.process = await _launch(program, config)
             await _until_ready(server.process, server.data, server.port, settings.ready_ms)
-        except RedisError:
+        except (RedisError, OSError):
             log.error("redis.not_started")  # noqa: TRY400 -- the text names paths; see its log
             await _stop(server.process, settings.stop_ms)
         else:

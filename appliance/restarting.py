@@ -1,7 +1,8 @@
 """Asking a mesh that runs to replace its services, and answering: by a signal and `ready.json`.
 
-    restarting(house, ready)        the mesh: does it whenever asked, and says so in `ready`
-    restart(ready, say)             the command: asks, and waits
+    asked = restarts_asked()                the mesh: listens, before anybody can know of it
+    restarting(house, ready, asked)         does it whenever asked, and says so in `ready`
+    restart(ready, say)                     the command: asks, and waits
 
 A terminal that closes sends SIGHUP, so another signal asks.
 """
@@ -15,13 +16,14 @@ import signal
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from meshkit.files import write_private
+from appliance.openbao import OpenBaoError, alone
+from meshkit.files import read_or_none, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["restart", "restarting"]
+__all__ = ["restart", "restarting", "restarts_asked"]
 
 ASKED = signal.SIGUSR1
 _POLL_S = 0.1
@@ -40,10 +42,15 @@ class House(Protocol):
         ...
 
 
-async def restarting(house: House, ready: Path) -> None:
-    """Replace the services each time that somebody asks, for ever."""
+def restarts_asked() -> asyncio.Event:
+    """Return what is set when somebody asks. Until then the signal would end the process."""
     asked = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(ASKED, asked.set)
+    return asked
+
+
+async def restarting(house: House, ready: Path, asked: asyncio.Event) -> None:
+    """Replace the services each time that somebody asks, for ever."""
     while True:
         await asked.wait()
         asked.clear()
@@ -75,10 +82,15 @@ def restart(ready: Path, say: Callable[[str], None]) -> int:
 
 
 def _facts(ready: Path) -> dict[str, str | int] | None:
-    """Return what a running mesh says of itself; None if none runs."""
-    try:
-        facts: dict[str, str | int] = json.loads(ready.read_bytes())
-        os.kill(int(facts["pid"]), 0)
-    except (FileNotFoundError, ProcessLookupError):
+    """Return what a running mesh says of itself; None if none runs.
+
+    One that was killed leaves its facts, and its number to a stranger: the lock tells.
+    """
+    if (told := read_or_none(ready)) is None:
         return None
-    return facts
+    try:
+        with alone(ready.parent):
+            return None
+    except OpenBaoError:
+        facts: dict[str, str | int] = json.loads(told)
+        return facts

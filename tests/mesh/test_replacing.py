@@ -13,7 +13,8 @@ import pytest
 
 from appliance.children import Child, ChildError
 from appliance.mesh import _free
-from appliance.restarting import restart, restarting
+from appliance.openbao import alone
+from appliance.restarting import restart, restarting, restarts_asked
 from meshkit.background import running
 from meshkit.files import write_private
 from meshkit.member import _told
@@ -46,15 +47,15 @@ async def test_the_command_asks_waits_and_says_how_it_went(tmp_path, failed, cod
     house = House(failed)
     ready = tmp_path / "ready.json"
     ready.write_text(json.dumps(house.facts()))
-    async with running(restarting(house, ready), "restarts"):
-        await asyncio.sleep(0)  # it listens from its first step on
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "appliance.mesh", "restart",
-            cwd=ROOT,
-            env=os.environ | {"APPLIANCE_DATA_DIR": str(tmp_path)},
-            stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        said, _ = await asyncio.wait_for(process.communicate(), 60)
+    async with running(restarting(house, ready, restarts_asked()), "restarts"):
+        with alone(tmp_path):
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "appliance.mesh", "restart",
+                cwd=ROOT,
+                env=os.environ | {"APPLIANCE_DATA_DIR": str(tmp_path)},
+                stdout=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            said, _ = await asyncio.wait_for(process.communicate(), 60)
 
     assert process.returncode == code
     assert said.decode().startswith(told)
@@ -66,6 +67,19 @@ def test_without_a_mesh_there_is_nothing_to_restart(tmp_path) -> None:
 
     assert restart(tmp_path / "ready.json", said.append) == 1
     assert said == ["No mesh serves on this data"]
+
+
+def test_a_stranger_who_has_the_number_of_a_mesh_that_was_killed_is_not_asked(tmp_path) -> None:
+    said: list[str] = []
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
+        ready = tmp_path / "ready.json"
+        ready.write_text(json.dumps({"pid": stranger.pid, "restarts": 0, "restart_failed": ""}))
+
+        assert restart(ready, said.append) == 1
+        assert said == ["No mesh serves on this data"]
+        assert stranger.poll() is None
+        stranger.communicate(b"\n")
+        assert stranger.returncode == 0
 
 
 def test_a_port_that_a_stranger_has_is_told(tmp_path) -> None:
