@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compliance.recognizers.base import NOT_AFTER, Recognizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["ADDRESS_HAN", "HAN", "MOBILE_WORDS", "PROVINCE", "by_label", "ends_where_it_says"]
 
@@ -14,12 +17,13 @@ PROVINCE = "京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕�
 """Short names of provinces, for within brackets."""
 
 _NEVER_IN_PLACES = (
-    "在住到是于於址我你他她您的了寄送至与與及去这這有请請把给給为為被说說要也就很吗呢吧跟叫拨撥"
+    *"在住到是于於址我你他她您的了寄送至与與及去这這有请請把给給为為被说說要也就很吗呢吧跟",
+    *"叫拨撥写寫係们們",
 )
 """Characters of grammar: an address begins behind them, even where nothing else divides."""
 
 
-def _without(characters: str) -> str:
+def _without(characters: Iterable[str]) -> str:
     """Ranges of `HAN` that leave `characters` out, for within brackets."""
     ranges, first = [], 0x4E00
     for point in [*sorted(map(ord, characters)), 0xA000]:

@@ -20,6 +20,10 @@ _CARD_WORDS = (
     "hkid",
 )
 
+_HK_LABELS = (
+    "電話|手提|致電|手機|傳真|聯絡|來電|whatsapp|香港电话|香港手机|澳门电话|澳门手机|公司|屋企|住宅"
+)
+
 HK_MO_TW = (
     Recognizer(
         name="hk_id",
@@ -98,15 +102,13 @@ HK_MO_TW = (
         name="hk_mo_phone",
         type="PHONE",
         subtype="HK_MO_PHONE",
-        pattern=r"(?<![0-9A-Za-z])(?<![0-9][.\-/])(?:\(?(?:\+|00)?85[23]\)?[ \-]?)?"
-        r"(?!(?:19|20)[0-9]{2}[01][0-9])[2-9][0-9]{3}[ \-]?[0-9]{4}(?![0-9A-Za-z]|[.\-/年][0-9]?)",
-        source="OFCA (Hong Kong) and CTT (Macau): eight digits",
-        score=(0.0, 0.85),
-        context=(
-            *("電話", "手提", "致電", "手機", "傳真", "聯絡", "來電", "whatsapp", "香港电话"),
-            *("香港手机", "澳门电话", "澳門", "852", "853"),
-        ),
-        digits=(8, 13),
+        pattern=rf"(?:{_HK_LABELS})[^0-9A-Za-z+。\n]{{0,8}}"
+        r"(?P<v>(?:\(?(?:\+|00)?85[23]\)?[ \-]?)?(?!(?:19|20)[0-9]{2}[01][0-9])"
+        r"[2-9][0-9]{3}[ \-]?[0-9]{4})(?![0-9A-Za-z]|[.\-/年元][0-9]?)",
+        hint=rf"(?:{_HK_LABELS})[^0-9A-Za-z]{{0,8}}[0-9]",
+        source="OFCA (Hong Kong) and CTT (Macau): eight digits, by their label",
+        score=(0.85, 0.85),
+        case=False,
     ),
     Recognizer(
         name="hk_tw_plate",
