@@ -102,6 +102,13 @@ async def test_each_tenant_is_judged_by_its_own_policy(service, store, mac_keys)
     assert (await released(service, "globex", "So: E123456.")).text == "So: E123456."
 
 
+async def test_types_of_a_policys_own_are_counted_as_one(service):
+    before = counters().get("compliance.findings.prompt.mask.CUSTOM", 0)
+    await screened(service, "acme", "E123456")
+    assert counters()["compliance.findings.prompt.mask.CUSTOM"] == before + 1
+    assert not [name for name in counters() if "CUSTOM_" in name]
+
+
 async def test_a_verdict_remembered_under_one_policy_is_not_used_under_another(
     service, files, store
 ):
