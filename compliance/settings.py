@@ -102,6 +102,12 @@ class ComplianceSettings(MeshSettings):
         gt=0,
         description="Of a tenant, without Redis; the one idle longest loses its tokens.",
     )
+    token_values_max: int = Field(
+        default=200_000,
+        gt=0,
+        description="Of a tenant in all its sessions, without Redis; then the same. 300 bytes "
+        "each.",
+    )
 
     @model_validator(mode="after")
     def have_one_source(self) -> Self:

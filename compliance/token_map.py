@@ -77,18 +77,29 @@ class TokenMap(Protocol):
 
 
 @dataclass(slots=True)
+class _Tenant:
+    """Sessions, the one idle longest first, and how many values they hold together."""
+
+    order: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
+    values: int = 0
+
+
+@dataclass(slots=True)
 class _Session:
     tenant: str
+    due_s: int
+    """When it is looked at again."""
     ends_s: float = 0.0
     entries: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
 
 
 class MemoryTokenMap:
-    """In this process. A tenant with too many sessions loses the one that was idle longest.
+    """In this process. A tenant with too many loses the session that was idle longest.
 
     Args:
         entries_max: of a session.
         sessions_max: of a tenant.
+        values_max: of a tenant, in all its sessions.
         clock: seconds, steady.
     """
 
@@ -97,14 +108,16 @@ class MemoryTokenMap:
         *,
         entries_max: int,
         sessions_max: int,
+        values_max: int = 200_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._entries_max = entries_max
         self._sessions_max = sessions_max
+        self._values_max = values_max
         self._clock = clock
         self._sessions: dict[bytes, _Session] = {}
-        self._tenants: defaultdict[str, OrderedDict[bytes, None]] = defaultdict(OrderedDict)
-        self._due: OrderedDict[int, list[bytes]] = OrderedDict()
+        self._tenants: defaultdict[str, _Tenant] = defaultdict(_Tenant)
+        self._due: defaultdict[int, set[bytes]] = defaultdict(set)
         self._swept_s = 0
 
     def __len__(self) -> int:
@@ -114,15 +127,20 @@ class MemoryTokenMap:
         """See `TokenMap.put`. Nothing is awaited: no other call comes between."""
         session = self._used(place, make=True)
         assert session is not None
-        held = []
-        for entry in entries:
-            known = session.entries.get(entry.field)
-            if known is None:
-                if len(session.entries) >= self._entries_max:
-                    raise _full()
-                known = session.entries[entry.field] = (entry.mark, entry.sealed)
-            held.append(known[0] == entry.mark)
-        return held
+        tenant = self._tenants[place.tenant]
+        try:
+            return [self._held(session, tenant, entry) for entry in entries]
+        finally:
+            self._hold_limits(tenant)
+
+    def _held(self, session: _Session, tenant: _Tenant, entry: Entry) -> bool:
+        known = session.entries.get(entry.field)
+        if known is None:
+            if len(session.entries) >= self._entries_max:
+                raise _full()
+            known = session.entries[entry.field] = (entry.mark, entry.sealed)
+            tenant.values += 1
+        return known[0] == entry.mark
 
     async def get(self, place: Place, fields: Sequence[bytes]) -> list[bytes | None]:
         """See `TokenMap.get`."""
@@ -142,23 +160,33 @@ class MemoryTokenMap:
         if session is None:
             if not make:
                 return None
-            session = self._sessions[place.key] = _Session(place.tenant)
-            self._due.setdefault(ceil(now_s + place.life_s), []).append(place.key)
+            session = self._sessions[place.key] = _Session(place.tenant, ceil(now_s + place.life_s))
+            self._due[session.due_s].add(place.key)
         session.ends_s = now_s + place.life_s
-        order = self._tenants[place.tenant]
-        order[place.key] = None
-        order.move_to_end(place.key)
-        if len(order) > self._sessions_max:
-            counted("tokens.sessions_dropped")
-            self._forget(next(iter(order)))
+        tenant = self._tenants[place.tenant]
+        tenant.order[place.key] = None
+        tenant.order.move_to_end(place.key)
         return session
+
+    def _hold_limits(self, tenant: _Tenant) -> None:
+        """Drop sessions, but never the one that was used last."""
+        while len(tenant.order) > 1 and (
+            len(tenant.order) > self._sessions_max or tenant.values > self._values_max
+        ):
+            counted("tokens.sessions_dropped")
+            self._forget(next(iter(tenant.order)))
 
     def _forget(self, key: bytes) -> None:
         session = self._sessions.pop(key)
-        order = self._tenants[session.tenant]
-        del order[key]
-        if not order:
+        tenant = self._tenants[session.tenant]
+        del tenant.order[key]
+        tenant.values -= len(session.entries)
+        if not tenant.order:
             del self._tenants[session.tenant]
+        due = self._due[session.due_s]
+        due.discard(key)
+        if not due:
+            del self._due[session.due_s]
 
     def _sweep(self, now_s: float) -> None:
         """Forget what is over, once a second: each session is looked at when it may be."""
@@ -166,14 +194,15 @@ class MemoryTokenMap:
             return
         self._swept_s = int(now_s)
         for due_s in sorted(second for second in self._due if second <= now_s):
-            for key in self._due.pop(due_s):
-                session = self._sessions.get(key)
-                if session is None:
-                    continue
+            for key in tuple(self._due[due_s]):
+                session = self._sessions[key]
                 if session.ends_s <= now_s:
                     self._forget(key)
                 else:
-                    self._due.setdefault(ceil(session.ends_s), []).append(key)
+                    self._due[due_s].discard(key)
+                    session.due_s = ceil(session.ends_s)
+                    self._due[session.due_s].add(key)
+            self._due.pop(due_s, None)
 
 
 _PUT = Script("""

@@ -169,7 +169,11 @@ async def token_vault(settings: ComplianceSettings, keys: TokenKeys) -> AsyncIte
     lives = {"life_s": settings.token_life_s, "call_life_s": settings.token_call_life_s}
     entries_max = settings.token_entries_max
     if not settings.redis.configured:
-        memory = MemoryTokenMap(entries_max=entries_max, sessions_max=settings.token_sessions_max)
+        memory = MemoryTokenMap(
+            entries_max=entries_max,
+            sessions_max=settings.token_sessions_max,
+            values_max=settings.token_values_max,
+        )
         yield TokenVault(keys, memory, **lives)
         return
     async with redis_link(settings.redis, name="tokens") as link:

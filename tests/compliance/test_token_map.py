@@ -172,6 +172,44 @@ async def test_a_tenant_with_too_many_sessions_loses_its_own_idlest():
     assert await store.get(other, [A.field]) == [A.sealed]
 
 
+async def test_a_tenant_with_too_many_values_loses_its_own_idlest_session():
+    store = MemoryTokenMap(entries_max=3, sessions_max=100, values_max=4)
+    other = Place("other", b"o" * 32, 3_600.0)
+    await store.put(other, [A, B])
+    await store.put(HERE, [A, B])
+    await store.put(THERE, [A, B])
+    assert len(store) == 3
+    await store.put(Place("acme", b"n" * 32, 3_600.0), [A])
+
+    assert await store.get(HERE, [A.field]) == [None]
+    assert await store.get(THERE, [A.field]) == [A.sealed]
+    assert await store.get(other, [A.field]) == [A.sealed]
+
+
+async def test_sessions_that_overflow_count_too():
+    store = MemoryTokenMap(entries_max=1, sessions_max=100, values_max=4)
+    for number in range(10):
+        with pytest.raises(Refusal, match="OVERLOADED"):
+            await store.put(Place("acme", bytes([number]) * 32, 3_600.0), [A, B])
+
+    assert len(store) == 4
+
+
+async def test_sessions_that_were_dropped_leave_nothing_behind():
+    clock = Clock()
+    store = MemoryTokenMap(entries_max=3, sessions_max=2, clock=clock)
+    for number in range(50):
+        await store.put(Place("acme", bytes([number]) * 32, 3_600.0), [A])
+        clock.now_s += 1.0
+    assert len(store) == 2
+    assert sum(map(len, store._due.values())) == 2
+
+    clock.now_s += 3_600.0
+    await store.put(Place("other", b"o" * 32, 3_600.0), [A])
+    assert len(store) == 1
+    assert set(store._tenants) == {"other"}
+
+
 async def test_without_redis_nothing_is_kept_and_that_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(USERS, "observer", ("*", LOOKS))
     async with in_redis(tmp_path) as store:
