@@ -31,8 +31,14 @@ CHINESE_CONTEXT = 16
 """Characters before the core that the model sees."""
 
 _ZH_KINDS = {"PER": "PERSON", "LOC": "LOCATION", "ORG": "ORG"}
+_TRADITIONAL = (
+    "陳黃張劉趙吳孫馬羅鄭謝韓馮蕭許蘇盧蔣賈葉閻鐘鍾楊湯龍萬錢嚴賴龔喬賀顧鄒陸齊莊塗衛費紀歐項譚範聶邊單關"
+    "魯鄧呂韋倪樊蘭陽叢駱車應"
+)
+"""Family names in traditional script, where it differs."""
 _ZH_HINT = re.compile(
-    f"[{SURNAMES_ZH}][一-鿿]|[省市区县镇乡村州国路街山江河湖]|公司|集团|银行|医院|大学|学院|局|部|[·•]"
+    f"[{SURNAMES_ZH}{_TRADITIONAL}][一-鿿]|[省市区县镇乡村州国路街山江河湖區縣鎮鄉國灣]"
+    "|公司|集团|银行|医院|大学|学院|局|部|[·•]"
 )
 _HAN = re.compile(r"[一-鿿]")
 _FAMILY = (
@@ -47,6 +53,62 @@ _ZH_RULES = re.compile(
     r"|(?<=[名叫是为])[一-鿿]{2,6}(?:[·•・][一-鿿]{2,6}){1,3}"
 )
 """With a title, made anonymous, or of a people that writes a dot between names."""
+_ZH_LABELLED = re.compile(
+    "(?:户名|戶名|姓名|联系人|聯絡人|收件人|收货人|收貨人"
+    "|寄件人|监护人|法定代表人|户主|持卡人)[是为為:： ]{0,2}"
+    f"(?P<v>[{SURNAMES_ZH}{_TRADITIONAL}][一-鿿]{{1,2}}?)(?=[^一-鿿]|$|身份|电话|手机|性别|電話|手機)"
+    "|(?:被告人?|原告|上诉人|申请人|罪犯|犯罪嫌疑人|第三人|病患|患者)[:：]?"
+    f"(?P<w>[{SURNAMES_ZH}{_TRADITIONAL}][一-鿿]{{1,2}})(?=[，,（(](?:男|女|现住|住|曾用名|身分|[0-9]{{4}}))"
+)
+"""Behind a label of a form, or as a judgment or a record opens: 上诉人雷鸣，男."""
+_NO_NAMES = frozenset(
+    [
+        *(
+            "陈年",
+            "江水",
+            "李子",
+            "特斯拉",
+            "户籍地址",
+            "家庭地址",
+            "收货地址",
+            "地址",
+            "住址",
+            "方式",
+            "单位",
+        ),
+        *(
+            "金额",
+            "时间",
+            "全称",
+            "高兴",
+            "张开",
+            "马上",
+            "白天",
+            "黄金",
+            "于是",
+            "万一",
+            "任何",
+            "常常",
+            "时候",
+        ),
+        *(
+            "成功",
+            "明白",
+            "方便",
+            "安全",
+            "黄昏",
+            "马路",
+            "平常",
+            "连忙",
+            "毕竟",
+            "江湖",
+            "高中",
+            "温暖",
+        ),
+        "赵钱孙李",
+    ]
+)
+"""Ordinary words of family names' characters, and labels: no names, whoever says so."""
 _PERSON_CHARACTERS = re.compile(r"[一-鿿·•・ 　]+|[A-Za-z .]+")
 _ZH_SCORE = 0.8
 
@@ -76,6 +138,11 @@ class ChineseNames:
             for match in _ZH_RULES.finditer(window, first)
             if match.end() > core
         ]
+        found += (
+            _finding("PERSON", max(start, core), end, "names_zh_rules")
+            for start, end in map(_labelled, _ZH_LABELLED.finditer(window, first))
+            if end > core and window[start:end] not in _NO_NAMES
+        )
         for kind, start, stop in _words(self._labels(window[first:])):
             begin, end = max(start + first, core), stop + first
             if end > core and _plausible(kind, window, start + first, end):
@@ -89,6 +156,11 @@ class ChineseNames:
         feed = {"token_ids": np.array([ids]), "length": np.array([len(ids)])}
         emissions = self._session.run(None, feed)[0][0]
         return [self._tags.get(tag, "O") for tag in _viterbi(emissions, self._transitions)]
+
+
+def _labelled(match: re.Match[str]) -> tuple[int, int]:
+    """Where the name is, in a match of `_ZH_LABELLED`."""
+    return match.span("v" if match["v"] else "w")
 
 
 def _finding(kind: str, start: int, end: int, recognizer: str) -> Finding:
@@ -151,7 +223,7 @@ def _words(labels: list[str]) -> list[tuple[str, int, int]]:
 
 def _plausible(kind: str, window: str, start: int, end: int) -> bool:
     value = window[start:end]
-    if _HAN.search(value) is None or value in NOT_PEOPLE_ZH:
+    if _HAN.search(value) is None or value in NOT_PEOPLE_ZH or value in _NO_NAMES:
         return False
     if kind == "PERSON" and _PERSON_CHARACTERS.fullmatch(value.strip()) is None:
         return False
