@@ -80,7 +80,17 @@ class _Layered:
 
     def find(self, window: str, core: int) -> list[Finding]:
         """See `compliance.engine.Engine.find`."""
-        found = list(self.base.find(window, core))
+        return self._more(window, core, self.base.find(window, core))
+
+    def find_all(self, found: Sequence[tuple[str, int]]) -> list[list[Finding]]:
+        """See `compliance.engine.Engine.find_all`."""
+        return [
+            self._more(*window, shared)
+            for window, shared in zip(found, self.base.find_all(found), strict=True)
+        ]
+
+    def _more(self, window: str, core: int, shared: Sequence[Finding]) -> list[Finding]:
+        found = list(shared)
         if self.own is not None:
             found += self.own.find(window, core)
         if self.words:

@@ -6,11 +6,12 @@ meaning of a pattern is `re`'s alone, and the prefilter only saves time. SINGLEM
 one callback a pattern and text; a callback into Python costs more than the scan.
 
 Expressions are told apart by `Stage`, and each stage is cut into databases of a few: short forms of
-letters and digits, and numbers, have no literal to look for and make automata, and what compiling
-them takes grows faster than their number; scanning with more and smaller ones costs the same
-(docs/adr/0008). Most texts are scanned by the first stage alone, since they hold no digit; one with
-a run of digits is scanned by all three. A long bounded repeat, `{1,160}`, is told to hyperscan as
-one without end: it would make one state for each character, and the answer is a superset already.
+letters and digits have no literal to look for and make automata, and what compiling them takes
+grows faster than their number (docs/adr/0008). Texts without a digit are not scanned for them, and
+several texts are scanned as one to tell which of these databases matter. Runs of digits are not
+looked for here at all: `compliance.shapes` knows what they may be. A long bounded repeat, such as
+`{1,160}`, is told to hyperscan as one without end: it would make one state for each character, and
+the answer is a superset already.
 
 Compiling takes some two seconds, so the compiled databases are kept in `cache_folder`, under a name
 that is a digest of the expressions, their flags and hyperscan's version, behind its own SHA-256.
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING
 
 import hyperscan
 
-from compliance.recognizers.base import RUN_EXPRESSION, Expression, Stage
+from compliance.recognizers.base import Expression, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,14 +41,15 @@ _FLAGS: int = hyperscan.HS_FLAG_PREFILTER | hyperscan.HS_FLAG_SINGLEMATCH
 _BOUNDARY = re.compile(r"\(\?:[\^$]\|\[\^[ -Z_-~]+\]\)|\(\?<?!\[[^\]]*\]\)")
 _WIDE = re.compile(r"[^\x00-\x7f]|\[\^|(?<!\\)\.|\\[SDW]")
 _DIGIT = re.compile(rb"[0-9]")
-_RUN = Expression(RUN_EXPRESSION, case=True)
-"""Its place is the first, always."""
 _REPEAT = re.compile(r"\{([0-9]+),([0-9]+)\}")
 _REPEAT_MAX = 19
 """Times that hyperscan is told to count to, the digits of a card; beyond, any number will do."""
-_TOGETHER = {Stage.ALL: 70, Stage.SHORT: 8, Stage.NUMBERS: 8}
+_TOGETHER = {Stage.ALL: 70, Stage.SHORT: 8}
 """Expressions in one database, at most."""
 _DIGEST_BYTES = 32
+
+_Part = tuple[int, hyperscan.Database]
+"""The place of its first expression, and a database."""
 
 
 class HyperscanPrefilter:
@@ -59,19 +61,18 @@ class HyperscanPrefilter:
     """
 
     def __init__(self, expressions: Sequence[Expression], cache_folder: Path | None) -> None:
-        places: dict[Expression, list[int]] = {_RUN: []}
+        places: dict[Expression, list[int]] = {}
         for index, expression in enumerate(expressions):
             places.setdefault(expression, []).append(index)
         self._places: list[list[int]] = []
-        self._databases: dict[Stage, list[tuple[int, hyperscan.Database]]] = {}
-        for stage in Stage:
+        self._databases: dict[Stage, list[_Part]] = {}
+        for stage, together in _TOGETHER.items():
             here = [expression for expression in places if expression.stage is stage]
             self._databases[stage] = []
-            for part in _parts(here, _TOGETHER[stage]):
+            for part in _parts(here, together):
                 self._databases[stage].append((len(self._places), _load(part, cache_folder)))
                 self._places += [places[expression] for expression in part]
         self._hits: list[int] = []
-        self._run = False
         self._shift = 0
         self._lock = Lock()
 
@@ -79,24 +80,45 @@ class HyperscanPrefilter:
         """Scan once; indexes in no particular order, each at most once."""
         with self._lock:
             self._hits = []
-            self._run = False
-            self._scan(Stage.ALL, text)
+            self._scan(text, self._databases[Stage.ALL])
             if _DIGIT.search(text):
-                self._scan(Stage.SHORT, text)
-                if self._run:
-                    self._scan(Stage.NUMBERS, text)
+                self._scan(text, self._databases[Stage.SHORT])
             return self._hits
 
-    def _scan(self, stage: Stage, text: bytes) -> None:
-        for shift, database in self._databases[stage]:
+    def each(self, texts: Sequence[bytes]) -> list[list[int]]:
+        """Scan several texts: for each what it would get by itself, or more.
+
+        What stands in none of those with a digit is looked for in none of them.
+        """
+        with_digit = [text for text in texts if _DIGIT.search(text)]
+        with self._lock:
+            short = self._reported(b"\n".join(with_digit)) if with_digit else []
+            found: list[list[int]] = []
+            for text in texts:
+                self._hits = []
+                self._scan(text, self._databases[Stage.ALL])
+                if short and _DIGIT.search(text):
+                    self._scan(text, short)
+                found.append(self._hits)
+            return found
+
+    def _reported(self, text: bytes) -> list[_Part]:
+        """The databases of the second stage that report anything of a text."""
+        some: list[_Part] = []
+        for part in self._databases[Stage.SHORT]:
+            self._hits = []
+            self._scan(text, [part])
+            if self._hits:
+                some.append(part)
+        return some
+
+    def _scan(self, text: bytes, databases: Sequence[_Part]) -> None:
+        for shift, database in databases:
             self._shift = shift
             database.scan(text, match_event_handler=self._on_match)
 
     def _on_match(self, index: int, *_where: object) -> None:
-        index += self._shift
-        if index == 0:
-            self._run = True
-        self._hits += self._places[index]
+        self._hits += self._places[self._shift + index]
 
 
 def _parts(expressions: Sequence[Expression], size: int) -> list[Sequence[Expression]]:

@@ -34,6 +34,10 @@ class Finder(Protocol):
         """See `compliance.engine.Engine.find`."""
         ...
 
+    def find_all(self, found: Sequence[tuple[str, int]]) -> list[list[Finding]]:
+        """See `compliance.engine.Engine.find_all`."""
+        ...
+
 
 class NameRunner:
     """Runs a name model in its own threads, with a bound on how much may wait.
@@ -139,10 +143,10 @@ class Scanner:
             Refusal: COMPLIANCE_DOWN or OVERLOADED.
         """
         raw: list[list[Finding]] = []
-        for count, window in enumerate(found, 1):
-            raw.append(self._patterns(window))
-            if count % WINDOWS_A_TURN == 0:
+        for first in range(0, len(found), WINDOWS_A_TURN):
+            if first:
                 await asyncio.sleep(0)
+            raw += self._patterns(found[first : first + WINDOWS_A_TURN])
         if self.names is not None:
             wanted = [i for i, window in enumerate(found) if self.names.wants(window)]
             for first in range(0, len(wanted), WINDOWS_A_TURN):
@@ -157,13 +161,13 @@ class Scanner:
             ]
         return [decide(each, self.policy, direction) if each else [] for each in raw]
 
-    def _patterns(self, window: Window) -> list[Finding]:
-        if window.kind is Kind.REST:
-            return []
-        found = self.engine.find(window.text, window.core)
-        if (block := block_finding(window)) is not None:
-            found.append(block)
-        return found
+    def _patterns(self, found: Sequence[Window]) -> list[list[Finding]]:
+        # The text of a REST is empty, and so are its findings.
+        raw = self.engine.find_all([(window.text, window.core) for window in found])
+        for window, findings in zip(found, raw, strict=True):
+            if window.kind is not Kind.REST and (block := block_finding(window)) is not None:
+                findings.append(block)
+        return raw
 
 
 class Scanners(Protocol):

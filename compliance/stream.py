@@ -247,10 +247,11 @@ def _natural_cut(held: str) -> int:
 def _within_value(held: str, place: int) -> bool:
     """Whether a cut here would go through a number or an address that is written oddly."""
     before, after = held[max(0, place - _LOOK_BACK) : place], held[place : place + LOOKAHEAD]
-    return any(
-        behind.match(after) is not None and ahead.search(before) is not None
-        for ahead, behind in _NOT_WITHIN
-    )
+    # A loop, and the cheaper half first: this is asked of every sentence.
+    for ahead, behind in _NOT_WITHIN:
+        if behind.match(after) is not None and ahead.search(before) is not None:
+            return True
+    return False
 
 
 def _first_mark(held: str, limit: int) -> tuple[int, int, Kind] | None:

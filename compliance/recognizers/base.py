@@ -32,7 +32,6 @@ __all__ = [
     "NOT_BEFORE",
     "RUN",
     "RUN_DIGITS_MIN",
-    "RUN_EXPRESSION",
     "VETO",
     "VETO_BEFORE",
     "VETO_WORDS",
@@ -56,8 +55,7 @@ NOT_AFTER = r"(?![A-Za-z0-9])"
 
 RUN_DIGITS_MIN = 8
 """Digits that make a run worth classifying: a short phone number has eight."""
-RUN_EXPRESSION = rf"[0-9](?:[ \-./()]{{0,2}}[0-9]){{{RUN_DIGITS_MIN - 1}}}"
-RUN = re.compile(rf"{RUN_EXPRESSION}(?:[ \-./()]{{0,2}}[0-9])*", re.ASCII)
+RUN = re.compile(rf"[0-9](?:[ \-./()]{{0,2}}[0-9]){{{RUN_DIGITS_MIN - 1},}}", re.ASCII)
 
 _LOOK_BEFORE = re.compile(r"^\(\?<!\[([^\]]+)\]\)")
 _LOOK_AFTER = re.compile(r"\(\?!\[([^\]]+)\](?:\|[^()]*)?\)$")
@@ -75,7 +73,7 @@ class Stage(IntEnum):
     SHORT = 1
     """Those with a digit."""
     NUMBERS = 2
-    """Those with a run of digits, as `RUN` has it."""
+    """None: runs of digits, as `RUN` has them, are told by their shape (`compliance.shapes`)."""
 
 
 class Expression(NamedTuple):
@@ -108,6 +106,13 @@ class Words:
         latin = "|".join(re.escape(word) for word in self._latin)
         self._alone = re.compile(rf"(?<![a-z])(?:{latin})(?![a-z])", re.ASCII)
 
+    def mentioned(self, text: str) -> bool:
+        """Whether any of them stands in lower-case `text`, perhaps in another word."""
+        for word in self._latin:
+            if word in text:
+                return True
+        return any(word in text for word in self._other)
+
     def within(self, text: str) -> bool:
         """Whether any of the words stands in `text`, which must be in lower case."""
         for word in self._other:
@@ -126,6 +131,7 @@ VETO_WORDS = Words(
     *("issue", "job id", "request id", "trace id", "batch", "lot", "port", "pid", "error code"),
     *("订单", "单号", "快递", "运单", "物流", "版本", "型号", "编译", "发票", "流水号", "货号"),
     *("时间戳", "批号", "序列号", "工单", "合同编号", "条形码", "书号"),
+    *("条码", "会议号", "會議號", "訂單", "單號"),
 )
 
 
@@ -135,7 +141,8 @@ class Recognizer:
 
     name: unique; appears in findings. source: standard or issuer's rule the pattern rests on.
     digits: (least, most) digits of a value that is a run of digits with single separators. Such
-        patterns are tried only inside digit runs, which are found once for all of them.
+        patterns are tried only inside digit runs, which are found once for all of them, and only
+        where the run's shape allows. They take no `hint`.
     hint: a cheaper pattern that occurs in every text that `pattern` matches in, for the prefilter
         alone; empty: the pattern itself.
     tight: whether the prefilter minds the boundaries at both ends of the pattern, and looks only
@@ -166,11 +173,12 @@ class Recognizer:
     @property
     def expression(self) -> Expression:
         """What the prefilter looks for: it occurs wherever `pattern` matches."""
-        if self.digits is None and (self.hint or not self.tight):
+        if self.digits is not None:
+            return Expression(self.pattern, self.case, Stage.NUMBERS)
+        if self.hint or not self.tight:
             return Expression(self.hint or self.pattern, self.case)
         pattern = _LOOK_AFTER.sub(_or_end, _LOOK_BEFORE.sub(_or_start, self.pattern))
-        stage = Stage.SHORT if self.digits is None else Stage.NUMBERS
-        return Expression(self.hint or pattern, self.case, stage)
+        return Expression(pattern, self.case, Stage.SHORT)
 
     @cached_property
     def compiled(self) -> re.Pattern[str]:
@@ -181,6 +189,11 @@ class Recognizer:
     def group(self) -> str | int:
         """Which group of a match is the value."""
         return "v" if "v" in self.compiled.groupindex else 0
+
+    @cached_property
+    def needs_words(self) -> bool:
+        """Whether nothing is found without a context word."""
+        return bool(self.context) and self.score[0] == 0.0 == self.rejected[0]
 
     @cached_property
     def context_words(self) -> Words | None:

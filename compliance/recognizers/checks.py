@@ -61,13 +61,17 @@ def bare(value: str) -> str:
     return _SEPARATORS.sub("", value).upper()
 
 
+_DOUBLED = str.maketrans("0123456789", "0246813579")
+"""Twice a digit, and the sum of that number's digits."""
+
+
 def luhn(value: str) -> bool:
     """Check digit of ISO/IEC 7812-1, Annex B."""
-    digits = digits_of(value)
-    total = 0
-    for position, digit in enumerate(reversed(digits)):
-        number = int(digit) << (position & 1)
-        total += number - 9 if number > 9 else number
+    return _luhn(digits_of(value))
+
+
+def _luhn(digits: str) -> bool:
+    total = sum(map(int, digits[::-2])) + sum(map(int, digits[-2::-2].translate(_DOUBLED)))
     return bool(digits) and total % 10 == 0
 
 
@@ -82,7 +86,7 @@ def card(value: str) -> bool:
         _DECIMAL.fullmatch(value) is None
         and len(set(digits)) > 1
         and _CARD_PREFIX.match(digits) is not None
-        and luhn(digits)
+        and _luhn(digits)
     )
 
 

@@ -8,6 +8,7 @@ As in `compliance.recognizers.checks`: any string goes in, separators included, 
 from __future__ import annotations
 
 import re
+from operator import mul
 from typing import TYPE_CHECKING
 
 from compliance.recognizers.checks import bare, digits_of, is_day, luhn
@@ -56,7 +57,7 @@ __all__ = [
 
 def weighted(digits: str, weights: Sequence[int]) -> int:
     """Sum of digits times weights; what has no weight counts nothing."""
-    return sum(int(digit) * weight for digit, weight in zip(digits, weights, strict=False))
+    return sum(map(mul, weights, map(int, digits)))
 
 
 def iso7064_11_10(value: str) -> bool:
@@ -296,6 +297,11 @@ _VERHOEFF_P = (
     *("0123456789", "1576283094", "5803796142", "8916043527"),
     *("9453126870", "4286573901", "2793806415", "7046913258"),
 )
+_VERHOEFF = [
+    [{str(digit): int(row[int(place[digit])]) for digit in range(10)} for place in _VERHOEFF_P]
+    for row in _VERHOEFF_D
+]
+"""State, place modulo 8 from the right, digit -> next state."""
 
 
 def verhoeff(value: str) -> bool:
@@ -303,7 +309,7 @@ def verhoeff(value: str) -> bool:
     digits = digits_of(value)
     state = 0
     for place, digit in enumerate(reversed(digits)):
-        state = int(_VERHOEFF_D[state][int(_VERHOEFF_P[place % 8][int(digit)])])
+        state = _VERHOEFF[state][place & 7][digit]
     return bool(digits) and state == 0
 
 

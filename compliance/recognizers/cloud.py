@@ -15,7 +15,7 @@ def _assigned(name: str, subtype: str, label: str, value: str, source: str) -> R
         subtype=subtype,
         pattern=rf"(?<![a-z])(?:{label})['\"]?\]? {{0,3}}(?::=|=>|[:=]) {{0,3}}['\"]?"
         rf"(?P<v>{value})(?![A-Za-z0-9+/=])",
-        hint=label,
+        hint=rf"(?:{label})['\"]?\]? {{0,3}}[:=]",
         source=source,
         score=(0.95, 0.97),
         check=checks.random_looking,

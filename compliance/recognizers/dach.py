@@ -151,7 +151,7 @@ DACH = (
         r"(?!01000|99999)(?:0[1-9]|[1-9][0-9])[0-9]{3}",
         "Deutsche Post, Postleitzahlen",
         type="LOCATION",
-        score=(0.05, 0.85),
+        score=(0.0, 0.85),
         context=("plz", "postleitzahl", "postcode"),
     ),
     Recognizer(
