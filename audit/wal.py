@@ -227,10 +227,12 @@ class Wal:
         For one thread at a time; appending goes on meanwhile, and its fsyncs come between ours.
         """
         path, size = self._folder / _SPARE, self._segment_bytes_max
-        if self._spare is not None or self._disk.free(self._folder) < _ROOM * size:
+        if self._spare is not None:
             return
         with suppress(OSError):
             self._disk.unlink(path)  # one of an earlier run: whether all of it is zeros is unknown
+        if self._disk.free(self._folder) < _ROOM * size:
+            return
         try:
             self._lay_out(path, size)
         except OSError:

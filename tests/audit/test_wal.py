@@ -62,6 +62,7 @@ def test_what_an_earlier_run_laid_out_is_not_trusted(tmp_path, left):
 
 
 def test_without_room_segments_grow_as_they_are_written(tmp_path):
+    (tmp_path / "spare").write_bytes(bytes(SIZE))  # of an earlier run
     wal = opened(tmp_path, Cramped())
     wal.begin(0)
     wal.prepare()
