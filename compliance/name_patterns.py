@@ -18,8 +18,12 @@ __all__ = [
     "CODE_BEFORE",
     "CUES",
     "EMPLOYED",
+    "FIRM",
     "HEADING_BEFORE",
     "INITIALLED",
+    "JOINING",
+    "LABELLED",
+    "LABELS",
     "LAUGHTER",
     "LETTERS",
     "MIDDLE",
@@ -29,9 +33,12 @@ __all__ = [
     "OTHER_ENDS",
     "POSTAL_AFTER",
     "QUIETLY_TITLED",
+    "QUIET_PAIR",
     "REALM",
+    "SPOKEN_OF",
     "TITLED",
     "TITLES",
+    "WHERE_BEFORE",
     "WORD",
 ]
 
@@ -40,6 +47,11 @@ _UPPER = "A-Z" + "".join(c for c in map(chr, range(0xC0, 0x250)) if c.isupper())
 WORD = re.compile(rf"[{LETTERS}]+(?:['’][{LETTERS}]+)?")
 _NAME = rf"[{_UPPER}][{LETTERS}]*(?:['’-][{LETTERS}]+)*"
 CAPITAL = re.compile(rf"(?<![{LETTERS}])[{_UPPER}][{LETTERS}]+(?:['’][{LETTERS}]+)?")
+QUIET_PAIR = re.compile(
+    r"(?<![A-Za-zÀ-ɏ0-9_])"
+    r"(?=(?P<first>[a-zß-öø-ÿ]{3,20}) (?P<last>[a-zß-öø-ÿ]{4,20})(?![A-Za-zÀ-ɏ0-9_]))"
+    r"(?P=first) (?P=last)"
+)
 _INITIALS = rf"(?:[{_UPPER}]\.[ -]?){{1,3}}"
 _PARTICLE = (
     r"(?:de la|de los|de las|de|del|della|di|da|dos|das|do|du|des|van der|van den|van de|van"
@@ -114,6 +126,12 @@ ORG_NOUN = re.compile(
     rf"(?<![{LETTERS}])(?:{_NAME} (?:(?:and|&|of) )?){{1,4}}"
     rf"(?i:{'|'.join(sorted(ORG_NOUNS, key=len, reverse=True))})(?![{LETTERS}])"
 )
+JOINING = re.compile(" (?:and|of) ")
+FIRM = re.compile(
+    rf"(?<![{LETTERS}])(?:{_NAME} (?:& )?){{1,4}}(?:Inc|LLC|LLP|Ltd|Limited|PLC|Plc|Corp"
+    r"|Corporation|GmbH|AG|KG|SE|NV|BV|SA|SAS|SpA|SL|Pty|Oy|AB|Group|Holdings?)(?![A-Za-z0-9])"
+)
+"""Words before a legal form: they name a firm, unless a given name leads them."""
 EMPLOYED = re.compile(
     rf"(?<![{LETTERS}])(?i:works? (?:at|for)|worked (?:at|for)|working (?:at|for)|employed by"
     r"|employee of|employer:|company(?: name)?:|an? year at|CEO of|founder of|shares (?:of|in)) "
@@ -121,6 +139,34 @@ EMPLOYED = re.compile(
 )
 HEADING_BEFORE = re.compile(r"(?:^|[.:;!?\n])\s*$")
 """Before `B. Findings`, a heading rather than a person."""
+WHERE_BEFORE = re.compile(r"(?<![a-z])(?:in|from|near|to|at|outside|visiting|leaving|desde|à) $")
+"""Before a place, though it be in lower case."""
+_LABEL = (
+    r"(?:sur|last|first|given|full|family|maiden|middle)[ _-]?names?|fname|lname|nachname|vorname"
+    r"|prénom|apellidos?|cognome|imię|nazwisko|achternaam|voornaam|applicant|claimant|tenant"
+    r"|assignee|grantor|grantee|payee|beneficiary|next of kin|account holder|cardholder"
+)
+SPOKEN_OF = re.compile(
+    rf"(?<![{LETTERS}])"
+    r"(?:(?:[Ww]here(?: is|'s)|[Aa]sk(?:ed)?|[Tt]ell|told|met|[Tt]hanks|texted|emailed)"
+    rf" (?P<name>{_NAME})(?![{LETTERS}]|['’]s| {_NAME})"
+    rf"|(?P<subject>{_NAME})(?= (?:said|says|told|asked|resigned|replied|wrote|texted|claims"
+    r"|testified|should have|was born|died)(?![a-z])))"
+)
+"""A family name alone, where only people stand: `ask Keltner`, `Keltner resigned`."""
+LABELLED = re.compile(
+    rf"(?<![{LETTERS}])(?i:{_LABEL})[\"']?[ \t]{{0,3}}[:=][ \t]{{0,3}}[\"']?"
+    rf"(?P<name>(?:{_PARTICLE} )?{_NAME}(?:,? (?:{_PARTICLE} )?(?:{_INITIALS}|{_NAME})){{0,3}})"
+)
+"""The field of a form, or of a record."""
+_LABEL_WORDS = """
+name names surname lastname firstname fullname nachname vorname fname lname prénom apellido
+apellidos cognome imię nazwisko achternaam voornaam applicant claimant tenant assignee grantor
+grantee payee beneficiary kin holder cardholder
+"""
+LABELS = frozenset(
+    form for word in _LABEL_WORDS.split() for form in (word, word.capitalize(), word.upper())
+) | {"firstName", "lastName", "fullName", "givenName", "familyName"}
 _PLACE_NOUNS = """
 street road avenue boulevard lane drive court square trail terrace place villages bridge river
 lake mountain valley county city town island islands park beach bay airport station hall
@@ -129,13 +175,17 @@ OTHER_ENDS = frozenset(_PLACE_NOUNS.split())
 """What capitalised words end with that name a place, not a person."""
 ANNOUNCED = re.compile(
     r"(?<![a-z])(?:name(?: is|'s|:)?|i am|i'm|mr\.?|mrs\.?|ms\.?|dr\.?|prof\.?"
-    r"|(?:son|daughter|wife|husband|brother|sister),?|dear|regards,?|sincerely,?|signed|named)"
+    r"|(?:son|daughter|wife|husband|brother|sister|mom|dad|uncle|aunt|cousin|grandma|grandpa|friend),?"
+    r"|this is|its|it's|hi|hey|hello|thanks|thx|ask|tell|cc|boss|neighbou?r|dear"
+    r"|regards,?|sincerely,?|signed|named)"
     r" (?P<name>[a-zà-öø-ÿ]{3,20})(?![a-z])",
     re.ASCII | re.IGNORECASE,
 )
 """Behind these a name may follow in lower case."""
 _CUE_WORDS = """
-name name's am i'm mr mrs ms dr prof son daughter wife husband brother sister dear regards
+name name's am i'm this its it's hi hey hello thanks thx ask tell cc boss neighbor neighbour
+mom dad uncle aunt cousin grandma grandpa friend mr mrs ms dr prof son daughter
+wife husband brother sister dear regards
 sincerely signed named
 """
 CUES = frozenset(

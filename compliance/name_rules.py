@@ -18,48 +18,49 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from compliance.name_patterns import (
     ACRONYM_MAX,
-    ADDRESS,
     ADDRESS_WORDS,
     ANNOUNCED,
     CAMEL,
     CAPITAL,
     CHAIN,
-    CODE_AFTER,
-    CODE_BEFORE,
     CUES,
     EMPLOYED,
+    FIRM,
     HEADING_BEFORE,
     INITIALLED,
+    JOINING,
+    LABELLED,
+    LABELS,
     LAUGHTER,
     MIDDLE,
     ORG_HEADS,
     ORG_NOUN,
     ORG_OF,
     OTHER_ENDS,
-    POSTAL_AFTER,
+    QUIET_PAIR,
     QUIETLY_TITLED,
-    REALM,
+    SPOKEN_OF,
     TITLED,
     TITLES,
     WORD,
 )
+from compliance.name_places import PLACES_BY_WORD, addresses, place_at, with_postal_code
+from compliance.name_spots import LIKELY, SURE, WEAK, Spot, in_code, is_common
 from compliance.name_words import (
     COMMON_WORDS,
     GIVEN_NAMES,
     ORG_NOUNS,
-    PLACES,
     PLAIN_IN_LOWER_CASE,
+    SURNAMES,
     SURNAMES_THAT_ARE_WORDS,
 )
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterator
 
-__all__ = ["NAME_MIN", "Spot", "Survey", "is_common", "survey"]
+__all__ = ["NAME_MIN", "Spot", "Survey", "is_acronym", "is_common", "survey"]
 
-SURE = 0.88
-LIKELY = 0.8
-WEAK = 0.6
 NAME_MIN = 2
 """Characters: a single one is an initial or a mistake."""
 _PUBLIC = frozenset(
@@ -77,55 +78,38 @@ _PUBLIC = frozenset(
 )
 """What public bodies end with, though all their words be common ones: Legal Aid Board."""
 _PUBLIC_WORDS_MIN = 3
-_LOWER_PLACE_MIN = 6
-"""Characters: a place in lower case must be longer than most words that look like one."""
 _LOWER_NAME_MIN = 4
-
-
-class Spot(NamedTuple):
-    """A span that a rule took for a name, in the window's offsets."""
-
-    kind: str
-    start: int
-    end: int
-    score: float
+_ACRONYMS = frozenset(
+    ["ADA", "ALBERT", "ARIA", "BERT", "DORA", "ELMO", "ERNIE", "ISA", "LISA", "PAM", "SAM"]
+)
+"""Given names that are programs, models or protocols in capitals."""
+_SHOUTED = 0.5
+"""From this share of words in capitals on, a text has no other case, and they say nothing."""
 
 
 class Survey(NamedTuple):
     """What the words of a window say.
 
     spots: what rules found. open: words that no rule explains. likely: those of them that are given
-    names, or capitalised and side by side: weak evidence, which a model may confirm.
+    names, or capitalised and side by side: weak evidence, which a model may confirm. shouting: the
+    text is in capitals.
     """
 
     spots: list[Spot]
     open: list[tuple[int, int]]
     likely: list[tuple[int, int]]
+    shouting: bool
 
 
-def is_common(word: str) -> bool:
-    """Whether a word names nobody by itself; its case does not matter."""
-    lower = word.lower()
-    return lower in COMMON_WORDS or lower.removesuffix("'s").removesuffix("’s") in COMMON_WORDS
-
-
-def _by_first_word() -> dict[str, list[tuple[str, bool]]]:
-    """Places by their first word in lower case, the longest first; whether lower case will do."""
-    table: dict[str, list[tuple[str, bool]]] = {}
-    for place in sorted(PLACES, key=lambda p: (-len(p), p)):
-        lower = place.lower()
-        first = WORD.match(lower)
-        if first is not None:
-            plain = first[0] in COMMON_WORDS and first[0] != "united"
-            quiet = len(place) >= _LOWER_PLACE_MIN and lower not in GIVEN_NAMES and not plain
-            table.setdefault(first[0], []).append((lower, quiet))
-    return table
-
-
-_PLACES = _by_first_word()
 _QUIET = frozenset(
     [name for name in GIVEN_NAMES - PLAIN_IN_LOWER_CASE if len(name) >= _LOWER_NAME_MIN]
-    + [first for first, places in _PLACES.items() if any(quiet for _, quiet in places)]
+    + [name for name in SURNAMES if len(name) > _LOWER_NAME_MIN]
+    + [
+        next(word for word in place.split() if word not in COMMON_WORDS)
+        for places in PLACES_BY_WORD.values()
+        for place, quiet in places
+        if quiet
+    ]
     + [title for title in TITLES if title.islower()]
 )
 """Words in lower case that may begin a name."""
@@ -141,15 +125,22 @@ def survey(window: str, core: int) -> Survey | None:
     address = not seen.isdisjoint(ADDRESS_WORDS)
     if not (words or address or _striking(seen)):
         return None
+    shouting = _shouting(seen)
     places: list[Spot] = []
     for found in WORD.finditer(window, core):
         word, (start, end) = found[0], found.span()
         lower = word.lower()
-        if lower in _PLACES and (place := _place_at(window, start, lower, proper=word != lower)):
+        if lower in PLACES_BY_WORD and (
+            place := place_at(window, start, lower, proper=word != lower)
+        ):
             places.append(place)
-        elif _may_name(word, lower) and not _in_code(window, start, end):
+        elif (
+            _may_name(word, lower)
+            and (shouting or word not in _ACRONYMS)
+            and not in_code(window, start, end)
+        ):
             words.append((start, end))
-    if words or places or address or not seen.isdisjoint(TITLES):
+    if words or places or address or not seen.isdisjoint(TITLES | LABELS):
         return _explained(window, core, (seen, places, words))
     return None
 
@@ -161,9 +152,26 @@ def _striking(seen: set[str]) -> bool:
     for word in seen:
         if not word.islower():
             lower = word.lower()
-            if lower in _PLACES or word in TITLES or _may_name(word, lower):
+            if lower in PLACES_BY_WORD or word in TITLES or _may_name(word, lower):
                 return True
     return False
+
+
+def _is_likely(word: str) -> bool:
+    lower = word.lower()
+    return lower in GIVEN_NAMES or (lower in SURNAMES and word != lower)
+
+
+def _shouting(seen: set[str]) -> bool:
+    """Whether the text is written in capitals."""
+    words = [word for word in seen if len(word) > 1]
+    return sum(map(str.isupper, words)) > _SHOUTED * len(words)
+
+
+def is_acronym(word: str) -> bool:
+    """Whether a single word in capitals, in a text that is not, is nobody's known name."""
+    lower = word.lower()
+    return word.isupper() and word.isalpha() and not (lower in GIVEN_NAMES or lower in SURNAMES)
 
 
 def _announced(window: str, core: int) -> list[tuple[int, int]]:
@@ -179,46 +187,34 @@ def _explained(
     window: str, core: int, read: tuple[set[str], list[Spot], list[tuple[int, int]]]
 ) -> Survey | None:
     seen, places, words = read
-    spots = [*_people(window, core, seen), *places, *_addresses(window), *_firms(window, seen)]
-    spots = [_with_postal_code(window, spot) for spot in spots if spot.end > core]
+    spots = [*_people(window, core, seen), *places, *addresses(window), *_firms(window, seen)]
+    spots = [with_postal_code(window, spot) for spot in spots if spot.end > core]
     if not spots and not words:
         return None
+    firms = [found.span() for found in FIRM.finditer(window)]
+    explained = [(spot.start, spot.end) for spot in spots] + firms
     unexplained = [
         (start, end)
         for start, end in words
-        if not any(spot.start <= start and end <= spot.end for spot in spots)
+        if not any(first <= start and end <= last for first, last in explained)
     ]
-    likely = [(a, b) for a, b in unexplained if window[a:b].lower() in GIVEN_NAMES]
+    likely = [(a, b) for a, b in unexplained if _is_likely(window[a:b])]
     for one, other in pairwise(unexplained):
         both = window[one[0]].isupper() and window[other[0]].isupper()
         if both and window[one[1] : other[0]] == " ":
             likely += (one, other)
-    return Survey(spots, unexplained, likely)
+    return Survey(spots, unexplained, likely, shouting=_shouting(seen))
 
 
 def _may_name(word: str, lower: str) -> bool:
     """Whether a word is capitalised and unusual, or a given name in lower case."""
     if not word[0].isupper():
-        return word in _QUIET and word in GIVEN_NAMES
+        return word in _QUIET and (word in GIVEN_NAMES or word in SURNAMES)
     if len(word) == 1 or is_common(lower):
         return False
     if word.isupper():
-        return len(word) > ACRONYM_MAX or lower in GIVEN_NAMES
+        return len(word) > ACRONYM_MAX or lower in GIVEN_NAMES or lower in SURNAMES
     return CAMEL.match(word) is None and LAUGHTER.fullmatch(word) is None
-
-
-def _in_code(window: str, start: int, end: int) -> bool:
-    """Whether a word stands in an identifier, a call, a path or between backticks."""
-    return (start > 0 and window[start - 1] in CODE_BEFORE) or (
-        end < len(window) and window[end] in CODE_AFTER
-    )
-
-
-def _with_postal_code(window: str, spot: Spot) -> Spot:
-    if spot.kind != "LOCATION":
-        return spot
-    found = POSTAL_AFTER.match(window, spot.end)
-    return spot if found is None else spot._replace(end=found.end())
 
 
 def _people(window: str, core: int, seen: set[str]) -> Iterator[Spot]:
@@ -230,9 +226,26 @@ def _people(window: str, core: int, seen: set[str]) -> Iterator[Spot]:
         for found in QUIETLY_TITLED.finditer(window):
             if not is_common(found["name"]):
                 yield Spot("PERSON", *found.span("name"), WEAK)
+    if not seen.isdisjoint(LABELS):
+        yield from _labelled(window)
     if any(len(word) == 1 and word.isupper() for word in seen):
         yield from _initialled(window)
     yield from _given(window, core)
+    yield from _given_quietly(window, core, seen)
+    yield from _spoken_of(window, core)
+
+
+def _labelled(window: str) -> Iterator[Spot]:
+    for found in LABELLED.finditer(window):
+        if not all(is_common(word) for word in WORD.findall(found["name"])):
+            yield Spot("PERSON", *found.span("name"), SURE)
+
+
+def _spoken_of(window: str, core: int) -> Iterator[Spot]:
+    for found in SPOKEN_OF.finditer(window, core):
+        which = "name" if found["name"] else "subject"
+        if found[which].lower() in SURNAMES:
+            yield Spot("PERSON", *found.span(which), LIKELY)
 
 
 def _initialled(window: str) -> Iterator[Spot]:
@@ -241,7 +254,12 @@ def _initialled(window: str) -> Iterator[Spot]:
         heading = HEADING_BEFORE.search(window, 0, found.start())
         if len(last) < NAME_MIN or is_common(last) or last.lower() in ORG_NOUNS:
             continue
-        if heading is None or found["name"].count(".") > 1:
+        if (
+            heading is None
+            or found["name"].count(".") > 1
+            or last.lower() in SURNAMES
+            or window.startswith((",", ";"), found.end())
+        ):
             yield Spot("PERSON", *found.span("name"), LIKELY)
     for found in MIDDLE.finditer(window):
         if not is_common(found["first"]) and not is_common(found["last"]):
@@ -254,7 +272,7 @@ def _given(window: str, core: int) -> Iterator[Spot]:
         if word.start() < done or word[0].lower() not in GIVEN_NAMES:
             continue
         chain = CHAIN.match(window, word.start())
-        place = _place_at(window, word.start(), word[0].lower(), proper=True)
+        place = place_at(window, word.start(), word[0].lower(), proper=True)
         several = place is not None and place.end > word.end()
         if chain is None or chain.end() <= core or several:
             continue
@@ -262,6 +280,15 @@ def _given(window: str, core: int) -> Iterator[Spot]:
         if end > word.end():
             done = end
             yield Spot("PERSON", chain.start(), end, SURE)
+
+
+def _given_quietly(window: str, core: int, seen: set[str]) -> Iterator[Spot]:
+    """A given name and a family name in lower case."""
+    if all(word != word.lower() or word not in GIVEN_NAMES for word in seen):
+        return
+    for found in QUIET_PAIR.finditer(window, core):
+        if found["first"] in GIVEN_NAMES and found["last"] in SURNAMES:
+            yield Spot("PERSON", *found.span(), WEAK)
 
 
 def _person_end(window: str, start: int, end: int, *, titled: bool) -> int:
@@ -292,28 +319,15 @@ def _without_owner(word: str) -> tuple[str, bool]:
     return bare, bare != word
 
 
-def _place_at(window: str, start: int, first: str, *, proper: bool) -> Spot | None:
-    """The known place that begins with the word `first` at `start`. proper: it is capitalised."""
-    for place, quiet in _PLACES.get(first, ()):
-        end = start + len(place)
-        if window[start:end].lower() != place or window[end : end + 1].isalnum():
-            continue
-        if proper and (" " not in place or window[end - len(place.split()[-1])].isupper()):
-            return Spot("LOCATION", start, end, LIKELY)
-        if quiet and not proper and not _in_code(window, start, end):
-            return Spot("LOCATION", start, end, WEAK)
-    return None
-
-
-def _addresses(window: str) -> Iterator[Spot]:
-    for found in ADDRESS.finditer(window):
-        yield Spot("LOCATION", *found.span(), SURE)
-        if found.start() < found.start("flat"):
-            # By itself too: a pattern may be surer of what stands before it, and take its place.
-            yield Spot("LOCATION", *found.span("flat"), SURE)
-    for found in REALM.finditer(window):
-        if not is_common(found["name"]):
-            yield Spot("LOCATION", *found.span(), LIKELY)
+def _firm_start(found: re.Match[str]) -> int:
+    """Where the firm begins: behind `and` and `of`, if what stands before may be a person."""
+    before = ""
+    start = found.start()
+    for part in JOINING.finditer(found[0]):
+        before = found[0][: part.start()]
+        if not all(is_common(word) for word in WORD.findall(before)):
+            start = found.start() + part.end()
+    return start
 
 
 def _firms(window: str, seen: set[str]) -> Iterator[Spot]:
@@ -322,10 +336,11 @@ def _firms(window: str, seen: set[str]) -> Iterator[Spot]:
             yield Spot("ORG", *found.span(), LIKELY)
     if any(word.lower() in ORG_NOUNS for word in seen):
         for found in ORG_NOUN.finditer(window):
-            words = WORD.findall(found[0])
+            start = _firm_start(found)
+            words = WORD.findall(window, start, found.end())
             public = words[-1].lower() in _PUBLIC and len(words) >= _PUBLIC_WORDS_MIN
             if public or any(not is_common(word) for word in words[:-1]):
-                yield Spot("ORG", *found.span(), LIKELY)
+                yield Spot("ORG", start, found.end(), LIKELY)
     for found in EMPLOYED.finditer(window):
         if not all(is_common(word) for word in WORD.findall(found["name"])):
             yield Spot("ORG", *found.span("name"), WEAK)

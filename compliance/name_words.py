@@ -5,12 +5,14 @@ from __future__ import annotations
 from importlib.resources import files
 
 __all__ = [
+    "CITIES",
     "COMMON_WORDS",
     "GIVEN_NAMES",
     "NOT_PEOPLE_ZH",
     "ORG_NOUNS",
     "PLACES",
     "PLAIN_IN_LOWER_CASE",
+    "SURNAMES",
     "SURNAMES_THAT_ARE_WORDS",
     "SURNAMES_ZH",
 ]
@@ -39,6 +41,12 @@ PLAIN_IN_LOWER_CASE = frozenset(_listed("plain_in_lower_case.txt"))
 
 PLACES = frozenset(_listed("places.txt"))
 """Countries, regions and cities, spelled as they are, that are hardly ever anything else."""
+
+CITIES = frozenset(_listed("cities.txt"))
+"""Further cities, spelled as they are; in lower case some are words of some language."""
+
+SURNAMES = frozenset(_listed("surnames.txt"))
+"""Family names in lower case that are no ordinary English words."""
 
 SURNAMES_ZH = (
     "王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗梁宋郑谢韩唐冯于董萧程曹袁邓许傅沈曾彭吕苏卢蒋蔡贾丁魏薛叶阎余潘杜戴夏钟汪田任姜"

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from compliance.findings import Finding
 from compliance.name_patterns import LETTERS
-from compliance.name_rules import NAME_MIN, is_common, survey
+from compliance.name_rules import NAME_MIN, is_acronym, is_common, survey
 from compliance.names_base import pinned, session
 from compliance.requantise import eight_bit
 
@@ -50,12 +50,19 @@ _ODD_CASE_MIN = 0.97
 _ODD_CASE = re.compile(r"[A-Z]{2,5}|[A-Za-z]*[a-z][A-Z][A-Za-z]*")
 """One word, spelled like an acronym or a product: OTel, SHA, OpenBao, but McDonald too."""
 _CODE_WORD = re.compile(r"(?=[^ ]*[A-Za-z])[^ ]*[0-9][^ ]*")
+_SIZE = re.compile(r"[0-9]{3}/[0-9]{2} | x [0-9]|(?<![A-Za-z])[A-Z][0-9]{1,2} x")
+"""Of a tyre, a bolt or a board, rather than a place."""
+_NUMBERED = re.compile(
+    r"(?i:floor|room|panel|step|level|page|gate|zone|table|figure|section|chapter|stage|phase|part)"
+    r" [A-Z]?[0-9]{0,3}"
+)
 _JOINS = {
     "PERSON": re.compile(r"(?:[ \t]{0,2}|\. |\.|-|[ ]?['’])"),
     "LOCATION": re.compile(r"[ ,.\n\t#/-]{0,3}"),
 }
 _WORD_AFTER = re.compile(rf"[{LETTERS}0-9]*")
 _WORD_BEFORE = re.compile(rf"[{LETTERS}0-9]*$")
+_LAST_PLAIN = re.compile(r"[ ,.]+(?P<word>[a-zß-öø-ÿ]+)[ ,.]*$")
 _TRIM = " \t\n,.;:'\"’()[]#-"
 _TOKENS_MAX = 510
 _SCORE_MAX = 0.89
@@ -87,6 +94,9 @@ class LatinNames:
         found = _by_rules(seen, core)
         for piece in _pieces(window, seen.open):
             for finding in self._ask(window, core, piece, seen.likely):
+                value = window[finding.start : finding.end]
+                if finding.type == "PERSON" and not seen.shouting and is_acronym(value):
+                    continue
                 # What no open word gave rise to is an accident of the context.
                 if any(a < finding.end and finding.start < b for a, b in seen.open):
                     found.append(finding)
@@ -218,6 +228,8 @@ def _clean(
 ) -> Finding | None:
     """Trim a span; None if what is left is no name."""
     start, end, score = span
+    if kind == "LOCATION":
+        end = _without_plain_words(text, start, end)
     while start < end and text[start] in _TRIM:
         start += 1
     while end > start and text[end - 1] in _TRIM:
@@ -233,12 +245,21 @@ def _clean(
         not any(c.isupper() for c in value)
         or is_common(value)
         or _CODE_WORD.fullmatch(value)
+        or _SIZE.search(value)
+        or _NUMBERED.fullmatch(value)
         or (score < _ODD_CASE_MIN and _ODD_CASE.fullmatch(value))
     ):
         return None
     return Finding(
         kind, f"{kind}_NAME", start, end, round(min(score, _SCORE_MAX), 4), "names_latin"
     )
+
+
+def _without_plain_words(text: str, start: int, end: int) -> int:
+    """Where a place ends, without the common words in lower case that the model put behind it."""
+    while (last := _LAST_PLAIN.search(text, start, end)) and is_common(last["word"]):
+        end = last.start()
+    return end
 
 
 def _may_be_person(value: str, score: float, *, known: bool) -> bool:

@@ -36,7 +36,7 @@ Tally = Counter[tuple[Direction, str, str, str]]
 """(direction, type, subtype, action) -> how often."""
 
 
-_NAMES = frozenset({"PERSON", "LOCATION", "ORG"})
+_IN_NAMES_OF_FIRMS = frozenset({"LOCATION", "ORG"})
 _PASSES = frozenset({Action.ALLOW, Action.FLAG})
 
 
@@ -61,8 +61,8 @@ def block_finding(window: Window) -> Finding | None:
 def decide(found: Iterable[Finding], policy: Policy, direction: Direction) -> list[Finding]:
     """Keep what reaches its threshold, resolve overlaps; in order, disjoint.
 
-    What is allowed hides nothing that is not, but for names: an address in a link is masked though
-    links pass, the founder's name in a company's passes with it.
+    What is allowed hides nothing that is not, but for places: an address in a link is masked though
+    links pass, and so is a person in what was taken for a company's name; its town passes with it.
     """
     admitted = [finding for finding in found if policy.admits(finding, direction)]
     while True:
@@ -82,7 +82,7 @@ def _hides(
     return any(
         other.start < finding.end
         and finding.start < other.end
-        and other.type not in _NAMES
+        and other.type not in _IN_NAMES_OF_FIRMS
         and policy.decide(other.type, other.subtype, direction).action is not Action.ALLOW
         for other in admitted
     )

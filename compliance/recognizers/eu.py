@@ -48,7 +48,8 @@ EU = (
         name="de_tax_id",
         type="NATIONAL_ID",
         subtype="DE_TAX_ID",
-        pattern=r"(?<![0-9A-Za-z])[1-9][0-9][ /]?[0-9]{3}[ /]?[0-9]{3}[ /]?[0-9]{3}(?![0-9A-Za-z])",
+        pattern=r"(?<![0-9A-Za-z])[1-9][0-9](?:[0-9]{9}|(?: [0-9]{3}){3}|(?:/[0-9]{3}){3})"
+        r"(?![0-9A-Za-z])",
         source="AO § 139b, ISO 7064 MOD 11,10",
         score=(0.55, 0.97),
         rejected=(0.0, 0.6),

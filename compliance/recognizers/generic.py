@@ -167,6 +167,20 @@ GENERIC = (
         digits=(12, 19),
     ),
     Recognizer(
+        name="credit_card_in_groups",
+        type="CREDIT_CARD",
+        subtype="CARD_NUMBER",
+        pattern=r"(?<![0-9A-Za-z])(?<![0-9][.\-])(?:(?:[46][0-9]|5[0-8]|2[2-7]|35)[0-9]{2}"
+        r"([ \-.]?)[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?!(?:\1[0-9]{4}){2})"
+        r"|3[47][0-9]{2}([ \-.]?)[0-9]{6}\2[0-9]{5}|3[068][0-9]{2}([ \-.]?)[0-9]{6}\3[0-9]{4})"
+        r"(?![0-9A-Za-z])",
+        source="ISO/IEC 7812-1: cards of 16, 15 and 14 digits beside another number, as its expiry",
+        score=(0.92, 0.98),
+        check=checks.card,
+        context=_CARD_WORDS,
+        digits=(14, 16),
+    ),
+    Recognizer(
         name="iban",
         type="IBAN",
         subtype="IBAN",
@@ -194,10 +208,11 @@ GENERIC = (
         type="DATE_OF_BIRTH",
         subtype="DATE_OF_BIRTH",
         pattern=r"(?:(?<![a-z])(?:dob|d\.o\.b\.?|born|birth ?date|birthday|date of birth"
-        r"|geboren|née?"
-        r"|naissance|nacimiento|geburtsdatum)(?![a-z])|出生|生日|生于|出生日期|出生年月日?)"
+        r"|geboren|née?|nacid[oa]|nat[oa] il|urodzon[yae]|født|fødd|född|syntynyt|nascid[oa]"
+        r"|naissance|nacimiento|nascita|geburtsdatum|geboortedatum|urodzenia)(?![a-z])|出生|生日|生于|出生日期|出生年月日?)"
         rf"[^0-9\n]{{0,24}}?(?P<v>{_DATE})(?![0-9])",
-        hint=r"dob|d\.o\.b|born|birth|geboren|né|naissance|nacimiento|geburtsdatum|出生|生日|生于",
+        hint=r"dob|d\.o\.b|born|birth|geboren|né|naissance|nacimiento|geburtsdatum|nacid|nat[oa] il"
+        r"|urodz|født|fødd|född|syntynyt|nascid|nascita|geboortedatum|出生|生日|生于",
         source="HIPAA Safe Harbor, 45 CFR 164.514(b)(2)(i)(C): dates of birth, by their label",
         score=(0.92, 0.95),
         rejected=(0.3, 0.3),
@@ -320,6 +335,9 @@ GENERIC = (
             *("phone", "call", "tel", "telephone", "mobile", "number", "fax", "telefon", "handy"),
             *("tél", "téléphone", "teléfono", "telefono", "cellulare", "puhelin", "telefoon"),
             *("appeler", "appelez", "rufen", "anrufen", "rückruf", "mobil", "portable", "chiama"),
+            *("rappeler", "rappelez", "joindre", "joignable", "numéro", "erreichbar", "nummer"),
+            *("tel", "tél.", "rufnummer", "bel", "bellen", "numero", "número"),
+            *("zadzwonić", "dzwonić"),
         ),
         digits=(9, 12),
     ),
@@ -329,9 +347,11 @@ GENERIC = (
         subtype="LOCAL",
         pattern=r"(?:(?<![a-z])(?:phone|tel|telephone|mobile|cell|fax|call|whatsapp|sms|text|m"
         r"[óo]vil"
-        r"|t[ée]l[ée]phone|telefon|handy)(?![a-z])(?: ?(?:no|nr|number)\.?(?![a-z]))?"
+        r"|t[ée]l[ée]phone|tel[ée]fono|telefon|telefoon|handy|cellulare"
+        r"|ll[áa]m(?:ame|eme|ar)(?: al)?|rappeler|appeler"
+        r"|komórk[aię])(?![a-z])(?: ?(?:no|nr|number)\.?(?![a-z]))?"
         r"|电话|手机号?码?|座机|传真|热线)"
-        r"(?: (?:is|me at|us at|at|on))?[ :#=(为是]{0,4}"
+        r"(?: (?:is|me at|us at|at|on|è|es|al|est le|ist))?[ :#=(为是]{0,4}"
         r"(?P<v>\(?\+?[0-9](?:[ \-./()]{0,2}[0-9]){6,14}(?: ?(?:x|ext\.?) ?[0-9]{1,6})?)(?!"
         r"[0-9A-Za-z])",
         source="national formats vary: 7 to 15 digits by their label",
@@ -343,7 +363,7 @@ GENERIC = (
         type="ORG",
         subtype="COMPANY",
         pattern=r"(?<![A-Za-zÀ-ɏ0-9])[A-ZÀ-Þ][A-Za-zÀ-ɏ0-9&'’.\-]{0,24}"
-        r"(?:(?:,? | and | & | of | de )[A-ZÀ-Þ][A-Za-zÀ-ɏ0-9&'’.\-]{0,24}){0,4},? "
+        r"(?:(?: | & | de )[A-ZÀ-Þ][A-Za-zÀ-ɏ0-9&'’.\-]{0,24}){0,4},? "
         r"(?:Inc|LLC|L\.L\.C|LLP|Ltd|Limited|PLC|Plc|Corp|Corporation|GmbH|AG|KG|SE|N\.V|B\.V|S\.A|SAS"
         r"|S\.p\.A|S\.L|Pty|Oy|AB|Group|Holdings?|Partners|Technologies|Laboratories|Industries"
         r"|Associates|Bank|University|Hospital|Institute|Foundation)(?![A-Za-z0-9])\.?",

@@ -191,7 +191,8 @@ SECRETS = (
         subtype="PASSWORD",
         pattern=r"(?<![a-z])(?:password|passwd|passcode|pass phrase|passphrase|pwd|pin(?: code)?)"
         r"(?: for [a-z0-9 .@\-]{1,30}?)? (?:is|was|=|to)(?: set to)?:? {1,2}['\"“]?"
-        r"(?P<v>(?=[^\s'\"”]{0,30}[0-9!@#$%^&*])[^\s'\"”，。；]{4,64}?)(?=['\"”，。；]|[.,;:!?]?(?:\s"
+        r"(?P<v>(?=[^\s'\"”]{0,30}(?:[0-9!@#$%^&*]|(?-i:[a-z][A-Z])))[^\s'\"”，。；]{4,64}?)"
+        r"(?=['\"”，。；]|[.,;:?]?(?:\s"
         r"|$))",
         source="how people tell a password: the password is …",
         score=(0.9, 0.92),

@@ -14,6 +14,9 @@ _AGES = frozenset(f"{age:02}" for year in range(2, 30) for age in (year, year + 
 _AREA = r"[A-HJ-PR-Y][A-HJ-PR-Y]"
 _SERIAL = r"[A-HJ-PR-Z]{3}"
 
+_BYTES = ("KB", "MB", "GB", "TB")
+"""A number of them looks like a PPS number."""
+
 UK_IE = (
     identifier(
         "uk_passport",
@@ -87,7 +90,7 @@ UK_IE = (
         "IE_PPS",
         r"[0-9]{7} ?[A-W][A-IW]?",
         "Social Welfare Consolidation Act 2005, PPS number, modulo 23",
-        check=checks_eu.ie_pps,
+        check=lambda value: not value.upper().endswith(_BYTES) and checks_eu.ie_pps(value),
         score=(0.55, 0.95),
         context=("pps", "ppsn", "pps number", "ppsn:", "personal public service", "uimhir psp"),
         case=False,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from compliance.recognizers import checks, checks_world
 from compliance.recognizers.base import NOT_AFTER, NOT_BEFORE, Recognizer
 
@@ -34,6 +36,11 @@ _UNIT = (
     r"(?:(?:apt|apartment|suite|ste|unit|room|rm|floor|fl|box|building|bldg)\.? ?#?[a-z0-9\-]{1,6})"
 )
 
+_IN_PASSING = re.compile(
+    rf" [a-z]+ (?:the|this|that|a|an|my|your|our|their|his|her|its|any|each|every|no) {_STREET}\.?$"
+)
+"""`512 units on the way`; `12 The Avenue` is an address."""
+
 US = (
     Recognizer(
         name="us_ssn",
@@ -41,7 +48,6 @@ US = (
         subtype="US_SSN",
         pattern=r"(?<![0-9A-Za-z])(?<![0-9][.\-])[0-9]{3}([ \-.]?)[0-9]{2}\1[0-9]{4}(?!"
         r"[0-9A-Za-z]|[\-.][0-9])",
-        hint=r"(?:^|[^0-9A-Za-z])[0-9]{3}[ \-.]?[0-9]{2}[ \-.]?[0-9]{4}(?:$|[^0-9A-Za-z])",
         source="SSA, RM 10201.035: numbers never issued are refused",
         score=(0.3, 0.95),
         rejected=(0.0, 0.55),
@@ -192,7 +198,6 @@ US = (
         type="NATIONAL_ID",
         subtype="CA_SIN",
         pattern=r"(?<![0-9A-Za-z])[1-79][0-9]{2}([ \-]?)[0-9]{3}\1[0-9]{3}(?![0-9A-Za-z]|-[0-9])",
-        hint=r"(?:^|[^0-9A-Za-z])[1-79][0-9]{2}[ \-]?[0-9]{3}[ \-]?[0-9]{3}(?:$|[^0-9A-Za-z])",
         source="Canadian SIN, Luhn",
         score=(0.2, 0.92),
         check=checks_world.ca_sin,
@@ -224,6 +229,7 @@ US = (
         r"[0-9]{5}(?:-[0-9]{4})?)?"
         rf"{NOT_AFTER}",
         source="USPS Publication 28, Appendix C1 (street suffixes)",
+        check=lambda value: _IN_PASSING.search(value) is None,
         score=(0.6, 0.85),
         context=(
             "address",

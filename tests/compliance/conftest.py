@@ -42,7 +42,7 @@ EXAMPLES = {
     "passport_by_label": ("passport no. C13686508", "C13686508"),
     "driving_licence": ("driver's license number D1234567", "D1234567"),
     "phone_international": ("call +44 20 7946 0958", "+44 20 7946 0958"),
-    "org_by_form": ("sent by Hoffman and Castillo Ltd today", "Hoffman and Castillo Ltd"),
+    "org_by_form": ("sent by Hoffman & Castillo Ltd today", "Hoffman & Castillo Ltd"),
     "phone_by_label": ("phone: 555-0143 99", "555-0143 99"),
     "connection_string": (_secret("postgres://app:", "hunter22x", "@db:5432/x"), "hunter22x"),
     "secret_assignment": (_secret("password = ", "'hunter22x'"), "hunter22x"),

@@ -84,7 +84,7 @@ def test_technical_text_and_plain_words_ask_nobody(text):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("then Niskanen should have said", {"Niskanen"}),
+        ("then Niskavert should have said", {"Niskavert"}),
         ("a remake of Grobart Eastwick", {"Grobart", "Eastwick"}),
         ("my name is zubrowka", {"zubrowka"}),
         ("thanks kevin, bye", {"kevin"}),
@@ -102,7 +102,7 @@ def test_a_place_is_no_part_of_a_person():
 
 
 def test_words_side_by_side_are_evidence():
-    seen = survey("a remake of Grobart Eastwick and Niskanen", 0)
+    seen = survey("a remake of Grobart Eastwick and Niskavert", 0)
 
     assert len(seen.likely) == 2
 
@@ -115,7 +115,7 @@ def test_what_ends_before_the_core_is_not_told():
 
 
 def test_what_a_rule_explains_closes_nothing_else():
-    assert open_words("Maria Keller met Niskanen") == {"Niskanen"}
+    assert open_words("Maria Keller met Niskavert") == {"Niskavert"}
 
 
 def test_lists_do_not_contradict_one_another():

@@ -21,6 +21,7 @@ CHECKS = {recognizer.name: recognizer.check for recognizer in ALL if recognizer.
 
 FORMS = frozenset(
     [
+        "street_address",
         "ipv4",
         "ipv6",
         "mac_address",
