@@ -214,7 +214,7 @@ CN = (
         score=(0.6, 0.95),
         rejected=(0.0, 0.8),
         check=checks_world.vin,
-        context=("vin", "车架", "车辆", "車架", "车主", "vehicle", "chassis"),
+        context=("vin", "车架", "大架", "车辆", "車架", "车主", "车牌", "vehicle", "chassis"),
         tight=True,
     ),
     CN_ADDRESS,

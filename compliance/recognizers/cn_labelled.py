@@ -44,10 +44,10 @@ CN_LABELLED = (
     by_label(
         "cn_certificate",
         "CN_CERTIFICATE",
-        "社会保障|社会保险|社保电脑|社保个人|执业证|律师证|资格证|医师证|护士证|教师证|结婚证|离婚证|户口簿|户口本"
+        "社会保障|社会保险(?:登记证?)?|社保电脑|社保个人|执业证|律师证|资格证|医师证|护士证|教师证|结婚证|离婚证|户口簿|户口本"
         "|残疾人?证|优待证|警官证|士官证|士兵证|军官证|文职干部证|学生证|准考证|毕业证|学位证|房产证|营业执照(?:注册)?"
         "|组织机构代码|税务登记证?|出生医学证明|出生证|永久居留证|居留许可|驾驶证档案|从业资格证|暂住证|居住证|工作许可证?"
-        "|(?:个人|学籍|学|工|员工|考生|警|注册|养老保险|参保人)(?=编?号|編?號)",
+        "|(?:个人|学籍|学|工|员工|考生|警|注册|养老保险|参保人|核准)(?=编?号|編?號)",
         _CODE,
         source="certificates and registers of the People's Republic, by their label",
         check=_no_date,
@@ -63,7 +63,7 @@ CN_LABELLED = (
     by_label(
         "cn_medical_label",
         "CN_MEDICAL",
-        "健康证|诊疗卡|医疗证|农合证|疫苗接种证|献血证|(?:体检|影像|放射|超声|检查|标本|病理|病歷|住院|門診|健保|就醫|醫保)"
+        "健康证|诊疗卡|医疗证|农合证|疫苗接种证|献血证|(?:体检|建卡|预约|影像|放射|超声|检查|标本|病理|病歷|住院|門診|健保|就醫|醫保)"
         "(?=编?号|編?號|卡号|卡號)",
         r"[A-Z]{0,4}[0-9](?:-?[0-9A-Z]){4,19}",
         type="MEDICAL_RECORD",
@@ -73,7 +73,7 @@ CN_LABELLED = (
     by_label(
         "cn_account_by_label",
         "ACCOUNT_NUMBER",
-        "公积金|公積金|账户|帐户|賬戶|帳戶|账号|帐号|賬號|帳號|卡号|卡號|存折|存摺|戶口號碼|银行卡|銀行卡|信用卡|储蓄卡|提款卡|分行|支行",
+        "公积金|公積金|账户|帐户|賬戶|帳戶|账号|帐号|賬號|帳號|卡号|卡號|存折|存摺|戶口號碼|银行卡|銀行卡|信用卡|储蓄卡|提款卡|分行|支行|基本户|一般户",
         r"[0-9](?:[ \-]?[0-9]){8,29}",
         type="BANK_ACCOUNT",
         source="account numbers have no common format: the label names them",
@@ -135,9 +135,11 @@ CN_LABELLED = (
         name="cn_then_birth",
         type="DATE_OF_BIRTH",
         subtype="DATE_OF_BIRTH",
-        pattern=rf"(?P<v>{_HAN_DAY}(?<=[日号號])|{_REPUBLIC}) ?(?:出生|生(?![产產效成]))"
-        r"|(?<![0-9])(?P<q>(?:19|20)[0-9]{2}年[0-9]{1,2}月) ?(?:出生(?![人率的数缺])|生人)",
-        hint="[0-9日号號] ?(?:出生|生)|月 ?(?:出生|生人)",
+        pattern=rf"(?P<v>{_HAN_DAY}(?<=[日号號])|{_REPUBLIC}|{_LUNAR_DAY}) ?"
+        r"(?:出生|生(?![产產效成意活日]))"
+        r"|(?<![0-9])(?P<q>(?:19|20)[0-9]{2}年[0-9]{1,2}月) ?"
+        r"(?:出生(?![人率的数缺])|生(?=[人,。;]))",
+        hint=r"[0-9日号號] ?(?:出生|生)|月(?:[^\x00-\x7f]{2,3})? ?(?:出生|生)",
         source="the label behind the date, as in 民國75年3月12日生",
         score=(0.9, 0.92),
         veto=False,
@@ -156,6 +158,18 @@ CN_LABELLED = (
         case=False,
         veto=False,
     ),
+    Recognizer(
+        name="cn_wechat_stuck",
+        type="NATIONAL_ID",
+        subtype="CN_MESSENGER_ID",
+        pattern=r"微信[ :=]{0,2}"
+        r"(?!android|iphone|ios|ipad|web|win|mac|pay|pc|app|api|sdk|wechat|weixin|http)"
+        r"(?P<v>(?=[a-z_\-]{2,16}[0-9])[a-z][a-z0-9_\-]{5,19})(?![a-z0-9@.])",
+        hint="微信[ :=]{0,2}[a-z]",
+        source="WeChat: six to twenty letters, digits and signs, written on to its name",
+        score=(0.75, 0.75),
+        case=False,
+    ),
     by_label(
         "cn_engine_number",
         "CN_ENGINE_NUMBER",
@@ -169,11 +183,11 @@ CN_LABELLED = (
     by_label(
         "cn_vin_by_label",
         "VIN",
-        "车架|車架|车辆识别代?|車輛識別|VIN码?",
+        "车架|車架|大架|车辆识别代?|車輛識別|VIN码?",
         r"[A-HJ-NPR-Z0-9]{17}",
         type="PLATE",
         source="GB 16735, vehicle identification numbers, by their label",
-        hint="车架|車架|车辆识别|車輛識別|VIN",
+        hint="车架|車架|大架|车辆识别|車輛識別|VIN",
         check=_five_digits,
     ),
     Recognizer(
