@@ -9,6 +9,8 @@ From the large to the small; all but street and number may be missing. In tradit
 
 from __future__ import annotations
 
+import re
+
 from compliance.recognizers.base import Recognizer
 from compliance.recognizers.cn_words import ADDRESS_HAN as H
 
@@ -27,13 +29,14 @@ _KNOWN = (
     "|台南|臺南|高雄|桃園)市)"
 )
 """What an address begins with wherever it stands: no part that is before it belongs to it."""
-
+_FIRST = "".join(sorted(set(re.findall(r"[(|]([^(|)?])", _KNOWN))))
+"""What one of those begins with, asked first since that is quick."""
 
 _PARTS = (
     f"(?:[{H}]{{1,6}}?(?:市|州|盟|地区))?(?:[{H}]{{1,6}}?(?:区|區|县|縣|市|旗))?"
     f"(?:[{H}]{{1,5}}?(?:镇|鎮|乡|鄉|街道|开发区|園區|园区))?"
 )
-_UPPER = f"(?:{_PROVINCE}|(?![{H}]{{1,9}}?{_KNOWN})){_PARTS}"
+_UPPER = f"(?:{_PROVINCE}|(?![{H}]{{1,9}}?(?=[{_FIRST}]){_KNOWN})){_PARTS}"
 _STREETS = "路|街|道|巷|胡同|村|里|徑|小区|花园|苑|公寓|家园|大厦|广场|大廈|廣場|花園|邨"
 _STREET = rf"[{H}0-9]{{1,10}}?(?:{_STREETS})(?<![电线思]路)(?<![通车频渠管报轨跑知味]道)"
 _UNIT = "号院|号楼|号|號|弄|栋|幢|座|棟|组|組|巷"
