@@ -36,6 +36,7 @@ _PART = re.compile(
     r"\\[1-9]|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{[0-9]+(?:,[0-9]*)?\}|\(\?P<[a-z]>|\(\?<?[=!:]|.",
     re.DOTALL,
 )
+_REPEATED = re.compile(r"\\[1-9]")
 _ANYTHING = r"[^\n]{0,9}"
 _ASSERTIONS = {"(?!", "(?<!", "(?=", "(?<="}
 
@@ -136,7 +137,7 @@ def _closing(parts: Sequence[str], at: int) -> int:
 def _wide(part: str) -> str:
     if part in _DIGITS:
         return f"[{part}{_ANY}]"
-    if re.fullmatch(r"\\[1-9]", part):
+    if _REPEATED.fullmatch(part):
         # What it repeats is not known: the digits of a shape are not those of the text.
         return _ANYTHING
     if part.startswith("["):
@@ -156,7 +157,7 @@ def _taken(part: str) -> str:
 def _even_handed(parts: Sequence[str]) -> bool:
     """Whether what is asserted is the same for all digits: else it is not told by a shape."""
     return all(
-        _taken(part) in {"", _DIGITS}
+        not _REPEATED.fullmatch(part) and _taken(part) in {"", _DIGITS}
         for part in parts
         if part in _DIGITS or part.startswith("[") or re.fullmatch(r"\\[a-zA-Z1-9]", part)
     )

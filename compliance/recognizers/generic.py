@@ -33,6 +33,28 @@ _IBAN = "|".join(
     for length in sorted(set(checks.IBAN_LENGTHS.values()))
 )
 """By length: a pattern that only stopped at a boundary would swallow the next word."""
+_CARD = (
+    r"(?:(?:[46][0-9]|5[0-8]|2[2-7]|35)[0-9]{2}([ \-.]?)[0-9]{4}\2[0-9]{4}\2[0-9]{4}"
+    r"|3[47][0-9]{2}([ \-.]?)[0-9]{6}\3[0-9]{5}|3[068][0-9]{2}([ \-.]?)[0-9]{6}\4[0-9]{4})"
+    r"(?![0-9A-Za-z])"
+)
+"""Cards of 16, 15 and 14 digits in their usual groups, as the second group of a pattern."""
+
+
+def _card_beside(name: str, pattern: str) -> Recognizer:
+    """A card and another number: `credit_card` would take both for one of up to 19 digits."""
+    return Recognizer(
+        name=name,
+        type="CREDIT_CARD",
+        subtype="CARD_NUMBER",
+        pattern=pattern,
+        source="ISO/IEC 7812-1: a card's number with its expiry or code beside it",
+        score=(0.92, 0.98),
+        check=checks.card,
+        context=_CARD_WORDS,
+        digits=(15, 16),
+    )
+
 
 GENERIC = (
     Recognizer(
@@ -166,20 +188,10 @@ GENERIC = (
         veto=True,
         digits=(12, 19),
     ),
-    Recognizer(
-        name="credit_card_in_groups",
-        type="CREDIT_CARD",
-        subtype="CARD_NUMBER",
-        pattern=r"(?<![0-9A-Za-z])(?<![0-9][.\-])(?:(?:[46][0-9]|5[0-8]|2[2-7]|35)[0-9]{2}"
-        r"([ \-.]?)[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?!(?:\1[0-9]{4}){2})"
-        r"|3[47][0-9]{2}([ \-.]?)[0-9]{6}\2[0-9]{5}|3[068][0-9]{2}([ \-.]?)[0-9]{6}\3[0-9]{4})"
-        r"(?![0-9A-Za-z])",
-        source="ISO/IEC 7812-1: cards of 16, 15 and 14 digits beside another number, as its expiry",
-        score=(0.92, 0.98),
-        check=checks.card,
-        context=_CARD_WORDS,
-        digits=(14, 16),
+    _card_beside(
+        "credit_card_then_number", rf"(?<![0-9A-Za-z])(?P<v>{_CARD})(?=[ \-./]{{1,2}}[0-9])"
     ),
+    _card_beside("number_then_credit_card", rf"[0-9][ \-./]{{1,2}}(?P<v>{_CARD})"),
     Recognizer(
         name="iban",
         type="IBAN",
