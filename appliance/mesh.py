@@ -286,6 +286,8 @@ def _environment(service: str, settings: MeshHouseSettings, house: Mesh) -> dict
         },
         "compliance": {
             "MODELS_DIR": str(settings.models_dir.absolute()),
+            "POLICY_ARCHIVE": os.environ.get("COMPLIANCE_POLICY_ARCHIVE")
+            or str(house.data / "compliance" / "policies"),  # as the appliance
             **_redis_of(service, house),
         },
         "cache": _redis_of(service, house),

@@ -122,6 +122,13 @@ def mesh(tmp_path_factory, collector):
     assert process.wait(60) == 0
 
 
+async def test_the_policy_behind_a_digest_is_kept(mesh):
+    async with mesh.client() as client:
+        answer = await client.chat(fresh(), model=MODEL, max_tokens=4)
+    kept = mesh.data / "compliance" / "policies" / f"{answer.screening.policy_digest.hex()}.json"
+    assert json.loads(kept.read_bytes())["name"] == "default"
+
+
 def fresh(text="Say hello"):
     """A prompt nobody asked before: no cache answers it."""
     return f"{text}, {secrets.token_hex(4)}."
