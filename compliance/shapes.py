@@ -50,8 +50,7 @@ class Shapes:
 
     def __init__(self, numbers: Sequence[Recognizer], *, narrow: bool = True) -> None:
         self._shape_max = SHAPE_MAX if narrow else 0
-        self.numbers = tuple(numbers)
-        self._widened = [re.compile(widened(each.pattern), each.flags) for each in numbers]
+        self._all = [(each, re.compile(widened(each.pattern), each.flags)) for each in numbers]
         asked = {c for each in numbers for c in _letters(each.pattern)}
         self._table = _Table(asked)
         self._known: dict[str, tuple[Recognizer, ...]] = {}
@@ -62,7 +61,7 @@ class Shapes:
         """Return those that may match in `text[start:end]`, in which `run` is a run of digits."""
         first, last = run
         if end - start > self._shape_max:
-            return self._by_length(text[first:last])
+            return [each for each, _ in self._by_length(text[first:last])]
         middle = first + _AS_THEY_ARE
         table = self._table
         before, behind = text[start:first].translate(table), text[middle:end].translate(table)
@@ -72,22 +71,17 @@ class Shapes:
             if len(self._known) >= SHAPES_MAX:
                 self._known.clear()
             may = self._by_length(text[first:last])
-            known = tuple(
-                each
-                for each, pattern in zip(self.numbers, self._widened, strict=True)
-                if each in may and pattern.search(shape)
-            )
-            self._known[shape] = known
+            self._known[shape] = known = tuple(each for each, p in may if p.search(shape))
         return known
 
-    def _by_length(self, run: str) -> list[Recognizer]:
+    def _by_length(self, run: str) -> list[tuple[Recognizer, re.Pattern[str]]]:
         """A run without separators holds one number; with some, it may hold several."""
         count = sum(map(run.count, _DIGITS))
         longest = count if count == len(run) else 0
         return [
-            each
-            for each in self.numbers
-            if each.digits and each.digits[0] <= count and longest <= each.digits[1]
+            pair
+            for pair in self._all
+            if pair[0].digits and pair[0].digits[0] <= count and longest <= pair[0].digits[1]
         ]
 
 
