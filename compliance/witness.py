@@ -115,6 +115,10 @@ class _Context:
         self._words = words
         self._notes = notes
 
+    def mentioned(self, _text: str) -> bool:
+        """What is not even looked at for want of a word has to be told about too."""
+        return True
+
     def within(self, text: str) -> bool:
         """As `Words.within`."""
         found = self._words.within(text)

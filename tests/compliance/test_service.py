@@ -132,7 +132,7 @@ async def test_no_messages_and_no_deltas_are_fine(service, scope):
 
 async def test_the_memo_gives_the_same_verdict_without_scanning(service, scope, monkeypatch):
     first = await service.screen(scope, user(f"Card {CARD}"))
-    monkeypatch.setattr(Engine, "find", lambda *_: pytest.fail("scanned again"))
+    monkeypatch.setattr(Engine, "find_all", lambda *_: pytest.fail("scanned again"))
 
     assert await service.screen(scope, user(f"Card {CARD}")) == first
 
@@ -140,7 +140,9 @@ async def test_the_memo_gives_the_same_verdict_without_scanning(service, scope, 
 async def test_the_memo_is_per_tenant_and_keeps_no_text(service, scope, monkeypatch):
     await service.screen(scope, user(f"Card {CARD}"))
     assert CARD not in repr(service._memo._entries)
-    monkeypatch.setattr(Engine, "find", lambda *_: (_ for _ in ()).throw(Refusal(Reason.INTERNAL)))
+    monkeypatch.setattr(
+        Engine, "find_all", lambda *_: (_ for _ in ()).throw(Refusal(Reason.INTERNAL))
+    )
     other = type(scope)(
         call_id=scope.call_id, tenant="bcme", principal=scope.principal, trace=scope.trace
     )
