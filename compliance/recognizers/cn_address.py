@@ -29,7 +29,7 @@ _KNOWN = (
     "|台南|臺南|高雄|桃園)市)"
 )
 """What an address begins with wherever it stands: no part that is before it belongs to it."""
-_FIRST = "".join(sorted(set(re.findall(r"[(|]([^(|)?])", _KNOWN))))
+_FIRST = "".join(sorted(set(re.findall(r"[(|:]([^(|)?:])", _KNOWN))))
 """What one of those begins with, asked first since that is quick."""
 
 _PARTS = (
@@ -43,7 +43,8 @@ _UNIT = "号院|号楼|号|號|弄|栋|幢|座|棟|组|組|巷"
 _NUMBER = r"[0-9]{1,5}(?:[\-之至][0-9]{1,4})?"
 _PART = (
     rf"[{H}A-Za-z]{{0,10}}?(?:[0-9A-Za-z\-]{{1,6}}|[一二三四五六七八九十]{{1,3}})"
-    r"(?:号院|号楼|号|號|弄|栋|幢|座|棟|塔|组|組|单元|單元|层|層|楼|樓|期|室|房|户|戶)(?:之[0-9]{1,3}|[A-Z](?![A-Za-z0-9室座栋棟房塔]))?"
+    r"(?:号院|号楼|号|號|弄|栋|幢|座|棟|塔|组|組|单元|單元|区|區|层|層|楼|樓|期|室|房|户|戶)"
+    r"(?:之[0-9]{1,3}|[A-Z](?![A-Za-z0-9室座栋棟房塔]))?"
 )
 
 _LAST = (
