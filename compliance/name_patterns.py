@@ -24,6 +24,7 @@ __all__ = [
     "JOINING",
     "LABELLED",
     "LABELS",
+    "LANDMARK",
     "LAUGHTER",
     "LETTERS",
     "MIDDLE",
@@ -36,6 +37,7 @@ __all__ = [
     "QUIET_PAIR",
     "REALM",
     "SPOKEN_OF",
+    "THING_BEHIND",
     "TITLED",
     "TITLES",
     "WHERE_BEFORE",
@@ -173,6 +175,16 @@ lake mountain valley county city town island islands park beach bay airport stat
 """
 OTHER_ENDS = frozenset(_PLACE_NOUNS.split())
 """What capitalised words end with that name a place, not a person."""
+LANDMARK = re.compile(
+    rf"(?<![{LETTERS}])(?:{_NAME} ){{1,2}}(?:Tower|Square|Park|Beach|Bridge|Airport|Stadium|River"
+    rf"|Lake|Mountains?|Canyon|County|Valley|Island|Bay|Harbou?r|Forest|Castle|Cathedral)(?![{LETTERS}])"
+)
+"""Where one can go: `Haldon Tower`, `Cook County`."""
+THING_BEHIND = re.compile(
+    r" (?:sauce|mustard|boots|cheese|bread|salad|beans?|sprouts|blue|oak|silk|linen|rug|wool|coffee"
+    r"|tea|wine|beer|steak|pizza|roast|ham|lace)(?![a-z])|(?: [0-9]{1,2}(?:[,;]|$| -)| drew )"
+)
+"""Behind a place that is a kind of thing, or a team: `Dijon mustard`, `Madrid 2`."""
 ANNOUNCED = re.compile(
     r"(?<![a-z])(?:name(?: is|'s|:)?|i am|i'm|mr\.?|mrs\.?|ms\.?|dr\.?|prof\.?"
     r"|(?:son|daughter|wife|husband|brother|sister|mom|dad|uncle|aunt|cousin|grandma|grandpa|friend),?"

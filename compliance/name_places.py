@@ -5,7 +5,15 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from compliance.name_patterns import ADDRESS, POSTAL_AFTER, REALM, WHERE_BEFORE, WORD
+from compliance.name_patterns import (
+    ADDRESS,
+    LANDMARK,
+    POSTAL_AFTER,
+    REALM,
+    THING_BEHIND,
+    WHERE_BEFORE,
+    WORD,
+)
 from compliance.name_spots import LIKELY, SURE, WEAK, Spot, in_code, is_common
 from compliance.name_words import CITIES, COMMON_WORDS, GIVEN_NAMES, PLACES
 
@@ -63,6 +71,8 @@ def place_at(window: str, start: int, first: str, *, proper: bool) -> Spot | Non
         end = start + len(place)
         if window[start:end].lower() != place or window[end : end + 1].isalnum():
             continue
+        if THING_BEHIND.match(window, end):
+            return None
         if proper and (" " not in place or window[end - len(place.split()[-1])].isupper()):
             return Spot("LOCATION", start, end, LIKELY)
         allowed = quiet is Quiet.ANYWHERE or (
@@ -80,6 +90,9 @@ def addresses(window: str) -> Iterator[Spot]:
         if found.start() < found.start("flat"):
             # By itself too: a pattern may be surer of what stands before it, and take its place.
             yield Spot("LOCATION", *found.span("flat"), SURE)
+    for found in LANDMARK.finditer(window):
+        if not all(is_common(word) for word in WORD.findall(found[0])):
+            yield Spot("LOCATION", *found.span(), WEAK)
     for found in REALM.finditer(window):
         if not is_common(found["name"]):
             yield Spot("LOCATION", *found.span(), LIKELY)

@@ -49,6 +49,7 @@ from compliance.name_spots import LIKELY, SURE, WEAK, Spot, in_code, is_common
 from compliance.name_words import (
     COMMON_WORDS,
     GIVEN_NAMES,
+    KNOWN_BY_ONE_NAME,
     ORG_NOUNS,
     PLAIN_IN_LOWER_CASE,
     SURNAMES,
@@ -134,6 +135,8 @@ def survey(window: str, core: int) -> Survey | None:
             place := place_at(window, start, lower, proper=word != lower)
         ):
             places.append(place)
+        elif lower in KNOWN_BY_ONE_NAME and not in_code(window, start, end):
+            places.append(Spot("PERSON", start, end, WEAK))
         elif (
             _may_name(word, lower)
             and (shouting or word not in _ACRONYMS)
@@ -338,6 +341,8 @@ def _firms(window: str, seen: set[str]) -> Iterator[Spot]:
         for found in ORG_NOUN.finditer(window):
             start = _firm_start(found)
             words = WORD.findall(window, start, found.end())
+            if words[-1].islower():
+                continue
             public = words[-1].lower() in _PUBLIC and len(words) >= _PUBLIC_WORDS_MIN
             if public or any(not is_common(word) for word in words[:-1]):
                 yield Spot("ORG", start, found.end(), LIKELY)

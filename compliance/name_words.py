@@ -8,10 +8,12 @@ __all__ = [
     "CITIES",
     "COMMON_WORDS",
     "GIVEN_NAMES",
+    "KNOWN_BY_ONE_NAME",
     "NOT_PEOPLE_ZH",
     "ORG_NOUNS",
     "PLACES",
     "PLAIN_IN_LOWER_CASE",
+    "PRODUCTS",
     "SURNAMES",
     "SURNAMES_THAT_ARE_WORDS",
     "SURNAMES_ZH",
@@ -33,6 +35,9 @@ GIVEN_NAMES = frozenset(_listed("given_names.txt"))
 SURNAMES_THAT_ARE_WORDS = frozenset(_listed("surnames_that_are_words.txt"))
 """Words that are family names behind a given name."""
 
+KNOWN_BY_ONE_NAME = frozenset(_listed("known_by_one_name.txt"))
+"""Names in lower case that need nothing beside them."""
+
 ORG_NOUNS = frozenset(_listed("org_nouns.txt"))
 """Words that institutions and firms end with."""
 
@@ -44,6 +49,9 @@ PLACES = frozenset(_listed("places.txt"))
 
 CITIES = frozenset(_listed("cities.txt"))
 """Further cities, spelled as they are; in lower case some are words of some language."""
+
+PRODUCTS = frozenset(_listed("products.txt"))
+"""Software in lower case: what stands in a list with it is software too."""
 
 SURNAMES = frozenset(_listed("surnames.txt"))
 """Family names in lower case that are no ordinary English words."""

@@ -14,8 +14,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from compliance.findings import Finding
-from compliance.name_patterns import LETTERS
+from compliance.name_patterns import LETTERS, THING_BEHIND
 from compliance.name_rules import NAME_MIN, is_acronym, is_common, survey
+from compliance.name_words import PRODUCTS
 from compliance.names_base import pinned, session
 from compliance.requantise import eight_bit
 
@@ -62,6 +63,8 @@ _JOINS = {
 }
 _WORD_AFTER = re.compile(rf"[{LETTERS}0-9]*")
 _WORD_BEFORE = re.compile(rf"[{LETTERS}0-9]*$")
+_LISTED_BEFORE = re.compile(r"(?P<word>[A-Za-z0-9]+)(?:, | and |, and | or |/)$")
+_LISTED_AFTER = re.compile(r"(?:, | and |, and | or |/)(?P<word>[A-Za-z0-9]+)")
 _LAST_PLAIN = re.compile(r"[ ,.]+(?P<word>[a-zß-öø-ÿ]+)[ ,.]*$")
 _TRIM = " \t\n,.;:'\"’()[]#-"
 _TOKENS_MAX = 510
@@ -96,6 +99,8 @@ class LatinNames:
             for finding in self._ask(window, core, piece, seen.likely):
                 value = window[finding.start : finding.end]
                 if finding.type == "PERSON" and not seen.shouting and is_acronym(value):
+                    continue
+                if _is_thing(window, finding.start, finding.end):
                     continue
                 # What no open word gave rise to is an accident of the context.
                 if any(a < finding.end and finding.start < b for a, b in seen.open):
@@ -252,6 +257,17 @@ def _clean(
         return None
     return Finding(
         kind, f"{kind}_NAME", start, end, round(min(score, _SCORE_MAX), 4), "names_latin"
+    )
+
+
+def _is_thing(text: str, start: int, end: int) -> bool:
+    """Whether it is one word beside software in a list, or stands before a kind of thing."""
+    if THING_BEHIND.match(text, end):
+        return True
+    before = _LISTED_BEFORE.search(text, max(0, start - 32), start)
+    after = _LISTED_AFTER.match(text, end)
+    return " " not in text[start:end] and any(
+        beside is not None and beside["word"].lower() in PRODUCTS for beside in (before, after)
     )
 
 

@@ -189,8 +189,9 @@ SECRETS = (
         name="password_in_prose",
         type="SECRET",
         subtype="PASSWORD",
-        pattern=r"(?<![a-z])(?:password|passwd|passcode|pass phrase|passphrase|pwd|pin(?: code)?)"
-        r"(?: for [a-z0-9 .@\-]{1,30}?)? (?:is|was|=|to)(?: set to)?:? {1,2}['\"“]?"
+        pattern=r"(?<![a-z])(?:(?:password|passwd|passcode|pass phrase|passphrase|pwd|pw"
+        r"|pin(?: code)?)(?: for [a-z0-9 .@\-]{1,30}?)? (?:is|was|=|to)(?: set to)?:?"
+        r"|pw:?(?= {1,2}[a-z]{2,20}[0-9!@#$%^&*])) {1,2}['\"“]?"
         r"(?P<v>(?=[^\s'\"”]{0,30}(?:[0-9!@#$%^&*]|(?-i:[a-z][A-Z])))[^\s'\"”，。；]{4,64}?)"
         r"(?=['\"”，。；]|[.,;:?]?(?:\s"
         r"|$))",
