@@ -193,3 +193,27 @@ def test_a_label_vouches_for_a_card_whose_check_digit_is_wrong():
     assert found("hk_id", text) == {"A123456(4)"}
     assert found("hk_id", "A123456(4)") == set()
     assert found("tw_id", "A123456788") == set()
+
+
+async def people(scanner, text):
+    windows = scanner.windows(text)
+    found = findings_of(windows, await scanner.scan(windows, Direction.PROMPT))
+    return [text[one.start : one.end] for one in found if one.type == "PERSON"]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("请汇至：户名马超，账号另告", ["马超"]),
+        ("帳號另告，戶名陳美玲", ["陳美玲"]),
+        ("被上诉人雷鸣，现住昆明", ["雷鸣"]),
+        ("病患黃淑芬，身分證另附", ["黃淑芬"]),
+        ("王先生和李医生都来了", ["王先生", "李医生"]),
+        ("联系人方式，户名单位。", []),
+        ("陈年往事，他马上就很高兴，张开双臂。", []),
+        ("白天太热，黄昏凉快，黄金周再去，万一下雨呢", []),
+        ("李子熟了，江水滔滔，方便的时候走马路。", []),
+    ],
+)
+async def test_names_in_chinese_and_words_that_look_like_them(naming_scanner, text, names):
+    assert await people(naming_scanner, text) == names
