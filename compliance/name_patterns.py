@@ -26,6 +26,7 @@ __all__ = [
     "LABELS",
     "LANDMARK",
     "LAUGHTER",
+    "LEGAL_FORMS",
     "LETTERS",
     "MIDDLE",
     "ORG_HEADS",
@@ -36,6 +37,7 @@ __all__ = [
     "QUIETLY_TITLED",
     "QUIET_PAIR",
     "REALM",
+    "SPEAKING",
     "SPOKEN_OF",
     "THING_BEHIND",
     "TITLED",
@@ -134,6 +136,11 @@ FIRM = re.compile(
     r"|Corporation|GmbH|AG|KG|SE|NV|BV|SA|SAS|SpA|SL|Pty|Oy|AB|Group|Holdings?)(?![A-Za-z0-9])"
 )
 """Words before a legal form: they name a firm, unless a given name leads them."""
+_LEGAL_FORMS = """
+Inc LLC LLP Ltd Limited PLC Plc Corp Corporation GmbH AG KG SE NV BV SA SAS SpA SL Pty Oy AB Group
+Holding Holdings
+"""
+LEGAL_FORMS = frozenset(_LEGAL_FORMS.split())
 EMPLOYED = re.compile(
     rf"(?<![{LETTERS}])(?i:works? (?:at|for)|worked (?:at|for)|working (?:at|for)|employed by"
     r"|employee of|employer:|company(?: name)?:|an? year at|CEO of|founder of|shares (?:of|in)) "
@@ -156,6 +163,11 @@ SPOKEN_OF = re.compile(
     r"|testified|should have|was born|died)(?![a-z])))"
 )
 """A family name alone, where only people stand: `ask Keltner`, `Keltner resigned`."""
+_SPEAKING = """
+Where where Where's where's Ask ask Asked asked Tell tell told met Thanks thanks texted emailed said
+says resigned replied wrote claims testified should was died
+"""
+SPEAKING = frozenset(_SPEAKING.split())
 LABELLED = re.compile(
     rf"(?<![{LETTERS}])(?i:{_LABEL})[\"']?[ \t]{{0,3}}[:=][ \t]{{0,3}}[\"']?"
     rf"(?P<name>(?:{_PARTICLE} )?{_NAME}(?:,? (?:{_PARTICLE} )?(?:{_INITIALS}|{_NAME})){{0,3}})"

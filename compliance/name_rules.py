@@ -32,6 +32,7 @@ from compliance.name_patterns import (
     LABELLED,
     LABELS,
     LAUGHTER,
+    LEGAL_FORMS,
     MIDDLE,
     ORG_HEADS,
     ORG_NOUN,
@@ -39,6 +40,7 @@ from compliance.name_patterns import (
     OTHER_ENDS,
     QUIET_PAIR,
     QUIETLY_TITLED,
+    SPEAKING,
     SPOKEN_OF,
     TITLED,
     TITLES,
@@ -194,7 +196,9 @@ def _explained(
     spots = [with_postal_code(window, spot) for spot in spots if spot.end > core]
     if not spots and not words:
         return None
-    firms = [found.span() for found in FIRM.finditer(window)]
+    firms = (
+        [] if seen.isdisjoint(LEGAL_FORMS) else [found.span() for found in FIRM.finditer(window)]
+    )
     explained = [(spot.start, spot.end) for spot in spots] + firms
     unexplained = [
         (start, end)
@@ -235,7 +239,8 @@ def _people(window: str, core: int, seen: set[str]) -> Iterator[Spot]:
         yield from _initialled(window)
     yield from _given(window, core)
     yield from _given_quietly(window, core, seen)
-    yield from _spoken_of(window, core)
+    if not seen.isdisjoint(SPEAKING):
+        yield from _spoken_of(window, core)
 
 
 def _labelled(window: str) -> Iterator[Spot]:
@@ -300,6 +305,8 @@ def _person_end(window: str, start: int, end: int, *, titled: bool) -> int:
     for word in WORD.finditer(window, start, end):
         value, owner = _without_owner(word[0])
         lower = value.lower()
+        if not titled and value in LEGAL_FORMS:
+            return last
         if not titled and (lower in ORG_NOUNS or lower in OTHER_ENDS):
             return 0
         if not value[0].isupper():
