@@ -175,10 +175,10 @@ class Recognizer:
         """What the prefilter looks for: it occurs wherever `pattern` matches."""
         if self.digits is not None:
             return Expression(self.pattern, self.case, Stage.NUMBERS)
-        if self.hint or not self.tight:
+        if not self.tight:
             return Expression(self.hint or self.pattern, self.case)
         pattern = _LOOK_AFTER.sub(_or_end, _LOOK_BEFORE.sub(_or_start, self.pattern))
-        return Expression(pattern, self.case, Stage.SHORT)
+        return Expression(self.hint or pattern, self.case, Stage.SHORT)
 
     @cached_property
     def compiled(self) -> re.Pattern[str]:
