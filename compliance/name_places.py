@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -15,17 +16,18 @@ from compliance.name_patterns import (
     WORD,
 )
 from compliance.name_spots import LIKELY, SURE, WEAK, Spot, in_code, is_common
-from compliance.name_words import CITIES, COMMON_WORDS, GIVEN_NAMES, PLACES
+from compliance.name_words import CITIES, COMMON_WORDS, GIVEN_NAMES, PLACES, PLACES_ZH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PLACES_BY_WORD", "Quiet", "addresses", "place_at", "with_postal_code"]
+__all__ = ["PLACES_BY_WORD", "Quiet", "addresses", "place_at", "subtype_of", "with_postal_code"]
 
 _LOWER_PLACE_MIN = 6
 """Characters: a place in lower case must be longer than most words that look like one."""
 _WORDS_ELSEWHERE = frozenset(["réunion"])
 """Places that are words of some language in lower case."""
+_PART = re.compile(r"[,，、] ?")
 
 
 class Quiet(IntEnum):
@@ -55,6 +57,20 @@ def _by_first_word() -> dict[str, list[tuple[str, Quiet]]]:
 
 
 PLACES_BY_WORD = _by_first_word()
+_KNOWN = frozenset(place.lower() for place in PLACES | CITIES) | PLACES_ZH
+
+
+def subtype_of(kind: str, value: str) -> str:
+    """Return `PLACE` for a known country, region or city: where, but not whose door.
+
+    Streets, postal codes and places that are on no list stay `LOCATION_NAME`, as persons and
+    organisations have `PERSON_NAME` and `ORG_NAME`.
+    """
+    if kind == "LOCATION":
+        whole = value.lower()
+        if whole in _KNOWN or all(part.rstrip("省市") in _KNOWN for part in _PART.split(whole)):
+            return "PLACE"
+    return f"{kind}_NAME"
 
 
 def with_postal_code(window: str, spot: Spot) -> Spot:

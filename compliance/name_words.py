@@ -12,6 +12,7 @@ __all__ = [
     "NOT_PEOPLE_ZH",
     "ORG_NOUNS",
     "PLACES",
+    "PLACES_ZH",
     "PLAIN_IN_LOWER_CASE",
     "PRODUCTS",
     "SURNAMES",
@@ -49,6 +50,9 @@ PLACES = frozenset(_listed("places.txt"))
 
 CITIES = frozenset(_listed("cities.txt"))
 """Further cities, spelled as they are; in lower case some are words of some language."""
+
+PLACES_ZH = frozenset(_listed("places_zh.txt"))
+"""Countries, provinces and large cities in Chinese, without 省 and 市."""
 
 PRODUCTS = frozenset(_listed("products.txt"))
 """Software in lower case: what stands in a list with it is software too."""

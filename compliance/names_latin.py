@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from compliance.findings import Finding
 from compliance.name_patterns import LETTERS, THING_BEHIND
+from compliance.name_places import subtype_of
 from compliance.name_rules import NAME_MIN, is_acronym, is_common, survey
 from compliance.name_words import PRODUCTS
 from compliance.names_base import pinned, session
@@ -94,7 +95,7 @@ class LatinNames:
         seen = survey(window, core)
         if seen is None:
             return []
-        found = _by_rules(seen, core)
+        found = _by_rules(window, seen, core)
         for piece in _pieces(window, seen.open):
             for finding in self._ask(window, core, piece, seen.likely):
                 value = window[finding.start : finding.end]
@@ -136,9 +137,11 @@ class LatinNames:
         return {kind: shares[:, self._columns[kind]].sum(axis=-1).tolist() for kind in self._kinds}
 
 
-def _by_rules(seen: Survey, core: int) -> list[Finding]:
+def _by_rules(window: str, seen: Survey, core: int) -> list[Finding]:
     return [
-        Finding(kind, f"{kind}_NAME", max(start, core), end, score, "names_rules")
+        Finding(
+            kind, subtype_of(kind, window[start:end]), max(start, core), end, score, "names_rules"
+        )
         for kind, start, end, score in seen.spots
     ]
 
@@ -255,9 +258,8 @@ def _clean(
         or (score < _ODD_CASE_MIN and _ODD_CASE.fullmatch(value))
     ):
         return None
-    return Finding(
-        kind, f"{kind}_NAME", start, end, round(min(score, _SCORE_MAX), 4), "names_latin"
-    )
+    subtype = subtype_of(kind, text[start:end])
+    return Finding(kind, subtype, start, end, round(min(score, _SCORE_MAX), 4), "names_latin")
 
 
 def _is_thing(text: str, start: int, end: int) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compliance.findings import Finding
+from compliance.name_places import subtype_of
 from compliance.name_rules import NAME_MIN
 from compliance.name_words import NOT_PEOPLE_ZH, SURNAMES_ZH
 from compliance.names_base import pinned, session
@@ -134,19 +135,20 @@ class ChineseNames:
         """What rules find, and what the model finds in the window."""
         first = max(0, core - CHINESE_CONTEXT)
         found = [
-            _finding("PERSON", max(match.start(), core), match.end(), "names_zh_rules")
+            _person(max(match.start(), core), match.end())
             for match in _ZH_RULES.finditer(window, first)
             if match.end() > core
         ]
         found += (
-            _finding("PERSON", max(start, core), end, "names_zh_rules")
+            _person(max(start, core), end)
             for start, end in map(_labelled, _ZH_LABELLED.finditer(window, first))
             if end > core and window[start:end] not in _NO_NAMES
         )
         for kind, start, stop in _words(self._labels(window[first:])):
             begin, end = max(start + first, core), stop + first
             if end > core and _plausible(kind, window, start + first, end):
-                found.append(_finding(kind, begin, end, "names_zh"))
+                subtype = subtype_of(kind, window[start + first : end])
+                found.append(Finding(kind, subtype, begin, end, _ZH_SCORE, "names_zh"))
         return found
 
     def _labels(self, text: str) -> list[str]:
@@ -163,8 +165,8 @@ def _labelled(match: re.Match[str]) -> tuple[int, int]:
     return match.span("v" if match["v"] else "w")
 
 
-def _finding(kind: str, start: int, end: int, recognizer: str) -> Finding:
-    return Finding(kind, f"{kind}_NAME", start, end, _ZH_SCORE, recognizer)
+def _person(start: int, end: int) -> Finding:
+    return Finding("PERSON", "PERSON_NAME", start, end, _ZH_SCORE, "names_zh_rules")
 
 
 def _table(raw: bytes) -> list[tuple[str, str]]:

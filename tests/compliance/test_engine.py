@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compliance.engine import SPAN_MAX, Engine, expressions
+from compliance.engine import SPAN_MAX, Engine
 from compliance.findings import Finding, resolve
 from compliance.prefilter import HyperscanPrefilter
 from compliance.recognizers import ALL

@@ -12,6 +12,7 @@ import pytest
 from compliance.evaluate import Evaluation
 from compliance.policy import Action
 from compliance.scanner import findings_of
+from compliance.transform import masked
 from meshkit.contract import Direction
 
 DATA = Path(__file__).parent / "data"
@@ -86,8 +87,28 @@ async def test_a_firm_hides_no_person(naming_scanner, text, value):
     assert ("PERSON", value) in await masked_in(naming_scanner, text)
 
 
-async def test_a_department_hides_no_town(naming_scanner):
-    assert ("LOCATION", "Toronto") in await masked_in(naming_scanner, "in the Toronto office")
+async def test_a_department_is_no_firm(naming_scanner):
+    (finding,) = await found_in(naming_scanner, "in the Toronto office")
+
+    assert (finding.type, finding.subtype, finding.start) == ("LOCATION", "PLACE", 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("What is the capital of France?", "What is the capital of France?"),
+        ("He moved from Paris, France to Berlin.", "He moved from Paris, France to Berlin."),
+        ("中国的首都是北京市。", "中国的首都是北京市。"),
+        ("Maria Keller of Berlin", "[PERSON] of Berlin"),
+        ("She lives at 12 Oak Street, Springfield, IL 62704.", "She lives at [LOCATION]."),
+    ],
+)
+async def test_a_known_place_by_itself_passes_by_default_and_an_address_does_not(
+    naming_scanner, text, left
+):
+    findings = await found_in(naming_scanner, text)
+
+    assert masked(text, findings, naming_scanner.policy, Direction.PROMPT) == left
 
 
 async def test_the_number_of_the_textbooks_is_masked_by_itself(scanner):
