@@ -7,7 +7,7 @@ one callback a pattern and text; a callback into Python costs more than the scan
 
 Expressions are told apart by `Stage`, and each stage is cut into databases of a few: short forms of
 letters and digits have no literal to look for and make automata, and what compiling them takes
-grows faster than their number (docs/adr/0008). Texts without a digit are not scanned for them, and
+grows faster than their number (docs/adr/0007). Texts without a digit are not scanned for them, and
 several texts are scanned as one to tell which of these databases matter. Runs of digits are not
 looked for here at all: `compliance.shapes` knows what they may be. A long bounded repeat, such as
 `{1,160}`, is told to hyperscan as one without end: it would make one state for each character, and
