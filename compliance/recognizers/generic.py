@@ -220,11 +220,11 @@ GENERIC = (
         type="DATE_OF_BIRTH",
         subtype="DATE_OF_BIRTH",
         pattern=r"(?:(?<![a-z])(?:dob|d\.o\.b\.?|born|birth ?date|birthday|date of birth"
-        r"|geboren|née?|nacid[oa]|nat[oa] il|urodzon[yae]|født|fødd|född|syntynyt|nascid[oa]"
+        r"|geb\.|geboren|née?|nacid[oa]|nat[oa] il|urodzon[yae]|født|fødd|född|syntynyt|nascid[oa]"
         r"|naissance|nacimiento|nascita|geburtsdatum|geboortedatum|urodzenia)(?![a-z])|出生|生日|生于|出生日期|出生年月日?)"
         rf"[^0-9\n]{{0,24}}?(?P<v>{_DATE})(?![0-9])",
-        hint=r"dob|d\.o\.b|born|birth|geboren|né|naissance|nacimiento|geburtsdatum|nacid|nat[oa] il"
-        r"|urodz|født|fødd|född|syntynyt|nascid|nascita|geboortedatum|出生|生日|生于",
+        hint=r"dob|d\.o\.b|born|birth|geb\.|geboren|né|naissance|nacimiento|geburtsdatum|nacid"
+        r"|nat[oa] il|urodz|født|fødd|född|syntynyt|nascid|nascita|geboortedatum|出生|生日|生于",
         source="HIPAA Safe Harbor, 45 CFR 164.514(b)(2)(i)(C): dates of birth, by their label",
         score=(0.92, 0.95),
         rejected=(0.3, 0.3),
