@@ -5,10 +5,11 @@ A leaf is JSON as RFC 8785 (JCS) writes it; its bytes are what is hashed and nev
     {"event": {...what the producer said...}, "log": {...what the audit service adds...},
      "schema": "sealgate/audit/v1"}
 
-    event   call_id, phase, time_us, action, outcome, finish_reason, tenant and actor and user
-            (pseudonyms), tls, ocsf ids, model, model_digest, policies, purpose, verdicts
-            [[direction, type, subtype, action, count]...], usage, cache, trace_id, span_id,
-            commitments (values alone), detail
+    event   call_id, phase, time_us, action, outcome, finish_reason, tenant and actor, user
+            and subject (pseudonyms), tls, ocsf ids, model, model_digest, policies, purpose,
+            prompt_template_digest, verdicts [[direction, type, subtype, action, count]...], usage,
+            cache, duration_us, first_token_us, trace_id, span_id, commitments (values alone),
+            detail
     log     producer (SPIFFE id), received_us, retention, intent (index of the call's INTENT),
             payload_sha256 (of the sealed payload), skewed (clocks differ by more than a second)
 
@@ -28,6 +29,7 @@ from hashlib import sha256
 from hmac import digest as hmac_digest
 from typing import TYPE_CHECKING, Any
 
+from audit.ocsf import activity_of, status_of
 from meshkit.contract import Phase, Reason, Refusal
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ PSEUDONYM_KEY_BYTES = 32
 COUNTS_MAX = 256
 DETAILS_MAX = 32
 DETAIL_CHARS_MAX = 512
+SUBJECT_BYTES_MAX = 128
 JSON_INTEGER_MAX = 2**53 - 1
 """Beyond it, readers that keep numbers as doubles would see another one (RFC 7493, 2.2)."""
 
@@ -72,23 +75,6 @@ _LABEL_FIELDS = (
     "tls_version",
     "key_exchange_group",
 )
-
-# OCSF 1.8 (class, activity) by action and by outcome; type_uid = class * 100 + activity.
-_API, _AUTHENTICATION, _FINDING, _LIFECYCLE, _ENTITY = 6003, 3002, 2006, 6002, 3004
-_OTHER = 99
-_BY_ACTION = {
-    "chat": (_API, 1),
-    "chat.stream": (_API, 1),
-    "models.list": (_API, 2),
-    "service.start": (_LIFECYCLE, 3),
-    "service.stop": (_LIFECYCLE, 4),
-    "receipt.key": (_ENTITY, 1),
-}
-_BY_OUTCOME = {
-    Reason.UNAUTHENTICATED.name: (_AUTHENTICATION, 1),
-    Reason.BLOCKED.name: (_FINDING, 1),
-}
-_UNKNOWN, _SUCCESS, _FAILURE = 0, 1, 2
 
 
 class Pseudonyms:
@@ -120,6 +106,10 @@ class Pseudonyms:
     def user(self, tenant: str, user: str) -> str:
         """Return a user's pseudonym within the tenant."""
         return self._of("user", tenant, user)
+
+    def subject(self, tenant: str, subject: str) -> str:
+        """Return the pseudonym, within the tenant, of whom data is about."""
+        return self._of("subject", tenant, subject)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +178,12 @@ def check_event(event: Event) -> None:
     _need(len(event.model_digest) in _DIGEST_LENGTHS, "model_digest")
     _need(len(event.compliance_policy_digest) in _DIGEST_LENGTHS, "compliance_policy_digest")
     _need(len(event.authorization_policy_digest) in _DIGEST_LENGTHS, "authorization_policy_digest")
+    _need(len(event.prompt_template_digest) in _DIGEST_LENGTHS, "prompt_template_digest")
+    _need(_fits(event.duration_us), "duration_us")
+    _need(_fits(event.first_token_us), "first_token_us")
+    if event.subject:
+        # Its pseudonym belongs to a tenant's key.
+        _need(event.tenant and len(event.subject.encode()) <= SUBJECT_BYTES_MAX, "subject")
     _need(_fits(event.usage.prompt_tokens) and _fits(event.usage.completion_tokens), "usage")
     _check_lists(event)
 
@@ -231,13 +227,10 @@ def commitments(event: Event) -> list[tuple[str, Commitment]]:
 
 def _ocsf(event: Event) -> str:
     """Write the OCSF ids."""
-    pair = _BY_OUTCOME.get(event.outcome) or _BY_ACTION.get(event.action) or (_API, _OTHER)
-    status = _UNKNOWN
-    if event.phase is Phase.OUTCOME:
-        status = _SUCCESS if event.outcome == "released" else _FAILURE
+    does = activity_of(event)
     return (
-        f'{{"activity_id":{pair[1]},"class_uid":{pair[0]},"status_id":{status},'
-        f'"type_uid":{pair[0] * 100 + pair[1]}}}'
+        f'{{"activity_id":{does.activity_id},"class_uid":{does.class_uid},'
+        f'"status_id":{status_of(event)},"type_uid":{does.type_uid}}}'
     )
 
 
@@ -263,8 +256,10 @@ def event_bytes(event: Event, pseudonyms: Pseudonyms) -> bytes:
         parts.append(f',"commitments":{{{values}}}')
     if event.detail:
         parts.append(f',"detail":{_encode(dict(event.detail))}')
+    parts.append(_number("duration_us", event.duration_us))
     if event.finish_reason is not None:
         parts.append(f',"finish_reason":"{event.finish_reason.value}"')
+    parts.append(_number("first_token_us", event.first_token_us))
     if event.model:
         parts.append(f',"model":"{event.model}"')
     if event.model_digest:
@@ -291,9 +286,13 @@ def _second_half(event: Event, pseudonyms: Pseudonyms) -> Iterator[str]:
             event.compliance_policy_digest.hex() and f'"{event.compliance_policy_digest.hex()}"',
         ),
     )
+    if event.prompt_template_digest:
+        yield f',"prompt_template_digest":"{event.prompt_template_digest.hex()}"'
     if event.purpose:
         yield f',"purpose":"{event.purpose}"'
     yield f',"span_id":"{event.trace.span_id.hex()}"'
+    if event.subject:
+        yield f',"subject":"{pseudonyms.subject(event.tenant, event.subject)}"'
     if event.tenant:
         yield f',"tenant":"{pseudonyms.tenant(event.tenant)}"'
     yield f',"time_us":{event.occurred_at_us}'
@@ -316,6 +315,10 @@ def _second_half(event: Event, pseudonyms: Pseudonyms) -> Iterator[str]:
         )
         yield f',"verdicts":[{rows}]'
     yield "}"
+
+
+def _number(name: str, value: int) -> str:
+    return f',"{name}":{value}' if value else ""
 
 
 def _members(head: str, *pairs: tuple[str, str | int]) -> str:

@@ -58,6 +58,11 @@ class Event:
     occurred_at_us: int
     trace: TraceContext
     actor: Actor | None = None
+    subject: str = ""
+    """Whom the data is about: an opaque id of the caller's choosing, at most 128 bytes of UTF-8.
+
+    The leaf holds a pseudonym of it; without a tenant there is no subject.
+    """
     connection: Connection = field(default_factory=Connection)
     action: str = "chat"
     """`chat`, `chat.stream`, `models.list`, `service.start`, `receipt.key`, `refusals.counted`…"""
@@ -66,6 +71,8 @@ class Event:
     finish_reason: FinishReason | None = None
     model: str = ""
     model_digest: bytes = b""
+    prompt_template_digest: bytes = b""
+    """SHA-256 of the chat template that the model's prompts are written with."""
     compliance_policy_digest: bytes = b""
     authorization_policy_digest: bytes = b""
     purpose: str = ""
@@ -73,6 +80,10 @@ class Event:
     usage: Usage = field(default_factory=Usage)
     cache_tier: str = ""
     """`l1`, `l2`, `l3`, `miss`, `down` or `off`."""
+    duration_us: int = 0
+    """OUTCOME: from the call's arrival to this event; monotonic, so never below zero."""
+    first_token_us: int = 0
+    """OUTCOME: from the call's arrival to the first text that came of model or cache; 0: none."""
     prompt_received: Commitment | None = None
     prompt_screened: Commitment | None = None
     answer_released: Commitment | None = None

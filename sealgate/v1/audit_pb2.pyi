@@ -142,6 +142,10 @@ class AuditEvent(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     TRACE_SAMPLED_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    DURATION_US_FIELD_NUMBER: _builtins.int
+    FIRST_TOKEN_US_FIELD_NUMBER: _builtins.int
+    PROMPT_TEMPLATE_DIGEST_FIELD_NUMBER: _builtins.int
     call_id: _builtins.bytes
     """16 bytes, UUIDv7."""
     phase: Global___Phase.ValueType
@@ -165,6 +169,17 @@ class AuditEvent(_message.Message):
     """The call's trace is being exported: W3C's sampled flag, which a stream of many calls cannot
     carry in its metadata. No part of the record.
     """
+    subject: _builtins.str
+    """Whom the data is about: an opaque id of the caller's choosing, at most 128 bytes. The record
+    holds a pseudonym of it.
+    """
+    duration_us: _builtins.int
+    """OUTCOME: microseconds from the call's arrival to this event, and to the first text that came of
+    model or cache; 0: none came.
+    """
+    first_token_us: _builtins.int
+    prompt_template_digest: _builtins.bytes
+    """SHA-256 of the model's chat template: 32 bytes, or empty."""
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
         """When the producer saw it. UTC, microseconds; absent is an error, not 1970."""
@@ -222,10 +237,14 @@ class AuditEvent(_message.Message):
         payload: Global___AuditPayload | None = ...,
         detail: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         trace_sampled: _builtins.bool = ...,
+        subject: _builtins.str = ...,
+        duration_us: _builtins.int = ...,
+        first_token_us: _builtins.int = ...,
+        prompt_template_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "answer_delivered", b"answer_delivered", "answer_released", b"answer_released", "connection", b"connection", "occurred_at", b"occurred_at", "payload", b"payload", "prompt_received", b"prompt_received", "prompt_screened", b"prompt_screened", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "answer_delivered", b"answer_delivered", "answer_released", b"answer_released", "authorization_policy_digest", b"authorization_policy_digest", "cache_tier", b"cache_tier", "call_id", b"call_id", "compliance_policy_digest", b"compliance_policy_digest", "connection", b"connection", "counts", b"counts", "detail", b"detail", "finish_reason", b"finish_reason", "model", b"model", "model_digest", b"model_digest", "occurred_at", b"occurred_at", "outcome", b"outcome", "payload", b"payload", "phase", b"phase", "prompt_received", b"prompt_received", "prompt_screened", b"prompt_screened", "purpose", b"purpose", "span_id", b"span_id", "tenant", b"tenant", "trace_id", b"trace_id", "trace_sampled", b"trace_sampled", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "answer_delivered", b"answer_delivered", "answer_released", b"answer_released", "authorization_policy_digest", b"authorization_policy_digest", "cache_tier", b"cache_tier", "call_id", b"call_id", "compliance_policy_digest", b"compliance_policy_digest", "connection", b"connection", "counts", b"counts", "detail", b"detail", "duration_us", b"duration_us", "finish_reason", b"finish_reason", "first_token_us", b"first_token_us", "model", b"model", "model_digest", b"model_digest", "occurred_at", b"occurred_at", "outcome", b"outcome", "payload", b"payload", "phase", b"phase", "prompt_received", b"prompt_received", "prompt_screened", b"prompt_screened", "prompt_template_digest", b"prompt_template_digest", "purpose", b"purpose", "span_id", b"span_id", "subject", b"subject", "tenant", b"tenant", "trace_id", b"trace_id", "trace_sampled", b"trace_sampled", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
