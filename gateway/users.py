@@ -1,8 +1,7 @@
 """Users behind a workload: JWTs, believed only as far as the list below goes.
 
     1. at most `token_bytes_max`; header `alg` on the allow-list, `kid` names a key of the set
-    2. the key's own algorithm is used, never the header's choice: RS256 (2,048 bits or more), ES256
-       (P-256), EdDSA (Ed25519). `none` and shared secrets do not exist here
+    2. the key's own algorithm is used, never the header's choice (`meshkit.jwks`)
     3. signature; `iss`, `aud`, `exp`, and `nbf` where present, with `leeway_s`
     4. the tenant claim is the tenant of the certificate that carries the token
     5. where `cnf` is present, its `x5t#S256` is that certificate (RFC 8705, 3.1); other bindings
@@ -17,9 +16,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import json
 import re
-import ssl
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,11 +26,11 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import jwt
 import structlog
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from meshkit.background import running
 from meshkit.contract import Reason, Refusal
 from meshkit.counters import counted
+from meshkit.jwks import JwksInvalid, downloaded, parse_jwks, verified_claims
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -45,17 +42,8 @@ __all__ = ["JwksInvalid", "User", "Users", "parse_jwks", "users"]
 
 log = structlog.get_logger()
 
-ALGORITHMS = frozenset({"RS256", "ES256", "EdDSA"})
-_KINDS = {("RSA", None): "RS256", ("EC", "P-256"): "ES256", ("OKP", "Ed25519"): "EdDSA"}
-_RSA_BITS_MIN = 2_048
-_KEYS_MAX = 64
 _ROLES_MAX = 32
 _SUBJECT = re.compile(r"[\x21-\x7e]{1,256}")
-_FETCH_MS = 5_000
-
-
-class JwksInvalid(ValueError):  # noqa: N818 -- an answer about somebody's file
-    """A key set cannot be used. Says why in constants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,54 +53,6 @@ class User:
     subject: str
     roles: frozenset[str]
     ends_s: float
-
-
-def parse_jwks(raw: bytes) -> dict[str, jwt.PyJWK]:
-    """Read a JWK set: signature keys with a `kid` and an algorithm of the list, by `kid`.
-
-    Keys of other kinds are skipped, as RFC 7517, section 5 has it.
-
-    Raises:
-        JwksInvalid: not a set, too many keys, a `kid` twice, or no usable key at all.
-    """
-    try:
-        listed = json.loads(raw)["keys"]
-    except (ValueError, KeyError, TypeError):
-        msg = "not a JWK set"
-        raise JwksInvalid(msg) from None
-    if not isinstance(listed, list) or len(listed) > _KEYS_MAX:
-        msg = f"not a list of at most {_KEYS_MAX} keys"
-        raise JwksInvalid(msg)
-    keys: dict[str, jwt.PyJWK] = {}
-    for each in listed:
-        key = _usable(each)
-        if key is None:
-            continue
-        if each["kid"] in keys:
-            msg = "a kid stands twice"
-            raise JwksInvalid(msg)
-        keys[each["kid"]] = key
-    if not keys:
-        msg = "no usable key"
-        raise JwksInvalid(msg)
-    return keys
-
-
-def _usable(each: object) -> jwt.PyJWK | None:
-    if not isinstance(each, dict) or not isinstance(each.get("kid"), str):
-        return None
-    algorithm = _KINDS.get((str(each.get("kty")), each.get("crv")))
-    if algorithm is None or each.get("alg", algorithm) != algorithm:
-        return None
-    if each.get("use", "sig") != "sig" or "d" in each:
-        return None
-    try:
-        key = jwt.PyJWK(each, algorithm)
-    except jwt.PyJWTError:
-        return None
-    if isinstance(key.key, RSAPublicKey) and key.key.key_size < _RSA_BITS_MIN:
-        return None
-    return key
 
 
 @dataclass(slots=True)
@@ -178,18 +118,12 @@ class Users:
 
     def _claims(self, token: str) -> dict[str, Any]:
         """Steps 1 to 3."""
-        header = jwt.get_unverified_header(token)
-        key = self.keys.get(header.get("kid", ""))
-        if key is None or header.get("alg") not in ALGORITHMS:
-            raise jwt.InvalidTokenError
-        return jwt.decode(
+        return verified_claims(
             token,
-            key,
-            algorithms=[key.algorithm_name],
+            self.keys,
             issuer=self.settings.issuer,
             audience=self.settings.audience,
-            leeway=self.settings.leeway_s,
-            options={"require": ["exp", "iss", "aud", "sub"]},
+            leeway_s=self.settings.leeway_s,
         )
 
 
@@ -240,7 +174,7 @@ async def _fetched(settings: UserSettings) -> bytes:
     if settings.jwks_file is not None:
         raw = await asyncio.to_thread(_read, settings.jwks_file, settings.jwks_bytes_max)
     else:
-        raw = await _downloaded(settings)
+        raw = await downloaded(settings.jwks_url, settings.jwks_ca_file, settings.jwks_bytes_max)
     if len(raw) > settings.jwks_bytes_max:
         msg = f"longer than {settings.jwks_bytes_max} bytes"
         raise JwksInvalid(msg)
@@ -250,20 +184,3 @@ async def _fetched(settings: UserSettings) -> bytes:
 def _read(path: Path, bytes_max: int) -> bytes:
     with path.open("rb") as file:
         return file.read(bytes_max + 1)
-
-
-async def _downloaded(settings: UserSettings) -> bytes:
-    """Get the set over https, without redirects, no more of it than allowed."""
-    ca = str(settings.jwks_ca_file) if settings.jwks_ca_file else None
-    context = ssl.create_default_context(cafile=ca)
-    raw = bytearray()
-    async with (
-        httpx2.AsyncClient(verify=context, timeout=_FETCH_MS / 1_000, trust_env=False) as client,
-        client.stream("GET", settings.jwks_url) as reply,
-    ):
-        reply.raise_for_status()
-        async for chunk in reply.aiter_bytes():
-            raw += chunk
-            if len(raw) > settings.jwks_bytes_max:
-                break
-    return bytes(raw)
