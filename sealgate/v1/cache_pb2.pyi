@@ -216,16 +216,31 @@ class PurgeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TENANT_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    MODEL_DIGEST_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Required: there is no purge across tenants."""
+    session: _builtins.str
+    """At most one of these three; none: everything of the tenant.
+
+    Answers that were made in that conversation.
+    """
+    model_digest: _builtins.bytes
+    """Answers of that model: its digest, 32 bytes."""
+    subject: _builtins.str
+    """Answers about that subject."""
     def __init__(
         self,
         *,
         tenant: _builtins.str = ...,
+        session: _builtins.str = ...,
+        model_digest: _builtins.bytes = ...,
+        subject: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_digest", b"model_digest", "session", b"session", "subject", b"subject", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

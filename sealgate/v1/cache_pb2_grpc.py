@@ -78,7 +78,9 @@ class CacheServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Purge(self, request, context):
-        """Forgets. Idempotent.
+        """Forgets, in every tier: all of a tenant, or only what bears the one session, model or subject
+        named. What is being answered meanwhile is not kept. Idempotent. Open to audit as well, which
+        erases.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

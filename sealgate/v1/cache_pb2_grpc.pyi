@@ -44,7 +44,10 @@ class CacheServiceStub:
     it again is harmless.
     """
     Purge: _grpc.UnaryUnaryMultiCallable[_cache_pb2.PurgeRequest, _cache_pb2.PurgeResponse]
-    """Forgets. Idempotent."""
+    """Forgets, in every tier: all of a tenant, or only what bears the one session, model or subject
+    named. What is being answered meanwhile is not kept. Idempotent. Open to audit as well, which
+    erases.
+    """
 
 @_typing.type_check_only
 class CacheServiceAsyncStub(CacheServiceStub):
@@ -62,7 +65,10 @@ class CacheServiceAsyncStub(CacheServiceStub):
     it again is harmless.
     """
     Purge: _aio.UnaryUnaryMultiCallable[_cache_pb2.PurgeRequest, _cache_pb2.PurgeResponse]  # type: ignore[assignment]
-    """Forgets. Idempotent."""
+    """Forgets, in every tier: all of a tenant, or only what bears the one session, model or subject
+    named. What is being answered meanwhile is not kept. Idempotent. Open to audit as well, which
+    erases.
+    """
 
 class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps released answers, sealed, for those who may see them. Open to the gateway alone. Losing an
@@ -95,6 +101,9 @@ class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cache_pb2.PurgeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cache_pb2.PurgeResponse, _abc.Awaitable[_cache_pb2.PurgeResponse]]:
-        """Forgets. Idempotent."""
+        """Forgets, in every tier: all of a tenant, or only what bears the one session, model or subject
+        named. What is being answered meanwhile is not kept. Idempotent. Open to audit as well, which
+        erases.
+        """
 
 def add_CacheServiceServicer_to_server(servicer: CacheServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

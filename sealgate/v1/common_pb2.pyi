@@ -330,6 +330,7 @@ class Scope(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
     call_id: _builtins.bytes
     """16 bytes, UUIDv7, made by the gateway."""
     tenant: _builtins.str
@@ -338,6 +339,8 @@ class Scope(_message.Message):
     """SPIFFE id of the caller, with `#user` behind it where there is one."""
     session: _builtins.str
     """Conversation id within the tenant: 0 to 64 bytes of [A-Za-z0-9._-]."""
+    subject: _builtins.str
+    """Whom the data is about; see ChatRequest.subject. Empty: not said."""
     def __init__(
         self,
         *,
@@ -345,10 +348,11 @@ class Scope(_message.Message):
         tenant: _builtins.str = ...,
         principal: _builtins.str = ...,
         session: _builtins.str = ...,
+        subject: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "principal", b"principal", "session", b"session", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "principal", b"principal", "session", b"session", "subject", b"subject", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

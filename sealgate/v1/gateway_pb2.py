@@ -25,31 +25,31 @@ _sym_db = _symbol_database.Default()
 from sealgate.v1 import common_pb2 as sealgate_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19sealgate/v1/gateway.proto\x12\x0bsealgate.v1\x1a\x18sealgate/v1/common.proto\"\x9a\x01\n\x0b\x43hatRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x08messages\x18\x02 \x03(\x0b\x32\x14.sealgate.v1.Message\x12+\n\nparameters\x18\x03 \x01(\x0b\x32\x17.sealgate.v1.Parameters\x12\x0f\n\x07session\x18\x04 \x01(\t\x12\x10\n\x08no_cache\x18\x05 \x01(\x08J\x04\x08\x06\x10\x10\"\xef\x01\n\x0c\x43hatResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x30\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x19.sealgate.v1.FinishReason\x12!\n\x05usage\x18\x03 \x01(\x0b\x32\x12.sealgate.v1.Usage\x12)\n\tscreening\x18\x04 \x01(\x0b\x32\x16.sealgate.v1.Screening\x12*\n\ncache_tier\x18\x05 \x01(\x0e\x32\x16.sealgate.v1.CacheTier\x12%\n\x07receipt\x18\x06 \x01(\x0b\x32\x14.sealgate.v1.Receipt\";\n\x11\x43hatStreamRequest\x12&\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x18.sealgate.v1.ChatRequest\"\xc3\x02\n\x12\x43hatStreamResponse\x12\x0f\n\x05\x64\x65lta\x18\x01 \x01(\tH\x00\x12\x36\n\x05\x66inal\x18\x02 \x01(\x0b\x32%.sealgate.v1.ChatStreamResponse.FinalH\x00\x1a\xda\x01\n\x05\x46inal\x12\x30\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x19.sealgate.v1.FinishReason\x12!\n\x05usage\x18\x02 \x01(\x0b\x32\x12.sealgate.v1.Usage\x12)\n\tscreening\x18\x03 \x01(\x0b\x32\x16.sealgate.v1.Screening\x12*\n\ncache_tier\x18\x04 \x01(\x0e\x32\x16.sealgate.v1.CacheTier\x12%\n\x07receipt\x18\x05 \x01(\x0b\x32\x14.sealgate.v1.ReceiptB\x07\n\x05\x66rame\"M\n\tScreening\x12)\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x19.sealgate.v1.FindingCount\x12\x15\n\rpolicy_digest\x18\x02 \x01(\x0c\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.sealgate.v1.Model*\x9e\x01\n\tCacheTier\x12\x1a\n\x16\x43\x41\x43HE_TIER_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41\x43HE_TIER_MISS\x10\x01\x12\x11\n\rCACHE_TIER_L1\x10\x02\x12\x11\n\rCACHE_TIER_L2\x10\x03\x12\x11\n\rCACHE_TIER_L3\x10\x04\x12\x12\n\x0e\x43\x41\x43HE_TIER_OFF\x10\x05\x12\x13\n\x0f\x43\x41\x43HE_TIER_DOWN\x10\x06\x32\xed\x01\n\x0eGatewayService\x12;\n\x04\x43hat\x12\x18.sealgate.v1.ChatRequest\x1a\x19.sealgate.v1.ChatResponse\x12O\n\nChatStream\x12\x1e.sealgate.v1.ChatStreamRequest\x1a\x1f.sealgate.v1.ChatStreamResponse0\x01\x12M\n\nListModels\x12\x1e.sealgate.v1.ListModelsRequest\x1a\x1f.sealgate.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19sealgate/v1/gateway.proto\x12\x0bsealgate.v1\x1a\x18sealgate/v1/common.proto\"\xab\x01\n\x0b\x43hatRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x08messages\x18\x02 \x03(\x0b\x32\x14.sealgate.v1.Message\x12+\n\nparameters\x18\x03 \x01(\x0b\x32\x17.sealgate.v1.Parameters\x12\x0f\n\x07session\x18\x04 \x01(\t\x12\x10\n\x08no_cache\x18\x05 \x01(\x08\x12\x0f\n\x07subject\x18\x10 \x01(\tJ\x04\x08\x06\x10\x10\"\xef\x01\n\x0c\x43hatResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x30\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x19.sealgate.v1.FinishReason\x12!\n\x05usage\x18\x03 \x01(\x0b\x32\x12.sealgate.v1.Usage\x12)\n\tscreening\x18\x04 \x01(\x0b\x32\x16.sealgate.v1.Screening\x12*\n\ncache_tier\x18\x05 \x01(\x0e\x32\x16.sealgate.v1.CacheTier\x12%\n\x07receipt\x18\x06 \x01(\x0b\x32\x14.sealgate.v1.Receipt\";\n\x11\x43hatStreamRequest\x12&\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x18.sealgate.v1.ChatRequest\"\xc3\x02\n\x12\x43hatStreamResponse\x12\x0f\n\x05\x64\x65lta\x18\x01 \x01(\tH\x00\x12\x36\n\x05\x66inal\x18\x02 \x01(\x0b\x32%.sealgate.v1.ChatStreamResponse.FinalH\x00\x1a\xda\x01\n\x05\x46inal\x12\x30\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x19.sealgate.v1.FinishReason\x12!\n\x05usage\x18\x02 \x01(\x0b\x32\x12.sealgate.v1.Usage\x12)\n\tscreening\x18\x03 \x01(\x0b\x32\x16.sealgate.v1.Screening\x12*\n\ncache_tier\x18\x04 \x01(\x0e\x32\x16.sealgate.v1.CacheTier\x12%\n\x07receipt\x18\x05 \x01(\x0b\x32\x14.sealgate.v1.ReceiptB\x07\n\x05\x66rame\"M\n\tScreening\x12)\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x19.sealgate.v1.FindingCount\x12\x15\n\rpolicy_digest\x18\x02 \x01(\x0c\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.sealgate.v1.Model*\x9e\x01\n\tCacheTier\x12\x1a\n\x16\x43\x41\x43HE_TIER_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41\x43HE_TIER_MISS\x10\x01\x12\x11\n\rCACHE_TIER_L1\x10\x02\x12\x11\n\rCACHE_TIER_L2\x10\x03\x12\x11\n\rCACHE_TIER_L3\x10\x04\x12\x12\n\x0e\x43\x41\x43HE_TIER_OFF\x10\x05\x12\x13\n\x0f\x43\x41\x43HE_TIER_DOWN\x10\x06\x32\xed\x01\n\x0eGatewayService\x12;\n\x04\x43hat\x12\x18.sealgate.v1.ChatRequest\x1a\x19.sealgate.v1.ChatResponse\x12O\n\nChatStream\x12\x1e.sealgate.v1.ChatStreamRequest\x1a\x1f.sealgate.v1.ChatStreamResponse0\x01\x12M\n\nListModels\x12\x1e.sealgate.v1.ListModelsRequest\x1a\x1f.sealgate.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sealgate.v1.gateway_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CACHETIER']._serialized_start=1013
-  _globals['_CACHETIER']._serialized_end=1171
+  _globals['_CACHETIER']._serialized_start=1030
+  _globals['_CACHETIER']._serialized_end=1188
   _globals['_CHATREQUEST']._serialized_start=69
-  _globals['_CHATREQUEST']._serialized_end=223
-  _globals['_CHATRESPONSE']._serialized_start=226
-  _globals['_CHATRESPONSE']._serialized_end=465
-  _globals['_CHATSTREAMREQUEST']._serialized_start=467
-  _globals['_CHATSTREAMREQUEST']._serialized_end=526
-  _globals['_CHATSTREAMRESPONSE']._serialized_start=529
-  _globals['_CHATSTREAMRESPONSE']._serialized_end=852
-  _globals['_CHATSTREAMRESPONSE_FINAL']._serialized_start=625
-  _globals['_CHATSTREAMRESPONSE_FINAL']._serialized_end=843
-  _globals['_SCREENING']._serialized_start=854
-  _globals['_SCREENING']._serialized_end=931
-  _globals['_LISTMODELSREQUEST']._serialized_start=933
-  _globals['_LISTMODELSREQUEST']._serialized_end=952
-  _globals['_LISTMODELSRESPONSE']._serialized_start=954
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1010
-  _globals['_GATEWAYSERVICE']._serialized_start=1174
-  _globals['_GATEWAYSERVICE']._serialized_end=1411
+  _globals['_CHATREQUEST']._serialized_end=240
+  _globals['_CHATRESPONSE']._serialized_start=243
+  _globals['_CHATRESPONSE']._serialized_end=482
+  _globals['_CHATSTREAMREQUEST']._serialized_start=484
+  _globals['_CHATSTREAMREQUEST']._serialized_end=543
+  _globals['_CHATSTREAMRESPONSE']._serialized_start=546
+  _globals['_CHATSTREAMRESPONSE']._serialized_end=869
+  _globals['_CHATSTREAMRESPONSE_FINAL']._serialized_start=642
+  _globals['_CHATSTREAMRESPONSE_FINAL']._serialized_end=860
+  _globals['_SCREENING']._serialized_start=871
+  _globals['_SCREENING']._serialized_end=948
+  _globals['_LISTMODELSREQUEST']._serialized_start=950
+  _globals['_LISTMODELSREQUEST']._serialized_end=969
+  _globals['_LISTMODELSRESPONSE']._serialized_start=971
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1027
+  _globals['_GATEWAYSERVICE']._serialized_start=1191
+  _globals['_GATEWAYSERVICE']._serialized_end=1428
 # @@protoc_insertion_point(module_scope)

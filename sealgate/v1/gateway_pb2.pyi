@@ -60,6 +60,7 @@ class ChatRequest(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     NO_CACHE_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of a model, as ListModels tells: 1 to 128 bytes."""
     session: _builtins.str
@@ -69,6 +70,13 @@ class ChatRequest(_message.Message):
     """
     no_cache: _builtins.bool
     """Neither look up nor keep this answer in the cache."""
+    subject: _builtins.str
+    """Whom the data is about: an opaque id of the caller's choosing, the same for a person in every
+    call, so that what was kept of it can be exported and erased. 0 to 128 bytes of
+    [A-Za-z0-9._:-], letter or digit first. Never a name, an address or anything else that tells
+    who it is. Absent: the user of the JWT, if there is one; else the data is of nobody in
+    particular.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Message]:
         """1 to 256; the last must be a user's. All contents together at most 1,048,576 bytes."""
@@ -83,10 +91,11 @@ class ChatRequest(_message.Message):
         parameters: _common_pb2.Parameters | None = ...,
         session: _builtins.str = ...,
         no_cache: _builtins.bool = ...,
+        subject: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "model", b"model", "no_cache", b"no_cache", "parameters", b"parameters", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "model", b"model", "no_cache", b"no_cache", "parameters", b"parameters", "session", b"session", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
