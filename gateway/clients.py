@@ -3,7 +3,7 @@
 ComplianceClient   Screen, and Release as a stream of its own for each answer
 CacheClient        Get, Put
 InferenceClient    Generate; closing the iterator cancels the call, and that stops the engine
-gateway.audit_client has the fourth: one stream for all events, for as long as the gateway runs.
+meshkit.audit_client has the fourth: one stream for all events, for as long as the gateway runs.
 
 Every call carries the deadline of the RPC being served, less a reserve to record a timeout with,
 and its trace. Refusals come back as the peer told them; a peer that cannot be reached, dies half

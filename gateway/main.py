@@ -12,9 +12,9 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from gateway.app import Neighbours, gateway, pipeline_of
-from gateway.audit_client import audit_client
 from gateway.clients import CacheClient, ComplianceClient, Hops, InferenceClient
 from gateway.settings import GatewaySettings
+from meshkit.audit_client import audit_client
 from meshkit.channel import line
 from meshkit.member import Member, ServerSettings, run
 from sealgate.v1.audit_pb2_grpc import AuditServiceStub

@@ -11,12 +11,10 @@ import re
 from typing import TYPE_CHECKING
 
 from meshkit.contract import (
-    Appended,
     CachedAnswer,
     Call,
     Message,
     Parameters,
-    Phase,
     Reason,
     Refusal,
     Role,
@@ -27,11 +25,9 @@ from meshkit.wire import (
     finish_from_wire,
     finish_to_wire,
     messages_from_wire,
-    messages_to_wire,
     model_to_wire,
     parameters_from_wire,
     parameters_to_wire,
-    receipt_from_wire,
     receipt_to_wire,
     scope_to_wire,
     screened_to_wire,
@@ -39,24 +35,19 @@ from meshkit.wire import (
     usage_to_wire,
     verdict_from_wire,
 )
-from sealgate.v1 import audit_pb2 as audit_pb
 from sealgate.v1 import cache_pb2 as cache_pb
 from sealgate.v1 import gateway_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.appends import Pending
     from gateway.arrival import Arrival
     from gateway.run import Answer
-    from meshkit.contract import Actor, Commitment, Event, ModelInfo, Payload, Question
+    from meshkit.contract import Actor, ModelInfo, Question
 
 __all__ = [
-    "ack_from_wire",
-    "append_to_wire",
     "cached_from_wire",
     "delta_frame",
-    "event_to_wire",
     "final_frame",
     "models_reply",
     "question_to_wire",
@@ -196,13 +187,6 @@ def _screening(answer: Answer) -> pb.Screening:
 
 # --- to the neighbours ----------------------------------------------------------------------
 
-_PHASES: dict[Phase, audit_pb.Phase.ValueType] = {
-    Phase.INTENT: audit_pb.PHASE_INTENT,
-    Phase.OUTCOME: audit_pb.PHASE_OUTCOME,
-    Phase.NOTE: audit_pb.PHASE_NOTE,
-}
-_PHASES_BACK: dict[int, Phase] = {number: phase for phase, number in _PHASES.items()}
-
 
 def question_to_wire(question: Question) -> cache_pb.Question:
     """Write a question for the cache."""
@@ -222,94 +206,4 @@ def cached_from_wire(found: cache_pb.CachedAnswer) -> CachedAnswer:
         usage=usage_from_wire(found.usage),
         verdict=verdict_from_wire(found.verdict),
         tier=found.tier,
-    )
-
-
-def event_to_wire(event: Event, *, sampled: bool) -> audit_pb.AuditEvent:
-    """Write an event for the audit log; what is None there is absent here."""
-    made = audit_pb.AuditEvent(
-        call_id=event.call_id,
-        phase=_PHASES[event.phase],
-        tenant=event.tenant,
-        subject=event.subject,
-        trace_id=event.trace.trace_id,
-        span_id=event.trace.span_id,
-        connection=audit_pb.Connection(
-            tls_version=event.connection.tls_version,
-            key_exchange_group=event.connection.key_exchange_group,
-            peer_ip=event.connection.peer_ip,
-        ),
-        action=event.action,
-        outcome=event.outcome,
-        model=event.model,
-        model_digest=event.model_digest,
-        prompt_template_digest=event.prompt_template_digest,
-        compliance_policy_digest=event.compliance_policy_digest,
-        authorization_policy_digest=event.authorization_policy_digest,
-        purpose=event.purpose,
-        counts=counts_to_wire(event.counts),
-        usage=usage_to_wire(event.usage),
-        cache_tier=event.cache_tier,
-        duration_us=event.duration_us,
-        first_token_us=event.first_token_us,
-        prompt_received=_commitment(event.prompt_received),
-        prompt_screened=_commitment(event.prompt_screened),
-        answer_released=_commitment(event.answer_released),
-        answer_delivered=_commitment(event.answer_delivered),
-        payload=_payload(event.payload),
-        detail=dict(event.detail),
-        trace_sampled=sampled,
-    )
-    made.occurred_at.FromMicroseconds(event.occurred_at_us)
-    if event.finish_reason is not None:
-        made.finish_reason = finish_to_wire(event.finish_reason)
-    if event.actor is not None:
-        made.actor.CopyFrom(_actor(event.actor))
-    return made
-
-
-def append_to_wire(batch: Iterable[Pending]) -> audit_pb.AppendRequest:
-    """Write a batch of events."""
-    return audit_pb.AppendRequest(
-        events=[event_to_wire(each.event, sampled=each.sampled) for each in batch]
-    )
-
-
-def ack_from_wire(ack: audit_pb.AppendAck) -> tuple[tuple[bytes, Phase], Appended | Refusal]:
-    """Read what became of an event: its key, and its place or why it has none.
-
-    Raises:
-        KeyError: the audit service is none of ours.
-    """
-    key = (ack.call_id, _PHASES_BACK[ack.phase])
-    if ack.WhichOneof("result") != "appended":
-        refused = ack.refusal
-        return key, Refusal(
-            Reason[refused.reason],
-            field=refused.field or None,
-            retry_after_ms=refused.retry_after_ms or None,
-        )
-    made = ack.appended
-    receipt = receipt_from_wire(made.receipt) if made.HasField("receipt") else None
-    return key, Appended(index=made.index, leaf_hash=made.leaf_hash, receipt=receipt)
-
-
-def _commitment(made: Commitment | None) -> audit_pb.Commitment | None:
-    return None if made is None else audit_pb.Commitment(salt=made.salt, value=made.value)
-
-
-def _payload(payload: Payload | None) -> audit_pb.AuditPayload | None:
-    if payload is None:
-        return None
-    return audit_pb.AuditPayload(
-        screened=messages_to_wire(payload.screened), released=payload.released
-    )
-
-
-def _actor(actor: Actor) -> audit_pb.Actor:
-    return audit_pb.Actor(
-        spiffe_id=actor.spiffe_id,
-        user=actor.user or "",
-        roles=sorted(actor.roles),
-        workload=actor.workload,
     )

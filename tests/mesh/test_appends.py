@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.appends import Appends
+from meshkit.appends import Appends
 from meshkit.contract import Appended, Event, Phase, Reason, Refusal, TraceContext
 
 TRACE = TraceContext(trace_id=b"t" * 16, span_id=b"s" * 8)

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.audit_client import audit_client
 from gateway.clients import Hops
-from gateway.wire import event_to_wire
+from meshkit.audit_client import audit_client
+from meshkit.audit_wire import event_to_wire
 from meshkit.channel import line
 from meshkit.contract import (
     Actor,

@@ -1,6 +1,6 @@
 """The audit service over the wire: one stream for all events, made again whenever it breaks.
 
-    async with audit_client(line, hops) as audit:
+    async with audit_client(line, limits) as audit:
         appended = await audit.append(event)        # durable, exactly once
 
 A task of its own keeps the stream. Whatever has no ack when it breaks is sent again on the next
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 import structlog
 
-from gateway.appends import Appends
-from gateway.wire import ack_from_wire, append_to_wire
+from meshkit.appends import Appends
+from meshkit.audit_wire import ack_from_wire, append_to_wire
 from meshkit.background import running
 from meshkit.contract import Reason, Refusal
 from meshkit.counters import counted
@@ -28,17 +28,50 @@ from meshkit.w3c import parse_traceparent
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from gateway.clients import Hops
     from meshkit.channel import Line
     from meshkit.contract import Appended, Event
 
     Stream = grpc.aio.StreamStreamCall[Any, Any]
 
-__all__ = ["AuditClient", "audit_client"]
+__all__ = ["AppendLimits", "AuditClient", "audit_client"]
 
 log = structlog.get_logger()
 
 _GROWTH_MAX = 20
+
+
+class AppendLimits(Protocol):
+    """Times and limits of a stream of events; settings hold them under these names."""
+
+    @property
+    def connect_ms(self) -> int:
+        """How long the audit service is waited for before the next try."""
+        ...
+
+    @property
+    def append_ms(self) -> int:
+        """An event without an ack by then: AUDIT_DOWN."""
+        ...
+
+    @property
+    def appends_max(self) -> int:
+        """Events without an ack; beyond: OVERLOADED."""
+        ...
+
+    @property
+    def appends_retry_ms(self) -> int:
+        """What an OVERLOADED appender is told."""
+        ...
+
+    @property
+    def append_batch_max(self) -> int:
+        """Events in one message."""
+        ...
+
+    @property
+    def append_pause_ms(self) -> int:
+        """Before the stream is made again; doubles up to 20 times it."""
+        ...
 
 
 class AppendStub(Protocol):
@@ -50,12 +83,12 @@ class AppendStub(Protocol):
 
 
 class AuditClient:
-    """Implements `gateway.ledger.Appender`. Made by `audit_client`, which keeps its stream."""
+    """The appending half of `meshkit.contract.Audit`. Made by `audit_client`."""
 
-    def __init__(self, line: Line[Any], hops: Hops) -> None:
+    def __init__(self, line: Line[Any], limits: AppendLimits) -> None:
         self._line = line
-        self._hops = hops
-        self._appends = Appends(hops.appends_max, hops.appends_retry_ms)
+        self._limits = limits
+        self._appends = Appends(limits.appends_max, limits.appends_retry_ms)
         self._acks = 0
         self.streams = 0
         """How many were made: 1, and one more each time that one broke or moved on."""
@@ -64,7 +97,7 @@ class AuditClient:
         """See `meshkit.contract.Audit.append`."""
         pending = self._appends.add(event, sampled=_sampled())
         try:
-            async with asyncio.timeout(self._hops.append_ms / 1_000):
+            async with asyncio.timeout(self._limits.append_ms / 1_000):
                 result = await asyncio.shield(pending.done)
         except TimeoutError:
             raise Refusal(Reason.AUDIT_DOWN) from None
@@ -77,7 +110,7 @@ class AuditClient:
 
     async def keep_streaming(self) -> None:
         """Keep a stream open, for ever."""
-        first_s = self._hops.append_pause_ms / 1_000
+        first_s = self._limits.append_pause_ms / 1_000
         pause_s = first_s
         while True:
             acks = self._acks
@@ -87,7 +120,7 @@ class AuditClient:
 
     async def _stream(self) -> None:
         """Send and take acks until the stream breaks, the peer ends it, or it should move on."""
-        if not await self._line.connected(self._hops.connect_ms / 1_000):
+        if not await self._line.connected(self._limits.connect_ms / 1_000):
             return
         with self._line.stub() as stub:
             self.streams += 1
@@ -114,7 +147,7 @@ class AuditClient:
             if reading.done():
                 reading.result()
                 return
-            batch = self._appends.take(self._hops.append_batch_max)
+            batch = self._appends.take(self._limits.append_batch_max)
             if batch:
                 await call.write(append_to_wire(batch))
             else:
@@ -124,7 +157,7 @@ class AuditClient:
     async def _last_acks(self) -> None:
         """Wait a while for what was sent: what has no ack then goes by the next stream again."""
         if self._line.renewed and (sent := [each.done for each in self._appends.sent()]):
-            await asyncio.wait(sent, timeout=self._hops.append_ms / 1_000)
+            await asyncio.wait(sent, timeout=self._limits.append_ms / 1_000)
 
     async def _take_acks(self, call: Stream) -> None:
         async for reply in call:
@@ -146,8 +179,8 @@ def _sampled() -> bool:
 
 
 @asynccontextmanager
-async def audit_client(line: Line[Any], hops: Hops) -> AsyncIterator[AuditClient]:
+async def audit_client(line: Line[Any], limits: AppendLimits) -> AsyncIterator[AuditClient]:
     """Keep a stream to the audit service for as long as the block runs."""
-    client = AuditClient(line, hops)
+    client = AuditClient(line, limits)
     async with running(client.keep_streaming(), "audit-stream"):
         yield client
