@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -57,8 +57,15 @@ class Arrival:
     connection: Connection
     deadline: Deadline
     """Ours, what it takes to tell a timeout already shaved off."""
+    began_s: float = field(default_factory=time.monotonic)
+    """When it came, on a clock that is never put back."""
     token: str = ""
     """What stood behind `authorization: Bearer `; empty if there was none."""
+
+    @property
+    def elapsed_us(self) -> int:
+        """How long ago it came: microseconds, 1 or more."""
+        return max(1, round((time.monotonic() - self.began_s) * 1e6))
 
     def ends(self, token_ends_s: float | None, life_ms: int) -> End:
         """Return the first of: deadline, longest life, end of certificate, end of token."""

@@ -46,7 +46,9 @@ class Asking:
         call = run.call
         source = self.inference.generate(call.scope, run.model.name, run.screened, call.parameters)
         pace = self.whole if run.deliver is None else self.streamed
-        tokens = TokenStream(source, pace, run.answer_tokens, lambda: self._more(run))
+        tokens = TokenStream(
+            source, pace, run.answer_tokens, lambda: self._more(run), first=run.token_came
+        )
         run.served = True
         try:
             async with tokens:

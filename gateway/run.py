@@ -97,6 +97,8 @@ class Run:
     released: Released | None = None
     finish: FinishReason | None = None
     usage: Usage = field(default_factory=Usage)
+    first_token_us: int = 0
+    """From the call's arrival to the first text of model or cache; 0: none came."""
     served: bool = False
     """The model was asked, or might have been: tokens are settled by `usage`."""
     settled: bool = False
@@ -132,8 +134,13 @@ class Run:
             if self.deliver is not None:
                 await self.deliver(text)
 
+    def token_came(self) -> None:
+        """Note when the first text came."""
+        self.first_token_us = self.first_token_us or self.arrival.elapsed_us
+
     async def from_cache(self, found: CachedAnswer) -> None:
         """Take an answer that was released before."""
+        self.token_came()
         self.tier, self.finish, self.usage = found.tier, found.finish_reason, found.usage
         self.answer_counts = found.verdict.counts
         if found.text:
@@ -190,6 +197,8 @@ class Run:
             counts=self.counts,
             usage=self.usage,
             cache_tier=self.tier if self.question else "",
+            duration_us=self.arrival.elapsed_us,
+            first_token_us=self.first_token_us,
             prompt_screened=committed(prompt_bytes(screened)) if sealed and screened else None,
             answer_released=committed(raw) if raw else None,
             answer_delivered=committed(given) if given else None,
@@ -217,10 +226,12 @@ class Run:
             tenant=self.call.scope.tenant,
             trace=self.call.scope.trace,
             actor=self.call.actor,
+            subject=self.call.scope.subject,
             connection=self.call.connection,
             action=self.arrival.action,
             model=self.model.name,
             model_digest=self.model.digest,
+            prompt_template_digest=self.model.template_digest,
             authorization_policy_digest=self.authorization_digest,
             purpose=self.call.purpose,
             **rest,  # type: ignore[arg-type] # the two callers name fields of Event
@@ -261,11 +272,14 @@ def door_event(
         occurred_at_us=now_us(),
         trace=arrival.trace,
         actor=actor,
+        subject=call.scope.subject if call else "",
         connection=arrival.connection,
         action=arrival.action,
         outcome=outcome,
         model=model.name if model else "",
         model_digest=model.digest if model else b"",
+        prompt_template_digest=model.template_digest if model else b"",
+        duration_us=arrival.elapsed_us,
         purpose=call.purpose if call else "",
         authorization_policy_digest=authorization_digest,
         prompt_received=committed(prompt_bytes(call.messages)) if call else None,

@@ -38,12 +38,14 @@ class TokenStream:
 
     allowed: tokens that are paid for.
     more: pays for more; returns how many, 0 if the limit is used up.
+    first: told when a piece of the answer has come, and of each that follows.
     """
 
     source: AsyncIterator[Generated | Ended]
     pace: Pace
     allowed: int
     more: Callable[[], Awaitable[int]]
+    first: Callable[[], None] = lambda: None
     ended: Ended | None = None
     limited: bool = False
     failure: Exception | None = None
@@ -110,6 +112,7 @@ class TokenStream:
                     if isinstance(item, Ended):
                         self.ended = item
                         break
+                    self.first()
                     self.tokens += item.tokens
                     if self.tokens > self.allowed and not await self._pay():
                         self.limited = True

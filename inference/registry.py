@@ -1,33 +1,30 @@
-r"""Which models there are, and proof that the bytes on disk are theirs.
+"""Which models there are, and proof that the bytes on disk are theirs.
 
 A manifest names a weights file and pins its SHA-256. A file with another digest is not loaded, and
 nothing of it is parsed: parsers of weight formats are no place to meet a stranger's bytes.
 
-The model digest that every record carries is SHA-256 over
-
-    "sealgate/model/v1\0"
-    then for each of: SHA-256 of the weights file, SHA-256 of the chat template, default system
-        prompt, precision: its length in bytes, big-endian uint32, and the bytes
-
-A GGUF file holds weights, tokenizer and template, so its digest covers all three.
+The model digest that every record carries is the SHA-256 of the manifest's canonical form: its
+fields and `"schema": "sealgate/model/v2"` as JSON, keys sorted, no white space, UTF-8. The audit
+service keeps that text, so that the digest can be opened. A GGUF file holds weights, tokenizer and
+template, so the digest of the file, which is in it, covers all three.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from meshkit.contract import ModelInfo
+from meshkit.contract import Document, ModelInfo
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["Manifest", "ModelFileError", "checked_file", "load_manifest", "model_info"]
 
-_DOMAIN = b"sealgate/model/v1\0"
+_SCHEMA = "sealgate/model/v2"
 
 
 class ModelFileError(Exception):
@@ -54,6 +51,11 @@ class Manifest:
     languages: tuple[str, ...]
     intended_use: str
     source: str
+
+    def canonical(self) -> bytes:
+        """Return the bytes that the model's digest is of."""
+        told = asdict(self) | {"schema": _SCHEMA}
+        return json.dumps(told, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
 
 
 def load_manifest(name: str) -> Manifest:
@@ -96,17 +98,13 @@ def model_info(manifest: Manifest, *, context_tokens: int) -> ModelInfo:
         manifest: the model's.
         context_tokens: what the engine was set up for; at most the manifest's.
     """
-    fields = (
-        bytes.fromhex(manifest.file_sha256),
-        bytes.fromhex(manifest.template_sha256),
-        manifest.default_system.encode(),
-        manifest.precision.encode(),
-    )
-    body = b"".join(len(field).to_bytes(4) + field for field in fields)
+    document = Document("model.manifest", manifest.canonical())
     return ModelInfo(
         name=manifest.name,
-        digest=hashlib.sha256(_DOMAIN + body).digest(),
+        digest=document.digest,
         context_tokens=min(context_tokens, manifest.context_tokens),
         licence=manifest.licence,
         languages=manifest.languages,
+        template_digest=bytes.fromhex(manifest.template_sha256),
+        documents=(document,),
     )

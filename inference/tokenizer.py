@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from inference.gguf_file import GgufFile
 
-__all__ = ["ChatTokenizer", "load_tokenizer"]
+__all__ = ["ChatTokenizer", "load_tokenizer", "template_of"]
 
 _CONTROL = 3  # gguf.TokenType.CONTROL
 _START, _END = "<|im_start|>", "<|im_end|>"
@@ -97,8 +97,7 @@ def load_tokenizer(file: GgufFile, *, template_sha256: str) -> ChatTokenizer:
     ):
         msg = "the file's tokenizer is not SmolLM's byte-level BPE"
         raise ModelFileError(msg)
-    template = str(_field(file, "tokenizer.chat_template"))
-    if hashlib.sha256(template.encode()).hexdigest() != template_sha256:
+    if hashlib.sha256(template_of(file)).hexdigest() != template_sha256:
         msg = "the file's chat template is not the one that its manifest names"
         raise ModelFileError(msg)
     return ChatTokenizer(
@@ -106,6 +105,15 @@ def load_tokenizer(file: GgufFile, *, template_sha256: str) -> ChatTokenizer:
         _field(file, "tokenizer.ggml.merges"),
         _field(file, "tokenizer.ggml.token_type"),
     )
+
+
+def template_of(file: GgufFile) -> bytes:
+    """Return the chat template, UTF-8: what the manifest's `template_sha256` is of.
+
+    Raises:
+        ModelFileError: the file lacks it.
+    """
+    return str(_field(file, "tokenizer.chat_template")).encode()
 
 
 def _field(file: GgufFile, key: str) -> Any:  # noqa: ANN401 -- metadata is of any type

@@ -215,6 +215,7 @@ def model_to_wire(model: ModelInfo) -> pb.Model:
         context_tokens=model.context_tokens,
         licence=model.licence,
         languages=model.languages,
+        template_digest=model.template_digest,
     )
 
 
@@ -226,6 +227,7 @@ def model_from_wire(model: pb.Model) -> ModelInfo:
         context_tokens=model.context_tokens,
         licence=model.licence,
         languages=tuple(model.languages),
+        template_digest=model.template_digest,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,8 +13,9 @@ from inference.engines.llama import Llama
 from inference.engines.torch import TorchEngine
 from inference.gguf_file import read_gguf
 from inference.registry import checked_file, load_manifest, model_info
-from inference.tokenizer import load_tokenizer
+from inference.tokenizer import load_tokenizer, template_of
 from inference.weights import load_weights
+from meshkit.contract import Document
 
 if TYPE_CHECKING:
     from inference.settings import InferenceSettings
@@ -35,13 +37,14 @@ def load_engine(settings: InferenceSettings) -> TorchEngine:
     info = model_info(manifest, context_tokens=settings.context_tokens_max)
     file = read_gguf(checked_file(manifest, settings.models_dir))
     tokenizer = load_tokenizer(file, template_sha256=manifest.template_sha256)
+    template = Document("model.template", template_of(file))
     with torch.inference_mode():
         model = Llama(load_weights(file), slots=settings.slots, context_tokens=info.context_tokens)
     log.info("inference.loaded", model=info.name, seconds=round(time.perf_counter() - began, 1))
     return TorchEngine(
         model,
         tokenizer,
-        info=info,
+        info=replace(info, documents=(*info.documents, template)),
         default_system=manifest.default_system,
         settings=settings,
     )

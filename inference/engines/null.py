@@ -7,11 +7,11 @@ chosen by a setting: a composition root has to construct it.
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import json
 import time
 from typing import TYPE_CHECKING
 
-from meshkit.contract import Ended, FinishReason, Generated, ModelInfo, Usage
+from meshkit.contract import Document, Ended, FinishReason, Generated, ModelInfo, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -42,9 +42,14 @@ class NullEngine:
         self._period_s = 1 / tokens_per_s if tokens_per_s else 0.0
         self._flush_s = flush_ms / _MS_PER_S
         self._generated = 0
+        manifest = Document(
+            "model.manifest",
+            json.dumps({"name": name, "schema": "sealgate/null-engine/v2", "text": text}).encode(),
+        )
         self._info = ModelInfo(
             name=name,
-            digest=hashlib.sha256(b"sealgate/null-engine/v1\0" + text.encode()).digest(),
+            digest=manifest.digest,
+            documents=(manifest,),
             context_tokens=1 << 20,
             licence="none",
         )

@@ -14,10 +14,12 @@ inference verify, so that a faulty gateway cannot hand them anything else.
 """
 
 from meshkit.contract.audit import (
+    OPERATORS,
     Appended,
     Audit,
     Checkpoint,
     Commitment,
+    Document,
     Event,
     Payload,
     Phase,
@@ -38,7 +40,9 @@ from meshkit.contract.call import (
     Stage,
     TraceContext,
     answer_bytes,
+    is_subject,
     prompt_bytes,
+    subject_of_user,
 )
 from meshkit.contract.compliance import (
     BlockedText,
@@ -52,6 +56,7 @@ from meshkit.contract.inference import Ended, Generated, Inference, ModelInfo, U
 from meshkit.contract.refusal import Reason, Refusal
 
 __all__ = [
+    "OPERATORS",
     "Actor",
     "Appended",
     "Audit",
@@ -65,6 +70,7 @@ __all__ = [
     "Compliance",
     "Connection",
     "Direction",
+    "Document",
     "Ended",
     "Event",
     "FindingCount",
@@ -90,5 +96,7 @@ __all__ = [
     "Usage",
     "Verdict",
     "answer_bytes",
+    "is_subject",
     "prompt_bytes",
+    "subject_of_user",
 ]

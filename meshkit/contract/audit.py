@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
 from meshkit.contract.call import Actor, Connection, FinishReason, Message, TraceContext
@@ -124,6 +125,28 @@ class Appended:
     index: int
     leaf_hash: bytes
     receipt: Receipt | None = None
+
+
+OPERATORS = "-"
+"""As a document's owner: no tenant's auditor reads it, only who has the archive itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a digest in a record stands for; the audit service keeps it under its SHA-256.
+
+    kind: `model.manifest`, `model.template`, `policy.compliance`, `policy.authorization`…
+    owner: the tenant whose auditors alone may read it; empty: all auditors; or `OPERATORS`.
+    """
+
+    kind: str
+    content: bytes = field(repr=False)
+    owner: str = ""
+
+    @property
+    def digest(self) -> bytes:
+        """What records name it by: 32 bytes."""
+        return sha256(self.content).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

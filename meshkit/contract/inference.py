@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from meshkit.contract.audit import Document
     from meshkit.contract.call import FinishReason, Parameters, Scope
     from meshkit.contract.compliance import Screened
 
@@ -46,10 +47,14 @@ class ModelInfo:
 
     name: str
     digest: bytes
-    """SHA-256 over weights, tokenizer and template: 32 bytes; part of every record."""
+    """SHA-256 of the model's manifest, which pins weights, tokenizer and template: 32 bytes."""
     context_tokens: int
     licence: str
     languages: tuple[str, ...] = ()
+    template_digest: bytes = b""
+    """SHA-256 of the chat template, UTF-8: 32 bytes, or empty if there is none."""
+    documents: tuple[Document, ...] = field(default=(), compare=False, repr=False)
+    """What the digests are of, for the archive; does not travel."""
 
 
 class Inference(Protocol):

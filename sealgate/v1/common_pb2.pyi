@@ -231,13 +231,18 @@ class Model(_message.Message):
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     LICENCE_FIELD_NUMBER: _builtins.int
     LANGUAGES_FIELD_NUMBER: _builtins.int
+    TEMPLATE_DIGEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     digest: _builtins.bytes
-    """SHA-256 over weights, tokenizer and template: 32 bytes; part of every record."""
+    """SHA-256 of the model's manifest, which pins weights, tokenizer and template: 32 bytes; part of
+    every record.
+    """
     context_tokens: _builtins.int
     """Prompt and answer together, in tokens."""
     licence: _builtins.str
     """SPDX identifier."""
+    template_digest: _builtins.bytes
+    """SHA-256 of the chat template: 32 bytes, or empty if there is none."""
     @_builtins.property
     def languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """BCP 47 tags."""
@@ -250,10 +255,11 @@ class Model(_message.Message):
         context_tokens: _builtins.int = ...,
         licence: _builtins.str = ...,
         languages: _abc.Iterable[_builtins.str] | None = ...,
+        template_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "digest", b"digest", "languages", b"languages", "licence", b"licence", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "digest", b"digest", "languages", b"languages", "licence", b"licence", "name", b"name", "template_digest", b"template_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
