@@ -22,13 +22,14 @@ Source: https://c2sp.org/tlog-checkpoint v1.0.0, https://c2sp.org/tlog-proof.
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
 from dataclasses import dataclass
 
 from meshkit.contract import Checkpoint
+from meshkit.tlog.heads import checkpoint_text, read_checkpoint_text, read_decimal
 from meshkit.tlog.merkle import HASH_BYTES, is_included, leaf_hash
 from meshkit.tlog.note import NoteInvalid, VerifierKey, decode_base64, open_note, split_note
+from meshkit.tlog.policy import Policy, judge_checkpoint
 
 __all__ = [
     "Proof",
@@ -37,42 +38,13 @@ __all__ = [
     "checkpoint_text",
     "format_proof",
     "open_checkpoint",
+    "origin_of",
     "parse_checkpoint",
     "parse_proof",
 ]
 
-SIZE_MAX = 2**63 - 1
 PROOF_HASHES_MAX = 64
 _HEADER = "c2sp.org/tlog-proof@v1"
-_DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
-
-
-def _decimal(text: str) -> int:
-    """Read a number spelt the one allowed way: no sign, no leading zero, below 2**63."""
-    if not _DECIMAL.fullmatch(text) or int(text) > SIZE_MAX:
-        reason = "number is malformed"
-        raise NoteInvalid(reason)
-    return int(text)
-
-
-def checkpoint_text(origin: str, size: int, root: bytes) -> str:
-    """Return the text that is signed: three lines."""
-    return f"{origin}\n{size}\n{b64encode(root).decode()}\n"
-
-
-def _parse_text(text: str, origin: str | None) -> tuple[int, bytes]:
-    lines = text.split("\n")
-    if len(lines) < 4 or not lines[0] or "" in lines[1:-1]:  # noqa: PLR2004 -- three and the end
-        reason = "checkpoint is malformed"
-        raise NoteInvalid(reason)
-    if origin is not None and lines[0] != origin:
-        reason = "checkpoint is another log's"
-        raise NoteInvalid(reason)
-    root = decode_base64(lines[2])
-    if len(root) != HASH_BYTES:
-        reason = "checkpoint root is not 32 bytes"
-        raise NoteInvalid(reason)
-    return _decimal(lines[1]), root
 
 
 def parse_checkpoint(note: str) -> Checkpoint:
@@ -81,17 +53,36 @@ def parse_checkpoint(note: str) -> Checkpoint:
     Raises:
         NoteInvalid: malformed.
     """
-    size, root = _parse_text(split_note(note)[0], None)
+    _, size, root = read_checkpoint_text(split_note(note)[0])
     return Checkpoint(note=note, size=size, root=root)
 
 
-def open_checkpoint(note: str, key: VerifierKey) -> Checkpoint:
-    """Verify a checkpoint: signed by `key`, and its origin is the key's name.
+def origin_of(checkpoint: Checkpoint) -> str:
+    """Return the name of the log that a checkpoint is about: its first line."""
+    return checkpoint.note.partition("\n")[0]
+
+
+def open_checkpoint(note: str, trust: VerifierKey | Policy) -> Checkpoint:
+    """Verify a checkpoint: signed by a trusted log whose name is its origin, and cosigned enough.
+
+    Args:
+        note: With as many signatures by other keys as there are; they are passed over.
+        trust: The log's key; or a policy, which also says which witnesses must have cosigned.
 
     Raises:
-        NoteInvalid: malformed, another log's, not signed by `key`, or the signature fails.
+        NoteInvalid: malformed, another log's, not signed by a trusted key, a signature by a trusted
+            key fails, or the policy's quorum is not met.
     """
-    size, root = _parse_text(open_note(note, key), key.name)
+    if not isinstance(trust, VerifierKey):
+        judged = judge_checkpoint(note, trust)
+        if not judged.quorum:
+            reason = "quorum of witnesses is not met"
+            raise NoteInvalid(reason)
+        return judged.checkpoint
+    origin, size, root = read_checkpoint_text(open_note(note, trust))
+    if origin != trust.name:
+        reason = "checkpoint is another log's"
+        raise NoteInvalid(reason)
     return Checkpoint(note=note, size=size, root=root)
 
 
@@ -147,18 +138,18 @@ def parse_proof(text: str) -> Proof:
         raise NoteInvalid(reason)
     return Proof(
         leaf=decode_base64(lines[1].removeprefix("extra ")),
-        index=_decimal(lines[2].removeprefix("index ")),
+        index=read_decimal(lines[2].removeprefix("index ")),
         hashes=hashes,
         checkpoint=parse_checkpoint(note),
     )
 
 
-def check_proof(text: str, vkey: str) -> Proof:
-    """Verify a proof file offline.
+def check_proof(text: str, trust: str | Policy) -> Proof:
+    """Verify a proof file offline, under the log's verifier key or a policy.
 
     1. The file is a proof with a leaf in it.
     2. The verifier key is well formed.
-    3. The checkpoint is that key's log's, and its signature holds.
+    3. The checkpoint is that log's, its signatures hold, and the policy's quorum is met.
     4. The index lies within the checkpoint's size.
     5. The leaf's hash and the siblings lead to the checkpoint's root.
 
@@ -170,7 +161,7 @@ def check_proof(text: str, vkey: str) -> Proof:
     except NoteInvalid as invalid:
         raise ProofInvalid(1, str(invalid)) from None
     try:
-        key = VerifierKey.parse(vkey)  # 2
+        key = trust if isinstance(trust, Policy) else VerifierKey.parse(trust)  # 2
     except NoteInvalid as invalid:
         raise ProofInvalid(2, str(invalid)) from None
     try:

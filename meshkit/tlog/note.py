@@ -21,16 +21,24 @@ from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 __all__ = [
     "NoteInvalid",
+    "NoteKey",
     "VerifierKey",
+    "check_signatures",
     "decode_base64",
+    "format_line",
     "format_note",
     "open_note",
+    "parse_vkey",
     "signature_line",
     "split_note",
 ]
@@ -65,8 +73,26 @@ def decode_base64(text: str) -> bytes:
 
 
 def _name_ok(name: str) -> bool:
-    """Whether a key name may stand in a signature line: not empty, no space, no plus."""
-    return bool(name) and "+" not in name and not any(c.isspace() or c < " " for c in name)
+    """Whether a key name may stand in a signature line: not empty, no space, no plus, UTF-8."""
+    bad = any(c.isspace() or c < " " or "\ud800" <= c <= "\udfff" for c in name)
+    return bool(name) and "+" not in name and not bad
+
+
+def parse_vkey(vkey: str) -> tuple[str, str, bytes]:
+    """Take a vkey line apart into name, key id (hex) and type || public key (2 bytes or more).
+
+    Raises:
+        NoteInvalid: malformed. The key id was not compared.
+    """
+    parts = vkey.strip().split("+", 2)
+    if len(parts) != 3 or not _name_ok(parts[0]):  # noqa: PLR2004 -- name, id, key
+        reason = "verifier key is malformed"
+        raise NoteInvalid(reason)
+    raw = decode_base64(parts[2])
+    if len(raw) < 2:  # noqa: PLR2004 -- a type and at least one byte
+        reason = "verifier key is malformed"
+        raise NoteInvalid(reason)
+    return parts[0], parts[1], raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +119,12 @@ class VerifierKey:
         Raises:
             NoteInvalid: malformed, of another type than Ed25519, or its key id is another's.
         """
-        parts = vkey.strip().split("+", 2)
-        if len(parts) != 3 or not _name_ok(parts[0]):  # noqa: PLR2004 -- name, id, key
-            reason = "verifier key is malformed"
-            raise NoteInvalid(reason)
-        raw = decode_base64(parts[2])
+        name, key_id, raw = parse_vkey(vkey)
         if len(raw) != 1 + ED25519_KEY_BYTES or raw[0] != ED25519:
             reason = "verifier key is not Ed25519"
             raise NoteInvalid(reason)
-        key = cls(parts[0], raw[1:])
-        if parts[1] != key.key_id.hex():
+        key = cls(name, raw[1:])
+        if key_id != key.key_id.hex():
             reason = "verifier key has another key's id"
             raise NoteInvalid(reason)
         return key
@@ -115,10 +137,37 @@ class VerifierKey:
             return False
         return True
 
+    def holds(self, blob: bytes, text: str) -> bool:
+        """Tell whether what follows the key id in a line is this key's, over a note's text."""
+        return self.verifies(blob, text.encode())
+
+
+class NoteKey(Protocol):
+    """A key of any type that may sign a note."""
+
+    @property
+    def name(self) -> str:
+        """Who signs."""
+        ...
+
+    @property
+    def key_id(self) -> bytes:
+        """Picks the key among the signatures of a note."""
+        ...
+
+    def holds(self, blob: bytes, text: str) -> bool:
+        """Tell whether what follows the key id in a line is this key's, over a note's text."""
+        ...
+
+
+def format_line(name: str, raw: bytes) -> str:
+    """Format a signature line, newline included, from key id || whatever the type signs with."""
+    return f"{_DASH}{name} {b64encode(raw).decode()}\n"
+
 
 def signature_line(key: VerifierKey, signature: bytes) -> str:
     """Format one signature line, newline included."""
-    return f"{_DASH}{key.name} {b64encode(key.key_id + signature).decode()}\n"
+    return format_line(key.name, key.key_id + signature)
 
 
 def format_note(text: str, *lines: str) -> str:
@@ -161,6 +210,32 @@ def _parse_line(line: str) -> tuple[str, bytes]:
     return name, raw
 
 
+KeyT = TypeVar("KeyT", bound=NoteKey)
+
+
+def check_signatures(
+    text: str, signatures: Iterable[tuple[str, bytes]], keys: Iterable[KeyT]
+) -> list[tuple[KeyT, bytes]]:
+    """Return (key, what follows its key id) for each signature that is one of `keys`' and holds.
+
+    Signatures by other keys are passed over.
+
+    Raises:
+        NoteInvalid: a signature that names one of `keys` does not hold.
+    """
+    known = {(key.name, key.key_id): key for key in keys}
+    found = []
+    for name, raw in signatures:
+        key = known.get((name, raw[:KEY_ID_BYTES]))
+        if key is None:
+            continue
+        if not key.holds(raw[KEY_ID_BYTES:], text):
+            reason = "signature does not hold"
+            raise NoteInvalid(reason)
+        found.append((key, raw[KEY_ID_BYTES:]))
+    return found
+
+
 def open_note(note: str, key: VerifierKey) -> str:
     """Verify a note under `key` and return its text.
 
@@ -168,11 +243,7 @@ def open_note(note: str, key: VerifierKey) -> str:
         NoteInvalid: malformed, not signed by `key`, or a signature of `key` fails.
     """
     text, signatures = split_note(note)
-    ours = [raw for name, raw in signatures if (name, raw[:KEY_ID_BYTES]) == (key.name, key.key_id)]
-    if not ours:
+    if not check_signatures(text, signatures, [key]):
         reason = "note is not signed by this key"
-        raise NoteInvalid(reason)
-    if not all(key.verifies(raw[KEY_ID_BYTES:], text.encode()) for raw in ours):
-        reason = "signature does not hold"
         raise NoteInvalid(reason)
     return text

@@ -1,7 +1,7 @@
 """Verifies a whole log: every entry, every tile, the root and the signature. PURE but for `read`.
 
     1. The verifier key is well formed.
-    2. The checkpoint is that key's log's, and its signature holds.
+    2. The checkpoint is that log's, its signatures hold, and the policy's quorum is met.
     3. Every entry bundle holds as many entries as its name says, and each entry's hash is the one
        in the tile of level 0.
     4. Every tile above holds the hashes of the full tiles below it.
@@ -18,9 +18,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from meshkit.tlog.checkpoint import open_checkpoint
+from meshkit.tlog.checkpoint import open_checkpoint, origin_of
 from meshkit.tlog.merkle import HASH_BYTES
 from meshkit.tlog.note import NoteInvalid, VerifierKey
+from meshkit.tlog.policy import Policy
 from meshkit.tlog.tiles import (
     ENTRIES,
     TILE_HEIGHT,
@@ -97,13 +98,13 @@ def _tiles(nodes: int) -> Iterable[tuple[int, int]]:
 
 
 def check_log(
-    read: Callable[[str], bytes | None], vkey: str, paths: Iterable[str] = ()
+    read: Callable[[str], bytes | None], trust: str | Policy, paths: Iterable[str] = ()
 ) -> LogChecked:
     """Verify a log.
 
     Args:
         read: Returns the bytes of a path relative to the log's prefix; None if there is none.
-        vkey: The log's verifier key, from a place the auditor trusts.
+        trust: The log's verifier key, or a policy, from a place the auditor trusts.
         paths: All paths below `tile/` that there are, for step 6; may be left out.
 
     Raises:
@@ -112,7 +113,7 @@ def check_log(
     Cost: about 3 µs an entry, and one tile row for each level in memory.
     """
     try:
-        key = VerifierKey.parse(vkey)  # 1
+        key = trust if isinstance(trust, Policy) else VerifierKey.parse(trust)  # 1
     except NoteInvalid as invalid:
         raise LogInvalid(1, "vkey", str(invalid)) from None
     log = _Log(read, _open(read, key))  # 2
@@ -125,7 +126,7 @@ def check_log(
     beyond = sum(_check_other(log, path) for path in sorted(paths))  # 6
     checkpoint = log.checkpoint
     return LogChecked(
-        origin=key.name,
+        origin=origin_of(checkpoint),
         size=checkpoint.size,
         root=checkpoint.root,
         files=len(log.files),
@@ -133,7 +134,7 @@ def check_log(
     )
 
 
-def _open(read: Callable[[str], bytes | None], key: VerifierKey) -> Checkpoint:
+def _open(read: Callable[[str], bytes | None], key: VerifierKey | Policy) -> Checkpoint:
     note = read("checkpoint")
     if note is None:
         raise LogInvalid(2, "checkpoint", "file is missing")
