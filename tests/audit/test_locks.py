@@ -42,6 +42,15 @@ async def test_a_lock_is_replaced_by_who_knows_what_it_holds_and_by_nobody_else(
     assert second.note == "two"
 
 
+async def test_a_replacement_that_is_sent_again_meets_itself(two_locks):
+    """The first answer was lost, or its asker was cancelled: that is no second writer."""
+    ours, theirs = two_locks
+    before = await ours.load()
+    first = await ours.replace(before, "sent twice")
+    assert await ours.replace(before, "sent twice") == first
+    assert await theirs.load() == first
+
+
 async def test_of_two_that_replace_at_once_one_wins(two_locks):
     ours, theirs = two_locks
     held = await ours.replace(await ours.load(), "start")

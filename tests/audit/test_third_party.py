@@ -1,4 +1,8 @@
-"""Our logs, verified by code that is not ours: Go's golang.org/x/mod/sumdb (Debian packages)."""
+"""Our logs, verified by code that is not ours.
+
+Go's golang.org/x/mod/sumdb (Debian packages), all of each log; and tlog-scales from PyPI, another
+author's reading of the same specifications: signature, root, entries, both kinds of proof.
+"""
 
 import os
 import random
@@ -7,24 +11,26 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tlog_scales.backend import LocalBackend
+from tlog_scales.reader import TilesReader
+from tlog_scales.signing import Vkey
 
-from audit.disk import Disk
-from audit.publisher import signed_note
 from audit.signer import MemorySigner
-from audit.storage import LogStore
 from meshkit.tlog import (
     EMPTY_ROOT,
-    VerifierKey,
     check_log,
-    checkpoint_text,
+    consistency_proof,
     inclusion_proof,
     is_included,
     leaf_hash,
 )
 from meshkit.tlog import TileHashes as Tiles
+from tests.audit.logs import write_log
 from tests.audit.world import ORIGIN, make_outcome
 
 GO_PACKAGES = Path("/usr/share/gocode/src/golang.org/x/mod/sumdb/tlog")
+ROUNDS = int(os.environ.get("TLOG_RANDOM_SIZES", "4"))
+"""Random sizes besides those named; `make chaos` asks for more."""
 SIZES = [0, 1, 2, 255, 256, 257, 511, 512, 513, 65_535, 65_536, 65_537]
 
 
@@ -53,35 +59,52 @@ def go_verify(tmp_path_factory):
     return verify
 
 
-async def write_log(folder, signer, sizes):
-    """Grow a log through `sizes`; yield after each checkpoint."""
-    store = LogStore(Disk(), folder, VerifierKey.parse(signer.vkey))
-    store.load()
-    at = 0
-    for size in sizes:
-        leaves = [b'{"n":%d}' % number * (1 + number % 3) for number in range(at, size)]
-        tree = store.plan(leaves)
-        note = await signed_note(signer, checkpoint_text(ORIGIN, tree.size, tree.root))
-        store.apply(tree)
-        store.publish(tree, note)
-        at = size
-        yield store
-
-
 def reader(folder):
     return lambda path: (folder / path).read_bytes() if (folder / path).exists() else None
 
 
-async def test_go_verifies_every_entry_at_every_size(tmp_path, go_verify):
+def scaled(folder, vkey, rng, before):
+    """What tlog-scales makes of a log: (size, root), once its own checks of it hold."""
+    theirs = TilesReader(LocalBackend(folder))
+    checkpoint = theirs.get_checkpoint()
+    checkpoint.verify(Vkey.from_string(vkey))
+    size, root = checkpoint.size, theirs.calculate_root_hash()
+    assert root == checkpoint.root_hash
+    for index in {0, size - 1, *(rng.randrange(size) for _ in range(3))} if size else ():
+        leaf = leaf_hash(theirs.get_entry(index))
+        theirs.get_inclusion_proof(index, size).check(leaf, root)
+    if before is not None and before[0]:
+        theirs.get_consistency_proof(before[0], size).check(before[1], root)
+    return size, root
+
+
+async def test_three_verifiers_agree_at_every_size(tmp_path, go_verify):
     rng = random.Random(7)
-    sizes = sorted({*SIZES, *(rng.randrange(1, 9_000) for _ in range(12))})
-    signer = MemorySigner(ORIGIN)
+    sizes = sorted({*SIZES, *(rng.randrange(1, 70_000) for _ in range(ROUNDS))})
+    signer, before = MemorySigner(ORIGIN), None
     async for store in write_log(tmp_path, signer, sizes):
-        size = store.published.size
+        size, root = store.published.size, store.published.root
         assert go_verify(tmp_path, signer.vkey) == f"OK {size}"
+        assert scaled(tmp_path, signer.vkey, rng, before) == (size, root)
         checked = check_log(reader(tmp_path), signer.vkey)
-        assert (checked.size, checked.root) == (size, store.published.root)
-    assert size == 65_537
+        assert (checked.size, checked.root) == (size, root)
+        before = size, root
+    assert size >= 65_537
+
+
+async def test_proofs_are_those_that_the_other_library_makes(tmp_path):
+    rng = random.Random(8)
+    signer = MemorySigner(ORIGIN)
+    async for store in write_log(tmp_path, signer, [1, 2, 255, 257, 700, 1_500]):
+        size = store.published.size
+        ours, theirs = Tiles(store, size), TilesReader(LocalBackend(tmp_path))
+        theirs.set_size(size)
+        for _ in range(20):
+            index, old = rng.randrange(size), rng.randrange(1, size + 1)
+            found = theirs.get_inclusion_proof(index, size).node_hashes
+            assert inclusion_proof(ours, index, size) == tuple(found)
+            found = theirs.get_consistency_proof(old, size).node_hashes
+            assert consistency_proof(ours, old, size) == tuple(found)
 
 
 async def test_an_empty_log_has_the_root_of_rfc_6962(tmp_path):

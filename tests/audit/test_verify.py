@@ -9,7 +9,7 @@ import pytest
 from audit.signer import MemorySigner
 from meshkit.tlog import decode_bundle, encode_bundle, entry_hashes
 from sealgate.cli.audit import add_parser, write_proofs
-from tests.audit.test_third_party import write_log
+from tests.audit.logs import write_log
 from tests.audit.world import ORIGIN, make_outcome
 
 

@@ -69,6 +69,8 @@ class MemoryLock:
         if self.down:
             raise Refusal(Reason.KEYS_DOWN)
         if old != self.held:
+            if self.held is not None and self.held.note == note:
+                return self.held
             raise LockConflict
         self.held = Locked(note, 1 if old is None else old.version + 1)
         if self.lose_answers:
