@@ -16,9 +16,12 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from audit.events import event_bytes, parse_leaf, same_event
+from audit.finding import Finder
+from audit.index_rows import who_of
 from audit.intake import Intent, Waiting
 from audit.parts import AuditStats, Parts
 from audit.payloads import PURPOSE, Opened, payload_aad, payload_bytes, read_payload
+from audit.search import Query
 from meshkit.contract import (
     Appended,
     Checkpoint,
@@ -40,8 +43,8 @@ from meshkit.tlog import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from audit.index import IndexRow
     from audit.intake import Committer
+    from audit.search import IndexRow
 
 __all__ = ["AuditLog", "AuditStats", "Parts"]
 
@@ -57,6 +60,7 @@ class AuditLog:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._settings = parts.settings
+        self._finder = Finder(parts.index, parts.publisher.rows)
         self._committer: Committer | None = None
         self._in_flight: dict[_Key, Waiting] = {}
         self._recent: dict[_Key, int] = {}
@@ -159,7 +163,7 @@ class AuditLog:
         waiting = Waiting(
             event,
             body,
-            self._tenant(event.tenant),
+            who_of(event, self._parts.pseudonyms),
             producer or self._settings.producer,
             asyncio.get_running_loop().create_future(),
         )
@@ -307,19 +311,22 @@ class AuditLog:
     def _records(
         self, tenant: str, call_id: bytes | None, trace_id: bytes | None
     ) -> tuple[Record, ...]:
-        index = self._parts.index
-        # Rows first: what is indexed between the two looks is then found twice, not never.
-        rows = [row for row in list(self._parts.publisher.rows.values()) if row.tenant == tenant]
         if call_id is not None:
+            # Rows first: what is indexed between the two looks is then found twice, not never.
+            rows = [
+                row for row in list(self._parts.publisher.rows.values()) if row.tenant == tenant
+            ]
             numbers = {row.number for row in rows if row.call_id == call_id}
-            numbers |= {place.number for place in index.by_call(tenant, call_id)}
+            numbers |= {place.number for place in self._parts.index.by_call(tenant, call_id)}
         elif trace_id is not None:
-            numbers = {row.number for row in rows if row.trace_id == trace_id}
-            numbers |= set(index.by_trace(tenant, trace_id, _TRACE_RECORDS_MAX))
+            query = Query(
+                tenant=tenant, trace_id=trace_id, newest_first=False, limit=_TRACE_RECORDS_MAX
+            )
+            numbers = {hit.number for hit in self._finder.hits(query)}
         else:
             raise Refusal(Reason.INVALID_FIELD, field="call_id")
         found = []
-        for number in sorted(numbers)[:_TRACE_RECORDS_MAX]:
+        for number in sorted(numbers):
             leaf = self._leaf(number)
             found.append(Record(index=number, phase=parse_leaf(leaf).phase, leaf=leaf))
         return tuple(found)

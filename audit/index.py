@@ -1,13 +1,21 @@
-"""Finds records by call and by trace: an SQLite file that can be made again from the log.
+"""Finds records by call, by trace and by what they say: an SQLite file made of the log alone.
 
-    calls    (call_id, phase) -> index, tenant pseudonym, where the payload is
-    traces   (tenant pseudonym, trace_id, index)
-    meta     size: how many entries of the log are in here; origin: of which log
+    entries    number -> call_id, phase, trace_id, time, payload's place, and words as numbers;
+               by (call_id, phase), which is unique, and by (tenant, trace_id)
+    words      the dictionary: (tenant, kind, word) -> number; kinds are `audit.search.KINDS`
+    verdicts   a word of the kind `verdicts` is a set of (type, action): here by type and action
+    terms_in   (word, block): this word occurs among these 1,024 entries
+    spans      block -> earliest and latest time
+    meta       size: how many entries of the log are in here; origin: of which log
+
+A search reads the blocks in which all its words occur, and no others. So an entry costs two index
+insertions, whatever may be searched for, and a rare word is found as quickly as a frequent one.
 
 It also is the memory of what was appended before (`find`), and so keeps exactly-once over restarts:
-at the start, whatever the log and the write-ahead log hold beyond `size` is put in. Losing the file
-costs about 10 µs an entry to make it again. It is not fsynced for each write (WAL mode,
-synchronous=NORMAL): after a power loss it may be behind, never torn.
+at the start, whatever the log and the write-ahead log hold beyond `size` is put in. It is not
+fsynced for each write (WAL mode, synchronous=NORMAL): after a power loss it may be behind, never
+torn. A file of another `SCHEMA_VERSION`, of another log or that is no database is begun anew, and
+filled from the log alone; docs/search.md tells what an entry costs.
 """
 
 from __future__ import annotations
@@ -17,41 +25,52 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from audit.index_words import Occurrences, Words
+from audit.search import (
+    BLOCK,
+    KINDS,
+    PHASES,
+    Hit,
+    IndexRow,
+    blocks_asked,
+    entries_asked,
+    filters_of,
+)
 from meshkit.contract import Phase, Reason, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Index", "IndexRow", "Place"]
+    from audit.search import Query
 
-_PHASES = (Phase.INTENT, Phase.OUTCOME, Phase.NOTE)
-_NUMBER = {phase: number for number, phase in enumerate(_PHASES)}
+__all__ = ["SCHEMA_VERSION", "Index", "IndexRow", "Place"]
+
+SCHEMA_VERSION = 2
+"""Kept in the file as `PRAGMA user_version`; a file with another one is dropped and made again."""
+
+_NUMBER = {phase: number for number, phase in enumerate(PHASES)}
+_NO_TRACE = bytes(16)
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS calls (
-  call_id BLOB NOT NULL, phase INTEGER NOT NULL, number INTEGER NOT NULL, tenant TEXT NOT NULL,
-  payload TEXT, PRIMARY KEY (call_id, phase)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS traces (
-  tenant TEXT NOT NULL, trace_id BLOB NOT NULL, number INTEGER NOT NULL,
-  PRIMARY KEY (tenant, trace_id, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS entries (
+  number INTEGER PRIMARY KEY, call_id BLOB NOT NULL, phase INTEGER NOT NULL, trace_id BLOB,
+  time_us INTEGER NOT NULL, payload TEXT NOT NULL, subject INTEGER, user INTEGER, actor INTEGER,
+  verdicts INTEGER, model INTEGER, outcome INTEGER, action INTEGER, tenant INTEGER NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS calls ON entries (call_id, phase);
+CREATE INDEX IF NOT EXISTS traces ON entries (tenant, trace_id) WHERE trace_id IS NOT NULL;
+CREATE TABLE IF NOT EXISTS words (
+  number INTEGER PRIMARY KEY, tenant TEXT NOT NULL, kind INTEGER NOT NULL, word TEXT NOT NULL,
+  UNIQUE (tenant, kind, word));
+CREATE TABLE IF NOT EXISTS verdicts (
+  word INTEGER NOT NULL, type TEXT NOT NULL, action TEXT NOT NULL,
+  PRIMARY KEY (word, type, action)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS terms_in (
+  term INTEGER NOT NULL, block INTEGER NOT NULL, PRIMARY KEY (term, block)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS spans (
+  block INTEGER PRIMARY KEY, first_us INTEGER NOT NULL, last_us INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS meta (
-  one INTEGER PRIMARY KEY CHECK (one = 1), origin TEXT, size INTEGER);
+  one INTEGER PRIMARY KEY CHECK (one = 1), origin TEXT NOT NULL, size INTEGER NOT NULL);
 """
-
-
-@dataclass(frozen=True, slots=True)
-class IndexRow:
-    """An entry, as the index needs it.
-
-    `received_us` (UTC, microseconds) picks the payload's partition and is not stored here.
-    """
-
-    number: int
-    call_id: bytes
-    phase: Phase
-    tenant: str
-    trace_id: bytes
-    received_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,53 +83,64 @@ class Place:
 
 
 class Index:
-    """One log's index. `add` runs in one thread; look-ups have a connection of their own."""
+    """One log's index. `add` runs in one thread.
+
+    Look-ups have a connection of their own, and searches another: a long one holds up no append.
+    """
 
     def __init__(self, path: Path, origin: str) -> None:
         self._path = path
         self._origin = origin
         self._reading = threading.Lock()
+        self._searching = threading.Lock()
+        self._begin()
+
+    def _begin(self) -> None:
         self._writer = self._open()
-        self._reader = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self.size = self._load_size()
+        self._reader = self._connected()
+        self._searcher = self._connected()
+        self._words = Words(self._writer)
+        self._occurrences = Occurrences(self._writer)
+        self.size = int(self._writer.execute("SELECT size FROM meta").fetchone()[0])
+
+    def _connected(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
 
     def _open(self) -> sqlite3.Connection:
         try:
-            return self._connect()
+            connection = self._connected()
+            if self._is_ours(connection):
+                return self._made(connection)
+            connection.close()
         except sqlite3.OperationalError:  # the disk is full or fails; what is there may be sound
             raise Refusal(Reason.AUDIT_DOWN) from None
         except sqlite3.DatabaseError:
             # Not a database any more: the log has all that was in it.
-            self._remove_files()
-            return self._connect()
+            connection.close()
+        self._remove_files()
+        return self._made(self._connected())
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+    def _is_ours(self, connection: sqlite3.Connection) -> bool:
+        """Tell whether a file is new, or of this schema and this log, and readable."""
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if version != SCHEMA_VERSION or not tables:
+            return not tables
+        origin = connection.execute("SELECT origin FROM meta").fetchone()
+        return origin is not None and origin[0] == self._origin
+
+    def _made(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
-        connection.executescript(_SCHEMA)
-        connection.execute("SELECT origin, size FROM meta").fetchone()  # readable, or else
+        # One transaction: a crash leaves either no tables or all of them.
+        begun = f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+        connection.executescript(begun)
+        connection.execute("INSERT OR IGNORE INTO meta VALUES (1, ?, 0)", (self._origin,))
         return connection
 
     def _remove_files(self) -> None:
         for suffix in ("", "-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
-
-    def _load_size(self) -> int:
-        row = self._writer.execute("SELECT origin, size FROM meta").fetchone()
-        if row is None or row[0] != self._origin:
-            self.clear()
-            return 0
-        return int(row[1])
-
-    def clear(self) -> None:
-        """Forget everything; the caller fills it again from the log."""
-        with self._writer:
-            self._writer.execute("BEGIN")
-            for table in ("calls", "traces", "meta"):
-                self._writer.execute(f"DELETE FROM {table}")  # noqa: S608 -- constants
-            self._writer.execute("INSERT INTO meta VALUES (1, ?, 0)", (self._origin,))
-        self.size = 0
 
     def rebuild(self) -> None:
         """Begin with an empty file, whatever is in the old one.
@@ -120,14 +150,12 @@ class Index:
         """
         self.close()
         self._remove_files()
-        self._writer = self._open()
-        self._reader = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
-        self.size = self._load_size()
+        self._begin()
 
     def close(self) -> None:
-        """Close both connections."""
-        self._reader.close()
-        self._writer.close()
+        """Close all connections."""
+        for connection in (self._searcher, self._reader, self._writer):
+            connection.close()
 
     def add(self, rows: Sequence[IndexRow], places: Mapping[int, str]) -> None:
         """Put entries in, in one transaction; the first bears the number `size`.
@@ -139,21 +167,37 @@ class Index:
         Raises:
             sqlite3.Error: the disk is full, or a key is there already: nothing was put in.
         """
-        with self._writer:
-            self._writer.execute("BEGIN IMMEDIATE")
-            self._writer.executemany(
-                "INSERT INTO calls VALUES (?, ?, ?, ?, ?)",
-                [
-                    (r.call_id, _NUMBER[r.phase], r.number, r.tenant, places.get(r.number, ""))
-                    for r in rows
-                ],
-            )
-            self._writer.executemany(
-                "INSERT INTO traces VALUES (?, ?, ?)",
-                [(row.tenant, row.trace_id, row.number) for row in rows],
-            )
-            self._writer.execute("UPDATE meta SET size = size + ?", (len(rows),))
+        try:
+            with self._writer:
+                self._writer.execute("BEGIN IMMEDIATE")
+                self._put(rows, places)
+        except BaseException:
+            self._words.forget()
+            self._occurrences.forget()
+            raise
         self.size += len(rows)
+
+    def _put(self, rows: Sequence[IndexRow], places: Mapping[int, str]) -> None:
+        ids = [self._words.of(row) for row in rows]
+        self._writer.executemany(
+            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    row.number,
+                    row.call_id,
+                    _NUMBER[row.phase],
+                    row.trace_id if row.trace_id != _NO_TRACE else None,
+                    row.time_us,
+                    places.get(row.number, ""),
+                    *some,
+                )
+                for row, some in zip(rows, ids, strict=True)
+            ],
+        )
+        self._occurrences.add(rows, ids)
+        self._writer.execute("UPDATE meta SET size = size + ?", (len(rows),))
+
+    # --- look-ups ---------------------------------------------------------------------------
 
     def _ask(self, question: str, *values: bytes | int | str) -> list[Any]:
         with self._reading:  # look-ups come from several threads
@@ -167,7 +211,7 @@ class Index:
         """
         try:
             rows = self._ask(
-                "SELECT number, payload FROM calls WHERE call_id = ? AND phase = ?",
+                "SELECT number, payload FROM entries WHERE call_id = ? AND phase = ?",
                 call_id,
                 _NUMBER[phase],
             )
@@ -178,23 +222,93 @@ class Index:
     def by_call(self, tenant: str, call_id: bytes) -> list[Place]:
         """Return a call's entries, within the tenant (pseudonym)."""
         rows = self._ask(
-            "SELECT number, phase, payload FROM calls WHERE call_id = ? AND tenant = ?",
+            "SELECT e.number, e.phase, e.payload FROM entries e JOIN words w ON w.number = e.tenant"
+            " WHERE e.call_id = ? AND w.tenant = ?",
             call_id,
             tenant,
         )
-        return [Place(row[0], _PHASES[row[1]], row[2]) for row in rows]
-
-    def by_trace(self, tenant: str, trace_id: bytes, limit: int) -> list[int]:
-        """Return the numbers of a trace's entries, within the tenant (pseudonym)."""
-        rows = self._ask(
-            "SELECT number FROM traces WHERE tenant = ? AND trace_id = ? ORDER BY number LIMIT ?",
-            tenant,
-            trace_id,
-            limit,
-        )
-        return [row[0] for row in rows]
+        return [Place(row[0], PHASES[row[1]], row[2]) for row in rows]
 
     def newest_call(self) -> bytes:
         """Return the largest call id; empty if there is none."""
-        newest: bytes | None = self._ask("SELECT max(call_id) FROM calls")[0][0]
+        newest: bytes | None = self._ask("SELECT max(call_id) FROM entries")[0][0]
         return newest or b""
+
+    # --- search -----------------------------------------------------------------------------
+
+    def search(self, query: Query) -> list[Hit]:
+        """Find at most `query.limit` entries, in the order asked for, however long it takes.
+
+        Raises:
+            Refusal: AUDIT_DOWN, if the file cannot be read.
+        """
+        hits, _ = self.search_some(query, blocks_max=-1)
+        return hits
+
+    def search_some(self, query: Query, *, blocks_max: int) -> tuple[list[Hit], int | None]:
+        """Find entries among the next `blocks_max` blocks that may hold any (-1: among all).
+
+        Returns:
+            At most `query.limit` hits; and behind which entry to go on, None at the end.
+
+        Raises:
+            Refusal: AUDIT_DOWN, if the file cannot be read.
+        """
+        try:
+            with self._searching:
+                return self._search(query, blocks_max)
+        except sqlite3.Error:
+            raise Refusal(Reason.AUDIT_DOWN) from None
+
+    def _search(self, query: Query, blocks_max: int) -> tuple[list[Hit], int | None]:
+        ids = self._ids(query)
+        if not all(some for _, some in ids):
+            return [], None  # a word that no entry has
+        if query.trace_id:
+            hits = self._hits(entries_asked(query, ids, None, query.limit))
+            return hits, hits[-1].number if len(hits) == query.limit else None
+        most = -1 if blocks_max < 0 else blocks_max + 1
+        blocks = [row[0] for row in self._searcher.execute(*blocks_asked(query, ids, most))]
+        found: list[Hit] = []
+        for block in blocks[:blocks_max] if blocks_max >= 0 else blocks:
+            found += self._hits(entries_asked(query, ids, block, query.limit - len(found)))
+            if len(found) == query.limit:
+                return found, found[-1].number
+        if blocks_max < 0 or len(blocks) <= blocks_max:
+            return found, None
+        # The block that was left out is where the next page goes on.
+        left = blocks[blocks_max]
+        return found, (left + 1) * BLOCK if query.newest_first else left * BLOCK - 1
+
+    def _hits(self, asked: tuple[str, list[Any]]) -> list[Hit]:
+        rows = self._searcher.execute(*asked).fetchall()
+        return [Hit(row[0], row[1], PHASES[row[2]], row[3]) for row in rows]
+
+    def _ids(self, query: Query) -> list[tuple[str, list[int]]]:
+        """Look the words of a query up; what narrows most comes first."""
+        asked = {
+            each.kind: self._numbers(query.tenant, each.kind, each.values)
+            for each in filters_of(query)
+        }
+        if not query.any_verdict:
+            asked["verdicts"] = self._verdict_sets(query)
+        return [(kind, asked[kind]) for kind in KINDS if kind in asked]
+
+    def _numbers(self, tenant: str, kind: str, words: Sequence[str]) -> list[int]:
+        question = "SELECT number FROM words WHERE tenant = ? AND kind = ? AND word = ?"
+        return [
+            row[0]
+            for word in words
+            for row in self._searcher.execute(
+                question, (tenant, KINDS.index(kind), "" if kind == "tenant" else word)
+            )
+        ]
+
+    def _verdict_sets(self, query: Query) -> list[int]:
+        kind, action = query.verdict_type, query.verdict_action
+        rows = self._searcher.execute(
+            "SELECT DISTINCT v.word FROM verdicts v JOIN words w ON w.number = v.word"
+            " WHERE w.tenant = ? AND (? = '' OR v.type = ?) AND (? = '' OR v.action = ?)",
+            (query.tenant, kind, kind, action, action),
+        )
+        return [row[0] for row in rows]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from audit.events import LogPart, leaf_bytes
-from audit.index import IndexRow
+from audit.index_rows import row_of_event
 from audit.wal import Entry
 from meshkit.contract import Appended, Phase, Reason, Refusal
 from meshkit.counters import counted, observed
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
 
+    from audit.index_rows import Who
     from audit.receipts import ReceiptMaker
+    from audit.search import IndexRow
     from audit.settings import AuditSettings
     from audit.wal import Wal
     from meshkit.contract import Commitment, Event
@@ -56,8 +58,8 @@ class Waiting:
     event: Event
     body: bytes
     """`event_bytes` of it."""
-    tenant: str
-    """Pseudonym."""
+    who: Who
+    """The pseudonyms in `body`."""
     producer: str
     done: asyncio.Future[Appended]
     sealed: bytes = b""
@@ -218,12 +220,7 @@ class Committer:
         self, group: list[Waiting], answers: list[Appended], now_us: int, first: int
     ) -> None:
         self._on_durable(
-            [
-                IndexRow(
-                    index, w.event.call_id, w.event.phase, w.tenant, w.event.trace.trace_id, now_us
-                )
-                for index, w in enumerate(group, first)
-            ]
+            [row_of_event(index, w.event, w.who, now_us) for index, w in enumerate(group, first)]
         )
         for waiting, appended in zip(group, answers, strict=True):
             if waiting.event.phase is Phase.OUTCOME:
