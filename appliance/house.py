@@ -29,6 +29,7 @@ from appliance.screening_keys import rotating
 from audit.app import audit_at
 from audit.locks import VaultLock
 from audit.opening import open_audit
+from audit.pseudonym_keys import pseudonym_keys
 from audit.settings import AuditSettings
 from audit.signer import VaultSigner
 from cache.service import open_cache
@@ -202,6 +203,15 @@ class _Builder:
         sealer = await self.owned.enter_async_context(
             keyring(keys, FolderWrappedKeys(folder / "keys"))
         )
+        loaded = AuditSettings.load()
+        naming_keys = await self.owned.enter_async_context(
+            pseudonym_keys(
+                keys,
+                folder / "pseudonyms",
+                life_days=loaded.pseudonym_life_days,
+                look_s=loaded.pseudonym_look_s,
+            )
+        )
         origin = f"{self.settings.trust_domain}/audit"
         return await self.owned.enter_async_context(
             open_audit(
@@ -215,6 +225,7 @@ class _Builder:
                 lock=VaultLock(keys, CHECKPOINT_LOCK),
                 sealer=sealer,
                 pseudonym_key=(await keys.secret("pseudonym-key")).newest,
+                naming_keys=naming_keys,
             )
         )
 

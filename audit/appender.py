@@ -1,6 +1,6 @@
 """`AuditLog`: the Audit protocol of meshkit.contract over write-ahead log, tiles and index.
 
-    async with open_audit(settings, signer=..., lock=..., sealer=..., pseudonym_key=...) as audit:
+    async with open_audit(settings, signer=..., lock=..., sealer=..., ...) as audit:
         appended = await audit.append(event)
 
 Exactly once: an event's key is (call_id, phase). Keys of events under way and of recent ones are in
@@ -149,13 +149,15 @@ class AuditLog:
         self, event: Event, producer: str | None
     ) -> Appended | asyncio.Future[Appended]:
         """Check an event and queue it, or find the place that it already has."""
-        body = event_bytes(event, self._parts.pseudonyms)
+        pseudonyms = self._parts.pseudonyms
+        names = pseudonyms.at_hand(event) or await pseudonyms.names(event)
+        body = event_bytes(event, names)
         if len(body) > ENTRY_BYTES_MAX - _LOG_PART_BYTES_MAX:
             raise Refusal(Reason.INVALID_FIELD, field="event")
         key = (event.call_id, event.phase)
         under_way = self._in_flight.get(key)
         if under_way is not None:
-            return self._follow(under_way, body)
+            return self._follow(under_way, event, body)
         known = self._known(key)
         if known is not None:
             return await self._again(event, body, known)
@@ -163,7 +165,8 @@ class AuditLog:
         waiting = Waiting(
             event,
             body,
-            who_of(event, self._parts.pseudonyms),
+            names,
+            who_of(event, names),
             producer or self._settings.producer,
             asyncio.get_running_loop().create_future(),
         )
@@ -216,8 +219,9 @@ class AuditLog:
         except OSError:  # a new data key could not be kept
             raise Refusal(Reason.KEYS_DOWN) from None
 
-    def _follow(self, under_way: Waiting, body: bytes) -> asyncio.Future[Appended]:
-        if under_way.body != body:
+    def _follow(self, under_way: Waiting, event: Event, body: bytes) -> asyncio.Future[Appended]:
+        # Between the two a new pseudonym key may have begun.
+        if under_way.body not in (body, event_bytes(event, under_way.names)):
             raise Refusal(Reason.CONFLICT)
         future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
         under_way.followers.append(future)
@@ -227,7 +231,9 @@ class AuditLog:
         """Give an event that was appended before its first place again."""
         leaf = await asyncio.to_thread(self._leaf, index)
         if not same_event(leaf, body):
-            raise Refusal(Reason.CONFLICT)
+            names = await self._parts.pseudonyms.names_of_leaf(event.tenant, leaf)
+            if not same_event(leaf, event_bytes(event, names)):
+                raise Refusal(Reason.CONFLICT)
         hashed = leaf_hash(leaf)
         if event.phase is not Phase.OUTCOME:
             return Appended(index=index, leaf_hash=hashed)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from audit.index_rows import Who
+    from audit.pseudonyms import EventNames
     from audit.receipts import ReceiptMaker
     from audit.search import IndexRow
     from audit.settings import AuditSettings
@@ -57,7 +58,8 @@ class Waiting:
 
     event: Event
     body: bytes
-    """`event_bytes` of it."""
+    """`event_bytes` of it, under `names`."""
+    names: EventNames
     who: Who
     """The pseudonyms in `body`."""
     producer: str

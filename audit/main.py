@@ -15,6 +15,7 @@ from pydantic_settings import SettingsConfigDict
 from audit.app import audit_at
 from audit.locks import VaultLock
 from audit.opening import open_audit
+from audit.pseudonym_keys import pseudonym_keys
 from audit.settings import AuditSettings
 from audit.signer import VaultSigner
 from meshkit.authorization import Authorizer
@@ -60,12 +61,19 @@ async def serve(settings: AuditServer, member: Member) -> AsyncIterator[int]:
     async with (
         authorizer.watching(settings.policies_every_s),
         keyring(keys, FolderWrappedKeys(settings.data_dir / "keys")) as sealer,
+        pseudonym_keys(
+            keys,
+            settings.data_dir / "pseudonyms",
+            life_days=settings.pseudonym_life_days,
+            look_s=settings.pseudonym_look_s,
+        ) as naming_keys,
         open_audit(
             settings,
             signer=await VaultSigner.load(keys, settings.checkpoint_key, origin),
             lock=VaultLock(keys, settings.checkpoint_lock),
             sealer=sealer,
             pseudonym_key=(await keys.secret("pseudonym-key")).newest,
+            naming_keys=naming_keys,
         ) as log,
         audit_at(settings, log, authorizer, member.certificate) as port,
     ):

@@ -13,15 +13,17 @@ import structlog
 
 from audit.appender import AuditLog, Parts
 from audit.disk import Disk, make_folders, replace
-from audit.events import Pseudonyms, parse_leaf
+from audit.events import parse_leaf
 from audit.index import Index
 from audit.intake import Committer
 from audit.payloads import PayloadStore, Sealer
+from audit.pseudonyms import Pseudonyms
 from audit.publisher import Publisher
 from audit.receipts import ReceiptMaker
 from audit.recovery import recover
 from audit.storage import LogStore
 from audit.wal import Wal
+from meshkit.background import running
 from meshkit.call_id import new_call_id
 from meshkit.contract import Event, Phase, Reason, Refusal, TraceContext
 from meshkit.counters import counted, measured
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from audit.locks import CheckpointLock, Locked
+    from audit.pseudonyms import NamingKeys
     from audit.settings import AuditSettings
     from audit.signer import CheckpointSigner
 
@@ -39,6 +42,7 @@ __all__ = ["open_audit"]
 log = structlog.get_logger()
 
 _WRITER_POLL_S = 0.02
+_FORGET_S = 5.0
 
 
 @asynccontextmanager
@@ -49,6 +53,7 @@ async def open_audit(
     lock: CheckpointLock,
     sealer: Sealer,
     pseudonym_key: bytes,
+    naming_keys: NamingKeys,
     disk: Disk | None = None,
 ) -> AsyncIterator[AuditLog]:
     """Open the log under `settings.data_dir`, recovering from whatever ended the last run.
@@ -61,7 +66,8 @@ async def open_audit(
         signer: Its key's name is the log's origin.
         lock: Where the newest checkpoint is held, away from this disk.
         sealer: Seals payloads.
-        pseudonym_key: 32 bytes; the same as long as records are to be found by tenant.
+        pseudonym_key: Of tenants: 32 bytes; the same as long as records are to be found by tenant.
+        naming_keys: Of workloads, users and subjects, per tenant.
         disk: Another disk, for tests.
 
     Raises:
@@ -77,10 +83,12 @@ async def open_audit(
         publisher, payloads, index = await _publisher(
             owned, settings, disk, signer=signer, lock=lock, held=held, wal=wal, store=store
         )
+        pseudonyms = Pseudonyms(pseudonym_key, naming_keys)
+        await owned.enter_async_context(running(_forgetting(pseudonyms), "audit-pseudonyms"))
         parts = Parts(
             settings=settings,
             vkey=signer.vkey,
-            pseudonyms=Pseudonyms(pseudonym_key),
+            pseudonyms=pseudonyms,
             sealer=sealer,
             wal=wal,
             store=store,
@@ -90,6 +98,13 @@ async def open_audit(
             publisher=publisher,
         )
         yield await _started(owned, parts)
+
+
+async def _forgetting(pseudonyms: Pseudonyms) -> None:
+    """Let go of names whose key was erased or has served its time, though nobody asks for them."""
+    while True:
+        await asyncio.sleep(_FORGET_S)
+        pseudonyms.forget_what_keys_forgot()
 
 
 async def _only_writer(disk: Disk, settings: AuditSettings) -> int:

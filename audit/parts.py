@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from audit.events import Pseudonyms
     from audit.index import Index
     from audit.payloads import PayloadStore, Sealer
+    from audit.pseudonyms import Pseudonyms
     from audit.publisher import Publisher
     from audit.receipts import ReceiptMaker
     from audit.settings import AuditSettings

@@ -87,6 +87,12 @@ class AuditSettings(MeshSettings):
     payload_bytes_max: int = Field(
         4 * _MIB, gt=0, description="Screened prompt, released answer and salts of one event."
     )
+    pseudonym_life_days: int = Field(
+        365, gt=0, description="Then a tenant's workloads, users and subjects get new pseudonyms."
+    )
+    pseudonym_look_s: float = Field(
+        5.0, gt=0, description="How often a rotation by `sealgate keys` is looked for."
+    )
     skew_max_ms: int = Field(
         1_000, gt=0, description="A record whose producer's clock differs by more is flagged."
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from audit.locks import SqliteLock
 from audit.opening import open_audit
+from audit.pseudonyms import DerivedKeys
 from audit.servicer import SERVICE, AuditServicer, admits
 from audit.settings import AuditSettings
 from audit.signer import MemorySigner
@@ -46,6 +47,7 @@ async def fresh_log(folder: Path) -> AsyncIterator[AuditLog]:
             lock=SqliteLock(folder / "lock.sqlite"),
             sealer=keys,
             pseudonym_key=os.urandom(32),
+            naming_keys=DerivedKeys(os.urandom(32)),
         ) as log,
     ):
         yield log

@@ -160,6 +160,37 @@ class Keyring:
         self._held.forget(lambda key: key.tenant == tenant and key.day == day)
         return count
 
+    def try_borrow(self, tenant: str, purpose: str, key_id: bytes) -> bytes | None:
+        """Return a key itself, to derive from, if it is at hand; None if `borrow` must be awaited.
+
+        By the rule of sealing: fresh, or stale while OpenBao is away. Use it now, keep it nowhere.
+        """
+        held = self._held.at((tenant, purpose, key_id))
+        if held is None or not self._held.may_seal(held):
+            return None
+        self._held.touch(held)
+        return held.plaintext
+
+    async def borrow(self, tenant: str, purpose: str, key_id: bytes) -> bytes:
+        """Return a key itself: see `try_borrow`. Raises as `open` does."""
+        place = (_label(tenant), _label(purpose), key_id)
+        held = self._held.at(place)
+        if held is None:
+            held = await self._once(place, lambda: self._fetch(place))
+        else:
+            try:
+                await self._confirm(held)
+            except VaultDown:
+                if not self._held.may_seal(held):
+                    raise
+        self._held.touch(held)
+        return held.plaintext
+
+    async def add(self, tenant: str, purpose: str, day: int) -> bytes:
+        """Make one more key, kept and held; return its id. Raises as `seal` does."""
+        slot = (_label(tenant), _label(purpose), day)
+        return (await self._once(slot, lambda: self._make(slot))).wrapped.key_id
+
     def _seal_under(self, held: Held, plaintext: bytes, aad: bytes) -> bytes:
         self._held.count(held, len(plaintext))
         key = held.wrapped
@@ -274,6 +305,7 @@ class Keyring:
 
         Runs every `tick_s`. Failures are for those who need a key, not for here.
         """
+        await self._look_again()
         for held in self._held.due():
             with suppress(Refusal, OSError):
                 await self._confirm(held)
@@ -281,6 +313,27 @@ class Keyring:
             with suppress(Refusal, OSError):
                 await self._once(slot, partial(self._make, slot))
         self._held.drop_over()
+
+    async def _look_again(self) -> None:
+        """Do as other processes told (`FolderWrappedKeys.tell`): ask anew for a tenant's keys.
+
+        What is not kept any more, or OpenBao refuses, goes; and so does what cannot be asked about,
+        because an erasure must not wait until OpenBao is back.
+        """
+        if not isinstance(self._store, FolderWrappedKeys):
+            return
+        for tenant in self._held.tenants():
+            told_s = await self._store.told_s(tenant)
+            if told_s is not None:
+                since_s = self._clock.wall_s() - told_s
+                for held in self._held.of(tenant, older_than_s=since_s):
+                    await self._ask_anew(held)
+
+    async def _ask_anew(self, held: Held) -> None:
+        try:
+            await self._confirm(held)
+        except (Refusal, OSError):
+            self._held.forget(lambda key: key is held.wrapped)
 
     async def run(self) -> None:
         """Maintain for ever. Run by `keyring`."""

@@ -164,6 +164,18 @@ class HeldKeys:
             and self.age_s(one) >= after
         ]
 
+    def tenants(self) -> set[str]:
+        """Return whose keys are held."""
+        return {tenant for tenant, _, _ in self._at}
+
+    def of(self, tenant: str, *, older_than_s: float) -> list[Held]:
+        """Return a tenant's keys that OpenBao has not vouched for in so many seconds."""
+        return [
+            one
+            for at, one in self._at.items()
+            if at[0] == tenant and self.age_s(one) >= older_than_s
+        ]
+
     def lacking_tomorrow(self) -> list[Slot]:
         """Return the slots of tomorrow that are used today, once that is `ahead_s` away."""
         if self._clock.until_midnight_s() > self._settings.ahead_s:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["FolderWrappedKeys", "MemoryWrappedKeys", "WrappedKey", "WrappedKeys"]
 
 _ENTRIES_MAX = 65_536
+_TOLD = "look-again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,9 @@ class MemoryWrappedKeys:
 class FolderWrappedKeys:
     """A file per key, `<folder>/<tenant>/<day>/<key id>.json`, fsynced with its folders.
 
-    Tenants are DNS labels and the rest are numbers, so no name leads out of the folder.
+    Other processes of this host (`sealgate keys`) may work in the folder beside the one that holds
+    keys: `tell` has it ask again for whatever it holds of a tenant. Tenants are DNS labels and the
+    rest are numbers, so no name leads out of the folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -105,6 +108,37 @@ class FolderWrappedKeys:
     async def drop(self, tenant: str, day: int) -> int:
         """Unlink a tenant's keys of a day, durably."""
         return await asyncio.to_thread(self._drop, tenant, day)
+
+    async def keys(self, tenant: str) -> list[WrappedKey]:
+        """Return all keys of a tenant, oldest day first; damaged ones are left out."""
+        return await asyncio.to_thread(self._keys, tenant)
+
+    async def tenants(self) -> list[str]:
+        """Return whose keys are kept, sorted."""
+        return await asyncio.to_thread(self._tenants)
+
+    async def tell(self, tenant: str) -> None:
+        """Have whoever holds keys of a tenant ask for them again at once, or nearly. Durable."""
+        await asyncio.to_thread(self._tell, tenant)
+
+    async def told_s(self, tenant: str) -> float | None:
+        """Return when `tell` was last called, in seconds since 1970; None if never."""
+        return await asyncio.to_thread(_changed_s, self._tenant_folder(tenant) / _TOLD)
+
+    def _keys(self, tenant: str) -> list[WrappedKey]:
+        paths = sorted(self._tenant_folder(tenant).glob("*/*.json"))
+        found = [_parse(path.read_bytes(), tenant, bytes.fromhex(path.stem)) for path in paths]
+        return sorted((key for key in found if key is not None), key=lambda key: key.key_id)
+
+    def _tenants(self) -> list[str]:
+        if not self._folder.is_dir():
+            return []
+        return sorted(one.name for one in self._folder.iterdir() if one.is_dir())
+
+    def _tell(self, tenant: str) -> None:
+        folder = self._tenant_folder(tenant)
+        _make_folder(folder, below=self._folder)
+        write_private(folder / _TOLD, b"")
 
     def _put(self, key: WrappedKey) -> None:
         path = self._path(key.tenant, key.key_id)
@@ -135,6 +169,13 @@ def _parse(raw: bytes, tenant: str, key_id: bytes) -> WrappedKey | None:
         content = json.loads(raw)
         return WrappedKey(key_id, tenant, str(content["purpose"]), str(content["wrapped"]))
     except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _changed_s(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
         return None
 
 

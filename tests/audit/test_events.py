@@ -1,7 +1,6 @@
 """A leaf says what happened, canonically, and nothing that a person said."""
 
 import json
-import os
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +8,6 @@ from hypothesis import strategies as st
 
 from audit.events import (
     LogPart,
-    Pseudonyms,
     check_event,
     event_bytes,
     leaf_bytes,
@@ -17,6 +15,7 @@ from audit.events import (
     same_event,
 )
 from audit.payloads import payload_bytes, read_payload
+from audit.pseudonyms import DerivedKeys, Names, Pseudonyms
 from meshkit.contract import (
     Actor,
     Connection,
@@ -33,7 +32,8 @@ from meshkit.contract import (
 )
 from tests.audit.world import commitment, make_event, make_intent, make_outcome
 
-NAMES = Pseudonyms(bytes(range(32)))
+TENANTS = Pseudonyms(bytes(range(32)), DerivedKeys(bytes(32)))
+NAMES = Names(TENANTS.tenant, bytes(range(32)), "ab" * 16)
 PART = LogPart(producer="spiffe://x/service/gateway", received_us=1, retention="standard")
 
 labels = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,20}", fullmatch=True)
@@ -124,19 +124,6 @@ def test_a_payload_reads_back_with_its_salts(event):
 def test_an_event_without_text_has_no_payload():
     assert payload_bytes(make_event()) == b""
     assert payload_bytes(make_intent()) != b""
-
-
-def test_pseudonyms_tell_tenants_users_and_keys_apart():
-    other = Pseudonyms(os.urandom(32))
-    names = {
-        NAMES.tenant("acme"), NAMES.tenant("globex"), NAMES.user("acme", "ada"),
-        NAMES.user("globex", "ada"), NAMES.workload("acme", "ada"), NAMES.user("acmea", "da"),
-        other.tenant("acme"),
-    }  # fmt: skip
-    assert len(names) == 7
-    assert NAMES.tenant("acme") == Pseudonyms(bytes(range(32))).tenant("acme")
-    with pytest.raises(ValueError, match="32 bytes"):
-        Pseudonyms(b"short")
 
 
 FREE_TEXT = "please call Ada"

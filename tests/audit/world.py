@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from audit.locks import LockConflict, Locked, SqliteLock
 from audit.opening import open_audit
+from audit.pseudonyms import DerivedKeys
 from audit.settings import AuditSettings
 from audit.signer import MemorySigner
 from meshkit.call_id import new_call_id
@@ -127,6 +128,7 @@ class World:
         self.signer = MemorySigner(ORIGIN)
         self.lock = SqliteLock(folder / "lock.sqlite")
         self.sealer = MemorySealer()
+        self.naming_keys = DerivedKeys(bytes(32))
         self.data = folder / "audit"
         self.log = self.data / "log"
         self.vkey = self.signer.vkey
@@ -145,6 +147,7 @@ class World:
             lock=self.lock,
             sealer=self.sealer,
             pseudonym_key=bytes(32),
+            naming_keys=self.naming_keys,
             disk=disk,
         ) as audit:
             yield audit
