@@ -1,9 +1,10 @@
 """Who is in the next forward pass. PURE.
 
 A fixed number of slots; requests wait in order of arrival and join between two steps. Each step
-holds at most one chunk of one prompt (prefill) and one token for every request whose prompt is
-done (decode, all in one forward pass). So a long prompt delays the others by a chunk at a time,
-and a request is never passed over.
+holds one token for every request whose prompt is done (decode, all in one forward pass) and at most
+`chunk_tokens` of prompts (prefill), of one prompt or of as many as the engine runs together. So a
+long prompt delays the others by a chunk at a time, and a request is never passed over: of the
+prompts in work all but the last are finished in the step that they began or went on in.
 
 The slots in use are always 0..n-1, those that decode before the one that prefills, so that the
 engine works on views of its key and value cache instead of gathered copies. When a request leaves,
@@ -41,14 +42,14 @@ class Prefill:
 class Step:
     """One turn of the engine.
 
-    decode: request ids; the i-th decodes in slot i.
+    decode: request ids; the i-th decodes in slot i. prefills: their slots are behind those, in order.
     """
 
-    prefill: Prefill | None
+    prefills: tuple[Prefill, ...]
     decode: tuple[int, ...]
 
     def __bool__(self) -> bool:
-        return self.prefill is not None or bool(self.decode)
+        return bool(self.prefills or self.decode)
 
 
 @dataclass(slots=True)
@@ -65,10 +66,14 @@ class Scheduler:
         slots: requests that may be in a forward pass together.
         waiting_max: requests that may wait for a slot.
         chunk_tokens: prompt tokens in one step.
+        prompts: prompts in one step.
     """
 
-    def __init__(self, *, slots: int, waiting_max: int, chunk_tokens: int) -> None:
+    def __init__(
+        self, *, slots: int, waiting_max: int, chunk_tokens: int, prompts: int = 1
+    ) -> None:
         self._slots = slots
+        self._prompts = prompts
         self._waiting_max = waiting_max
         self._chunk_tokens = chunk_tokens
         self._waiting: deque[_Prompt] = deque()
@@ -96,19 +101,29 @@ class Scheduler:
     def plan(self) -> Step:
         """Return the next step, and reckon with its being carried out."""
         decode = tuple(self._decoding)
+        prefills: list[Prefill] = []
+        room = self._chunk_tokens
+        while room and len(prefills) < self._prompts and self._next_prompt():
+            prefills.append(self._prefill(room))
+            room -= prefills[-1].stop - prefills[-1].start
+        return Step(tuple(prefills), decode)
+
+    def _next_prompt(self) -> bool:
         if self._prefilling is None and self._waiting and self.running < self._slots:
             self._prefilling = self._waiting.popleft()
+        return self._prefilling is not None
+
+    def _prefill(self, room: int) -> Prefill:
         prompt = self._prefilling
-        if prompt is None:
-            return Step(None, decode)
+        assert prompt is not None
         start = prompt.done
-        prompt.done = min(prompt.tokens, start + self._chunk_tokens)
+        prompt.done = min(prompt.tokens, start + room)
         last = prompt.done == prompt.tokens
         prefill = Prefill(prompt.job, len(self._decoding), start, prompt.done, last)
         if last:
             self._decoding.append(prompt.job)
             self._prefilling = None
-        return Step(prefill, decode)
+        return prefill
 
     def remove(self, job: int) -> tuple[Move, ...]:
         """Let a request go, wherever it stands; unknown ones are none of our business."""

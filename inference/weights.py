@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from inference.architecture import Architecture
 from inference.gguf_file import TensorFormat
 from inference.registry import ModelFileError
 
@@ -28,22 +29,6 @@ __all__ = ["GROUP", "Architecture", "Codes4", "Codes8", "Layer", "Weights", "loa
 GROUP = 32
 _Q4_1_BYTES = 20  # fp16 d, fp16 m, 16 bytes of nibbles
 _Q8_0_BYTES = 34  # fp16 d, 32 bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
-    """Sizes of a Llama-architecture model. `head` is the width of one attention head."""
-
-    layers: int
-    width: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head: int
-    vocabulary: int
-    context_tokens: int
-    rope_base: float
-    norm_epsilon: float
 
 
 @dataclass(frozen=True, slots=True)

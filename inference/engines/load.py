@@ -10,6 +10,7 @@ import structlog
 import torch
 
 from inference.engines.llama import Llama
+from inference.engines.runner import CpuRunner
 from inference.engines.torch import TorchEngine
 from inference.gguf_file import read_gguf
 from inference.registry import checked_file, load_manifest, model_info
@@ -42,7 +43,7 @@ def load_engine(settings: InferenceSettings) -> TorchEngine:
         model = Llama(load_weights(file), slots=settings.slots, context_tokens=info.context_tokens)
     log.info("inference.loaded", model=info.name, seconds=round(time.perf_counter() - began, 1))
     return TorchEngine(
-        model,
+        CpuRunner(model),
         tokenizer,
         info=replace(info, documents=(*info.documents, template)),
         default_system=manifest.default_system,

@@ -46,6 +46,7 @@ class Answer:
         room: int,
     ) -> None:
         self.prompt = tuple(prompt)
+        self.parameters = parameters
         self.tokens: list[int] = []
         self._most = min(parameters.max_tokens, room)
         self._tokenizer = tokenizer
@@ -63,13 +64,16 @@ class Answer:
         """Where `last_token` stands."""
         return len(self.prompt) + len(self.tokens) - 1
 
-    def add(self, logits: NDArray[np.float32]) -> tuple[Generated | Ended, ...]:
-        """Sample a token; return what it means for the caller, `Ended` last if it is over.
+    def draw(self, logits: NDArray[np.float32]) -> int:
+        """Sample the next token, where the device has not.
 
         Raises:
             BadLogitsError: see `Sampler.draw`.
         """
-        token = self._sampler.draw(logits)
+        return self._sampler.draw(logits)
+
+    def add(self, token: int) -> tuple[Generated | Ended, ...]:
+        """Take a token; return what it means for the caller, `Ended` last if it is over."""
         self.tokens.append(token)
         text, stopped = self._stop.feed(self._characters.feed(self._tokenizer.raw(token)))
         if stopped:

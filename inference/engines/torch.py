@@ -2,8 +2,8 @@
 
     event loop                                engine thread
     generate -> admit -> inbox ------------>  take inbox (joins, cancels)
-                                              scheduler.plan -> prefill a chunk, decode all rows
-    mailbox <-- call_soon_threadsafe -------  sample, turn into text   (one hop a step for everyone)
+                                              scheduler.plan -> runner: prefill, decode all rows
+    mailbox <-- call_soon_threadsafe -------  tokens into text         (one hop a step for everyone)
 
 A request that fails (NaN logits) fails alone. If a step itself fails, all requests in the engine
 end with INFERENCE_DOWN and the thread goes on with empty slots, `restarts_max` times; then the
@@ -16,26 +16,26 @@ import asyncio
 import itertools
 import threading
 import traceback
-from collections import defaultdict
-from typing import TYPE_CHECKING, Protocol
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING
 
 import structlog
 import torch
 
 from inference.engines.request import Answer, Item, Mailbox, Request
-from inference.sampling import BadLogitsError
+from inference.engines.runner import BAD_LOGITS
 from inference.scheduler import Scheduler
 from meshkit.contract import Ended, Generated, Reason, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
-    from inference.scheduler import Move, Prefill
+    from inference.engines.runner import Runner
     from inference.settings import InferenceSettings
     from inference.tokenizer import ChatTokenizer
     from meshkit.contract import Message, ModelInfo, Parameters
 
-__all__ = ["Model", "TorchEngine"]
+__all__ = ["TorchEngine"]
 
 log = structlog.get_logger()
 
@@ -43,27 +43,11 @@ _LONG_PROMPT_CHARACTERS = 8_192
 """Above it, tokenising takes milliseconds that the event loop should not spend."""
 
 
-class Model(Protocol):
-    """A forward pass over slots; see `inference.engines.llama.Llama`."""
-
-    def prefill(self, tokens: Sequence[int], *, slot: int, start: int) -> torch.Tensor:
-        """Logits after a stretch of one prompt: (vocabulary,)."""
-        ...
-
-    def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
-        """Logits after one token for each of the first slots: (rows, vocabulary)."""
-        ...
-
-    def move(self, move: Move) -> None:
-        """Copy a slot to another."""
-        ...
-
-
 class TorchEngine:
     """Implements `inference.engines.base.Engine`. Build it, `start` it, `close` it.
 
     Args:
-        model: only the engine's thread calls it.
+        runner: only the engine's thread calls it.
         tokenizer: the model's.
         info: the model's; `context_tokens` is the room of a slot.
         default_system: what the chat template says where the caller brings no system message.
@@ -72,14 +56,14 @@ class TorchEngine:
 
     def __init__(
         self,
-        model: Model,
+        runner: Runner,
         tokenizer: ChatTokenizer,
         *,
         info: ModelInfo,
         default_system: str,
         settings: InferenceSettings,
     ) -> None:
-        self._model = model
+        self._runner = runner
         self._tokenizer = tokenizer
         self._info = info
         self._default_system = default_system
@@ -189,12 +173,16 @@ class TorchEngine:
             self._end_all()
 
     def _serve(self) -> None:
+        """Queue steps, and read each once `Runner.ahead` others are queued behind it."""
+        unread: deque[Callable[[], list[tuple[int, int]]]] = deque()
+        self._runner.shrink(0)
         while self._take_inbox():
             step = self._scheduler.plan()
-            if step.prefill is not None:
-                self._prefill(step.prefill)
-            if step.decode:
-                self._decode([self._requests[job] for job in step.decode])
+            if step:
+                answers = {job: request.answer for job, request in self._requests.items()}
+                unread.append(self._runner.run(step, answers))
+            while len(unread) > (self._runner.ahead if step else 0):
+                self._settle(unread.popleft()())
             self._post()
 
     def _take_inbox(self) -> bool:
@@ -221,31 +209,20 @@ class TorchEngine:
             _hand_over(request.loop, [(request.mailbox, (Refusal(Reason.OVERLOADED),))])
             self._drop(request.id)
 
-    def _prefill(self, prefill: Prefill) -> None:
-        request = self._requests[prefill.job]
-        stretch = request.answer.prompt[prefill.start : prefill.stop]
-        logits = self._model.prefill(stretch, slot=prefill.slot, start=prefill.start)
-        if prefill.last:
-            self._sample(request, logits)
-
-    def _decode(self, requests: Sequence[Request]) -> None:
-        answers = [request.answer for request in requests]
-        logits = self._model.decode(
-            [answer.last_token for answer in answers], [answer.position for answer in answers]
-        )
-        for request, row in zip(requests, logits, strict=True):
-            self._sample(request, row)
-
-    def _sample(self, request: Request, logits: torch.Tensor) -> None:
-        items: tuple[Item, ...]
-        try:
-            items = request.answer.add(logits.numpy())
-        except BadLogitsError:
-            log.error("inference.bad_logits", model=self._info.name)  # noqa: TRY400 -- no text
-            items = (Refusal(Reason.INFERENCE_DOWN),)
-        else:
-            self._generated += 1
-        self._outgoing.append((request, items))
+    def _settle(self, tokens: Sequence[tuple[int, int]]) -> None:
+        """Take the tokens of a step; those of requests that ended meanwhile are nobody's."""
+        for job, token in tokens:
+            request = self._requests.get(job)
+            if request is None:
+                continue
+            items: tuple[Item, ...]
+            if token == BAD_LOGITS:
+                log.error("inference.bad_logits", model=self._info.name)
+                items = (Refusal(Reason.INFERENCE_DOWN),)
+            else:
+                items = request.answer.add(token)
+                self._generated += 1
+            self._outgoing.append((request, items))
 
     def _post(self) -> None:
         """Hand the step's results over, then let those go that are done."""
@@ -262,7 +239,8 @@ class TorchEngine:
     def _drop(self, job: int) -> None:
         if self._requests.pop(job, None) is not None:
             for move in self._scheduler.remove(job):
-                self._model.move(move)
+                self._runner.move(move)
+            self._runner.shrink(self._scheduler.running)
 
     def _end_all(self) -> None:
         """Under `_wake`: nobody who is in the engine, or on the way, will be answered."""
@@ -277,6 +255,7 @@ class TorchEngine:
             slots=self._settings.slots,
             waiting_max=self._settings.waiting_max,
             chunk_tokens=self._settings.prefill_chunk_tokens,
+            prompts=self._runner.prompts,
         )
 
 

@@ -11,6 +11,7 @@ import pytest_asyncio
 import torch
 from structlog.testing import capture_logs
 
+from inference.engines.runner import CpuRunner
 from inference.engines.torch import TorchEngine
 from inference.tokenizer import ChatTokenizer, _byte_letters
 from meshkit.contract import (
@@ -83,7 +84,7 @@ async def make_engine(model, make_settings):
 
     def make(**changes) -> TorchEngine:
         engine = TorchEngine(
-            model,
+            CpuRunner(model),
             byte_tokenizer(),
             info=INFO,
             default_system="s",

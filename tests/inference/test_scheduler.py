@@ -19,8 +19,11 @@ def arrivals(draw: st.DrawFn) -> list[tuple[int, int, int]]:
 class World:
     """Carries plans out as an engine would and checks each against the promises."""
 
-    def __init__(self, jobs, waiting_max=100) -> None:
-        self.scheduler = Scheduler(slots=SLOTS, waiting_max=waiting_max, chunk_tokens=CHUNK)
+    def __init__(self, jobs, waiting_max=100, prompts=1) -> None:
+        self.prompts = prompts
+        self.scheduler = Scheduler(
+            slots=SLOTS, waiting_max=waiting_max, chunk_tokens=CHUNK, prompts=prompts
+        )
         self.jobs = jobs
         self.read: dict[int, int] = {}
         self.answered: dict[int, int] = {}
@@ -31,11 +34,13 @@ class World:
     def step(self) -> bool:
         plan = self.scheduler.plan()
         self.check_decode(plan.decode)
-        if plan.prefill is not None:
-            self.check_prefill(plan.prefill)
+        assert len(plan.prefills) <= self.prompts
+        assert sum(prefill.stop - prefill.start for prefill in plan.prefills) <= CHUNK
+        for prefill in plan.prefills:
+            self.check_prefill(prefill)
         assert len(self.slots) <= SLOTS
         assert sorted(self.slots) == list(range(len(self.slots)))
-        for job in (*plan.decode, *([plan.prefill.job] if plan.prefill else [])):
+        for job in (*plan.decode, *(prefill.job for prefill in plan.prefills)):
             if self.answered.get(job, 0) >= self.jobs[job][2]:
                 self.leave(job)
                 self.done.append(job)
@@ -86,9 +91,9 @@ class World:
 
 
 @settings(max_examples=150)
-@given(arrivals())
-def test_every_request_is_answered_in_order_of_arrival(jobs) -> None:
-    world = World(jobs)
+@given(arrivals(), st.integers(1, 4))
+def test_every_request_is_answered_in_order_of_arrival(jobs, prompts: int) -> None:
+    world = World(jobs, prompts=prompts)
     world.run()
 
     assert sorted(world.done) == list(range(len(jobs)))
@@ -97,9 +102,13 @@ def test_every_request_is_answered_in_order_of_arrival(jobs) -> None:
 
 
 @settings(max_examples=150)
-@given(arrivals(), st.lists(st.tuples(st.integers(0, 11), st.integers(0, 25)), max_size=8))
-def test_departures_at_any_time_disturb_nobody_else(jobs, leaving) -> None:
-    world = World(jobs)
+@given(
+    arrivals(),
+    st.lists(st.tuples(st.integers(0, 11), st.integers(0, 25)), max_size=8),
+    st.integers(1, 4),
+)
+def test_departures_at_any_time_disturb_nobody_else(jobs, leaving, prompts: int) -> None:
+    world = World(jobs, prompts=prompts)
     world.run(leaving)
     left = {job for job, _ in leaving}
 
@@ -126,6 +135,19 @@ def test_a_long_prompt_lets_others_decode_between_its_chunks() -> None:
     assert [scheduler.plan().decode for _ in range(10)] == [(0,)] * 10
 
 
+def test_many_short_prompts_share_a_step() -> None:
+    scheduler = Scheduler(slots=4, waiting_max=4, chunk_tokens=CHUNK, prompts=4)
+    for job in range(4):
+        scheduler.submit(job, 3)
+
+    first, second = scheduler.plan(), scheduler.plan()
+
+    told = [(p.job, p.slot, p.stop - p.start, p.last) for p in first.prefills]
+    assert told == [(0, 0, 3, True), (1, 1, 3, True), (2, 2, 2, False)]
+    assert [(p.job, p.slot) for p in second.prefills] == [(2, 2), (3, 3)]
+    assert second.decode == (0, 1)
+
+
 def test_the_one_that_prefills_moves_up_with_the_others() -> None:
     scheduler = Scheduler(slots=4, waiting_max=4, chunk_tokens=CHUNK)
     for job in range(3):
@@ -135,4 +157,4 @@ def test_the_one_that_prefills_moves_up_with_the_others() -> None:
     scheduler.plan()
 
     assert scheduler.remove(0) == (Move(2, 0), Move(3, 2))
-    assert scheduler.plan().prefill.slot == 2
+    assert scheduler.plan().prefills[0].slot == 2

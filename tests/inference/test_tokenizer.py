@@ -89,7 +89,7 @@ def one_hot(token: int):
 def test_an_answer_is_the_text_of_its_tokens_piece_by_whole_piece(tokenizer, text) -> None:
     answer = Answer([1, 2, 3], Parameters(max_tokens=500), tokenizer, room=500)
     ids = [*tokenizer.encode(text), END]
-    items = [item for token in ids for item in answer.add(one_hot(token))]
+    items = [item for token in ids for item in answer.add(answer.draw(one_hot(token)))]
     *pieces, ended = items
 
     assert "".join(piece.text for piece in pieces) == text
