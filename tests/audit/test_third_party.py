@@ -6,9 +6,7 @@ author's reading of the same specifications: signature, root, entries, both kind
 
 import os
 import random
-import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 from tlog_scales.backend import LocalBackend
@@ -25,10 +23,10 @@ from meshkit.tlog import (
     leaf_hash,
 )
 from meshkit.tlog import TileHashes as Tiles
+from tests.audit.go_verifier import built
 from tests.audit.logs import write_log
 from tests.audit.world import ORIGIN, make_outcome
 
-GO_PACKAGES = Path("/usr/share/gocode/src/golang.org/x/mod/sumdb/tlog")
 ROUNDS = int(os.environ.get("TLOG_RANDOM_SIZES", "4"))
 """Random sizes besides those named; `make chaos` asks for more."""
 SIZES = [0, 1, 2, 255, 256, 257, 511, 512, 513, 65_535, 65_536, 65_537]
@@ -36,23 +34,13 @@ SIZES = [0, 1, 2, 255, 256, 257, 511, 512, 513, 65_535, 65_536, 65_537]
 
 @pytest.fixture(scope="session")
 def go_verify(tmp_path_factory):
-    if shutil.which("go") is None or not GO_PACKAGES.is_dir():
-        pytest.fail("apt-get install golang-go golang-golang-x-mod-dev")
     folder = tmp_path_factory.mktemp("go")
-    source = Path(__file__).parent / "go" / "verify.go"
-    environment = os.environ | {
-        "GO111MODULE": "off",
-        "GOPATH": "/usr/share/gocode",
-        "GOCACHE": str(folder / "cache"),
-        "GOFLAGS": "",
-    }
-    built = folder / "verify"
-    subprocess.run(["go", "build", "-o", built, source], env=environment, check=True)
+    program = built(folder)
 
     def verify(log, vkey):
         (folder / "vkey").write_text(vkey)
         done = subprocess.run(
-            [built, log, folder / "vkey"], capture_output=True, text=True, check=False
+            [program, log, folder / "vkey"], capture_output=True, text=True, check=False
         )
         return done.stdout.strip()
 
