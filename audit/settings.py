@@ -93,8 +93,41 @@ class AuditSettings(MeshSettings):
     pseudonym_look_s: float = Field(
         5.0, gt=0, description="How often a rotation by `sealgate keys` is looked for."
     )
+    archive_document_bytes_max: int = Field(
+        4 * _MIB, gt=0, description="A policy, model manifest or prompt template kept by digest."
+    )
+    reads_per_s_max: int = Field(
+        50,
+        gt=0,
+        description="Reads of one actor in a second, each recorded before its answer; beyond: "
+        "LIMITED, and only counted.",
+    )
     skew_max_ms: int = Field(
         1_000, gt=0, description="A record whose producer's clock differs by more is flagged."
+    )
+    mirror_url: str = Field(
+        "",
+        description="Object store to copy the log to: s3://, gs://, az:// or a folder; empty: none. "
+        "Credentials are those of the environment, or:",
+    )
+    mirror_credentials: Path | None = Field(
+        None, description="JSON file of the store's options, keys and endpoint among them; 0600."
+    )
+    mirror_ca: Path | None = Field(None, description="PEM of a private CA of the store's own.")
+    mirror_payloads: bool = Field(
+        default=False,
+        description="Copy sealed payloads, too. They cannot be erased there, but by their keys.",
+    )
+    mirror_interval_ms: int = Field(
+        10_000,
+        ge=100,
+        description="Pause between two rounds: what a lost disk may cost of the log.",
+    )
+    mirror_timeout_ms: int = Field(
+        10_000, gt=0, description="For one request, for asking at the start, for a last round."
+    )
+    mirror_concurrency: int = Field(
+        8, gt=0, le=64, description="Files copied at once; each up to 16 MiB in memory."
     )
     retention_class: str = Field("standard", pattern=r"^[a-z0-9-]{1,32}$")
     producer: str = Field(

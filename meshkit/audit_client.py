@@ -22,14 +22,16 @@ from meshkit.audit_wire import ack_from_wire, append_to_wire
 from meshkit.background import running
 from meshkit.contract import Reason, Refusal
 from meshkit.counters import counted
+from meshkit.status import from_rpc_error
 from meshkit.telemetry import outbound_traceparent
 from meshkit.w3c import parse_traceparent
+from sealgate.v1 import audit_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from meshkit.channel import Line
-    from meshkit.contract import Appended, Event
+    from meshkit.contract import Appended, Document, Event
 
     Stream = grpc.aio.StreamStreamCall[Any, Any]
 
@@ -107,6 +109,24 @@ class AuditClient:
             # Each appender gets its own: a refusal carries what happened to it.
             raise Refusal(result.reason, field=result.field, retry_after_ms=result.retry_after_ms)
         return result
+
+    async def archive(self, document: Document) -> None:
+        """Keep a document under its digest. May be repeated.
+
+        Raises:
+            Refusal: INVALID_FIELD, EVIDENCE_LOST, OVERLOADED, AUDIT_DOWN.
+        """
+        request = pb.ArchiveRequest(
+            digest=document.digest,
+            kind=document.kind,
+            content=document.content,
+            owner=document.owner,
+        )
+        with self._line.stub() as stub:
+            try:
+                await stub.Archive(request, timeout=self._limits.append_ms / 1_000)
+            except grpc.aio.AioRpcError as failure:
+                raise from_rpc_error(failure, down=Reason.AUDIT_DOWN) from None
 
     async def keep_streaming(self) -> None:
         """Keep a stream open, for ever."""

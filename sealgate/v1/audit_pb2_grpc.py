@@ -55,6 +55,16 @@ class AuditServiceStub:
                 request_serializer=sealgate_dot_v1_dot_audit__pb2.GetByTraceRequest.SerializeToString,
                 response_deserializer=sealgate_dot_v1_dot_audit__pb2.GetByTraceResponse.FromString,
                 _registered_method=True)
+        self.Archive = channel.unary_unary(
+                '/sealgate.v1.AuditService/Archive',
+                request_serializer=sealgate_dot_v1_dot_audit__pb2.ArchiveRequest.SerializeToString,
+                response_deserializer=sealgate_dot_v1_dot_audit__pb2.ArchiveResponse.FromString,
+                _registered_method=True)
+        self.GetArchived = channel.unary_unary(
+                '/sealgate.v1.AuditService/GetArchived',
+                request_serializer=sealgate_dot_v1_dot_audit__pb2.GetArchivedRequest.SerializeToString,
+                response_deserializer=sealgate_dot_v1_dot_audit__pb2.GetArchivedResponse.FromString,
+                _registered_method=True)
         self.GetCheckpoint = channel.unary_unary(
                 '/sealgate.v1.AuditService/GetCheckpoint',
                 request_serializer=sealgate_dot_v1_dot_audit__pb2.GetCheckpointRequest.SerializeToString,
@@ -108,6 +118,23 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Archive(self, request, context):
+        """Keeps a document that records name by its SHA-256: a policy, a model's manifest, a prompt
+        template. Open to Sealgate's services. May be repeated.
+
+        Errors: INVALID_FIELD (`digest`: not that of the content), EVIDENCE_LOST, AUDIT_DOWN, OVERLOADED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetArchived(self, request, context):
+        """What a digest in a record stands for. NOT_FOUND if it is another tenant's, too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCheckpoint(self, request, context):
         """The newest published checkpoint (C2SP tlog-checkpoint).
         """
@@ -146,6 +173,16 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.GetByTrace,
                     request_deserializer=sealgate_dot_v1_dot_audit__pb2.GetByTraceRequest.FromString,
                     response_serializer=sealgate_dot_v1_dot_audit__pb2.GetByTraceResponse.SerializeToString,
+            ),
+            'Archive': grpc.unary_unary_rpc_method_handler(
+                    servicer.Archive,
+                    request_deserializer=sealgate_dot_v1_dot_audit__pb2.ArchiveRequest.FromString,
+                    response_serializer=sealgate_dot_v1_dot_audit__pb2.ArchiveResponse.SerializeToString,
+            ),
+            'GetArchived': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetArchived,
+                    request_deserializer=sealgate_dot_v1_dot_audit__pb2.GetArchivedRequest.FromString,
+                    response_serializer=sealgate_dot_v1_dot_audit__pb2.GetArchivedResponse.SerializeToString,
             ),
             'GetCheckpoint': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCheckpoint,
@@ -250,6 +287,60 @@ class AuditService:
             '/sealgate.v1.AuditService/GetByTrace',
             sealgate_dot_v1_dot_audit__pb2.GetByTraceRequest.SerializeToString,
             sealgate_dot_v1_dot_audit__pb2.GetByTraceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Archive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealgate.v1.AuditService/Archive',
+            sealgate_dot_v1_dot_audit__pb2.ArchiveRequest.SerializeToString,
+            sealgate_dot_v1_dot_audit__pb2.ArchiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetArchived(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealgate.v1.AuditService/GetArchived',
+            sealgate_dot_v1_dot_audit__pb2.GetArchivedRequest.SerializeToString,
+            sealgate_dot_v1_dot_audit__pb2.GetArchivedResponse.FromString,
             options,
             channel_credentials,
             insecure,

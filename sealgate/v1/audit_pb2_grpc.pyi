@@ -53,6 +53,14 @@ class AuditServiceStub:
     """The records of all calls of a trace. A trace id is the caller's own and may stand for several.
     At most the first 1,000 records: of a trace with more, ask for the others by call id.
     """
+    Archive: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ArchiveRequest, _audit_pb2.ArchiveResponse]
+    """Keeps a document that records name by its SHA-256: a policy, a model's manifest, a prompt
+    template. Open to Sealgate's services. May be repeated.
+
+    Errors: INVALID_FIELD (`digest`: not that of the content), EVIDENCE_LOST, AUDIT_DOWN, OVERLOADED.
+    """
+    GetArchived: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetArchivedRequest, _audit_pb2.GetArchivedResponse]
+    """What a digest in a record stands for. NOT_FOUND if it is another tenant's, too."""
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetCheckpointRequest, _audit_pb2.GetCheckpointResponse]
     """The newest published checkpoint (C2SP tlog-checkpoint)."""
     GetInclusionProof: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetInclusionProofRequest, _audit_pb2.GetInclusionProofResponse]
@@ -85,6 +93,14 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """The records of all calls of a trace. A trace id is the caller's own and may stand for several.
     At most the first 1,000 records: of a trace with more, ask for the others by call id.
     """
+    Archive: _aio.UnaryUnaryMultiCallable[_audit_pb2.ArchiveRequest, _audit_pb2.ArchiveResponse]  # type: ignore[assignment]
+    """Keeps a document that records name by its SHA-256: a policy, a model's manifest, a prompt
+    template. Open to Sealgate's services. May be repeated.
+
+    Errors: INVALID_FIELD (`digest`: not that of the content), EVIDENCE_LOST, AUDIT_DOWN, OVERLOADED.
+    """
+    GetArchived: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetArchivedRequest, _audit_pb2.GetArchivedResponse]  # type: ignore[assignment]
+    """What a digest in a record stands for. NOT_FOUND if it is another tenant's, too."""
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetCheckpointRequest, _audit_pb2.GetCheckpointResponse]  # type: ignore[assignment]
     """The newest published checkpoint (C2SP tlog-checkpoint)."""
     GetInclusionProof: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetInclusionProofRequest, _audit_pb2.GetInclusionProofResponse]  # type: ignore[assignment]
@@ -132,6 +148,26 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         """The records of all calls of a trace. A trace id is the caller's own and may stand for several.
         At most the first 1,000 records: of a trace with more, ask for the others by call id.
         """
+
+    @_abc_1.abstractmethod
+    def Archive(
+        self,
+        request: _audit_pb2.ArchiveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.ArchiveResponse, _abc.Awaitable[_audit_pb2.ArchiveResponse]]:
+        """Keeps a document that records name by its SHA-256: a policy, a model's manifest, a prompt
+        template. Open to Sealgate's services. May be repeated.
+
+        Errors: INVALID_FIELD (`digest`: not that of the content), EVIDENCE_LOST, AUDIT_DOWN, OVERLOADED.
+        """
+
+    @_abc_1.abstractmethod
+    def GetArchived(
+        self,
+        request: _audit_pb2.GetArchivedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.GetArchivedResponse, _abc.Awaitable[_audit_pb2.GetArchivedResponse]]:
+        """What a digest in a record stands for. NOT_FOUND if it is another tenant's, too."""
 
     @_abc_1.abstractmethod
     def GetCheckpoint(
