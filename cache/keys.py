@@ -2,10 +2,11 @@ r"""The name an answer is kept under: a keyed hash of all that the answer depend
 
 HMAC-SHA-256 under a secret of the cache, so that nobody who sees keys can try prompts, over
 
-    "sealgate/cache/v1\0"
-    then for each of: tenant, principal, policy digest, model digest, max_tokens, temperature and
-        top_p (big-endian uint64 and doubles), seed (decimal digits, empty if there is none), number
-        of stop sequences (uint64), each stop sequence, `prompt_bytes` of the screened prompt:
+    "sealgate/cache/v2\0"
+    then for each of: tenant, principal, subject, policy digest, model digest, max_tokens,
+        temperature and top_p (big-endian uint64 and doubles), seed (decimal digits, empty if there
+        is none), number of stop sequences (uint64), each stop sequence, `prompt_bytes` of the
+        screened prompt:
         its length in bytes, big-endian uint32, and the bytes (strings in UTF-8)
 
 Every field is preceded by its length and `prompt_bytes` is injective, so two questions share a key
@@ -24,11 +25,11 @@ from meshkit.contract import prompt_bytes
 if TYPE_CHECKING:
     from meshkit.contract import Question
 
-__all__ = ["KEY_BYTES", "cache_key"]
+__all__ = ["KEY_BYTES", "cache_key", "tag_of", "tags_of"]
 
 KEY_BYTES = 32
 _BLOCK_BYTES = 64
-_DOMAIN = b"sealgate/cache/v1\0"
+_DOMAIN = b"sealgate/cache/v2\0"
 _NUMBERS = struct.Struct(">QddQ")
 
 
@@ -43,6 +44,7 @@ def cache_key(secret: bytes, question: Question) -> bytes:
     fields = (
         scope.tenant.encode(),
         scope.principal.encode(),
+        scope.subject.encode(),
         asked.verdict.policy_digest,
         question.model_digest,
         _NUMBERS.pack(
@@ -59,6 +61,30 @@ def cache_key(secret: bytes, question: Question) -> bytes:
     inner.update(b"".join(parts))
     outer.update(inner.digest())
     return outer.digest()
+
+
+def tag_of(*, session: str = "", model_digest: bytes = b"", subject: str = "") -> str:
+    """Return what entries that bear the one given are known by; no text if none is given.
+
+    Raises:
+        ValueError: more than one is given.
+    """
+    tags = _tags(session, model_digest, subject)
+    if len(tags) > 1:
+        msg = "purge by one of session, model and subject"
+        raise ValueError(msg)
+    return tags[0] if tags else ""
+
+
+def tags_of(question: Question) -> tuple[str, ...]:
+    """Return what an answer to this question can be purged by."""
+    scope = question.scope
+    return _tags(scope.session, question.model_digest, scope.subject)
+
+
+def _tags(session: str, model_digest: bytes, subject: str) -> tuple[str, ...]:
+    pairs = (("session", session), ("model", model_digest.hex()), ("subject", subject))
+    return tuple(f"{kind}:{name}" for kind, name in pairs if name)
 
 
 @lru_cache(maxsize=8)

@@ -22,6 +22,7 @@ class _Entry:
     value: bytes
     tenant: str
     over_at_s: float
+    tags: tuple[str, ...]
 
 
 class MemoryTier:
@@ -67,14 +68,16 @@ class MemoryTier:
         self._entries.move_to_end(key)
         return entry.value
 
-    def put(self, key: bytes, value: bytes, *, tenant: str, now_s: float) -> bool:
+    def put(
+        self, key: bytes, value: bytes, *, tenant: str, now_s: float, tags: tuple[str, ...] = ()
+    ) -> bool:
         """Keep a value in place of any other under that key; False if it is too large."""
         self._sweep(now_s)
         self.remove(key)
         if _room(value) > self._bytes_max:
             return False
         share = 1 - self._jitter * random.random()  # noqa: S311 -- spreads load, guards nothing
-        entry = _Entry(value, tenant, now_s + self._ttl_s * share)
+        entry = _Entry(value, tenant, now_s + self._ttl_s * share, tags)
         self._entries[key] = entry
         self._tenants[tenant].add(key)
         self._over.setdefault(ceil(entry.over_at_s), []).append(key)
@@ -94,9 +97,13 @@ class MemoryTier:
         if not keys:
             del self._tenants[entry.tenant]
 
-    def purge(self, tenant: str) -> int:
-        """Forget all of a tenant; return how many entries went."""
-        keys = tuple(self._tenants.get(tenant, ()))
+    def purge(self, tenant: str, tag: str = "") -> int:
+        """Forget all of a tenant, or what bears a tag; return how many entries went."""
+        keys = [
+            key
+            for key in self._tenants.get(tenant, ())
+            if not tag or tag in self._entries[key].tags
+        ]
         for key in keys:
             self.remove(key)
         return len(keys)

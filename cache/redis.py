@@ -4,13 +4,20 @@ Redis sees keyed hashes and ciphertext. `T` is HMAC-SHA-256 of the tenant under 
 16 bytes in hexadecimal; the braces keep a tenant's keys in one slot of a cluster.
 
     sealgate:cache:{T}:g          generation: 16 random bytes, without an end
+    sealgate:cache:{T}:e          epoch: 16 random bytes, once something was purged in part
     sealgate:cache:{T}:v:<key>    value: the generation it was put in, then the sealed answer
     sealgate:cache:{T}:i:<gen>    keys of one generation, by when they end (a sorted set)
+    sealgate:cache:{T}:t:<tag>    keys that bear a session, model or subject, likewise; the tag is
+                                  HMAC-SHA-256 of it, 16 bytes
     sealgate:cache:{T}:k:<day>    wrapped data keys by id (a hash); empty: erased
 
 A value serves only while its generation is the tenant's: so purging is one write, whatever the
 number of values, and exact from then on. Their room is freed after it. A generation that Redis lost
 is made anew, so no value of before serves again.
+
+What bears a tag is deleted one by one. Before that the tenant gets another epoch: a value is put
+only in the epoch that was seen when its question was looked up, so none that was under way comes
+later, and other replicas, which see the epoch change, forget what they have of the tenant in L1.
 
 A value and the wrapped key that opens it are written by one script: no value is there without its
 key, even if Redis lost all it had a moment ago.
@@ -38,15 +45,19 @@ __all__ = ["GENERATION_BYTES", "Found", "Names", "RedisTier", "RedisWrappedKeys"
 GENERATION_BYTES = 16
 _TAG_BYTES = 16
 _TAG_LABEL = b"sealgate/cache/tenant/v1\0"
+_TAGGED_LABEL = b"sealgate/cache/tagged/v1\0"
 _FREE_AT_ONCE = 500
 _KEYS_TTL_MS = 2 * 86_400_000
 """Of wrapped keys, from the last value on: longer than any value, and than a key is sealed with."""
 
 _PUT = Script("""
--- KEYS: generation, value, index, wrapped keys.
--- ARGV: generation, sealed value, its ms, the cache's key, key id, wrapped key, ms of wrapped keys.
+-- KEYS: generation, value, index, wrapped keys, epoch, tags.
+-- ARGV: generation, sealed value, its ms, the cache's key, key id, wrapped key, ms of wrapped keys,
+-- epoch.
 local now = redis.call('GET', KEYS[1])
-if now ~= ARGV[1] then return {'moved', now or ''} end
+if not now then return {'moved', ''} end
+local epoch = redis.call('GET', KEYS[5]) or ''
+if now ~= ARGV[1] or epoch ~= ARGV[8] then return {'moved', now .. epoch} end
 local wrapped = redis.call('HGET', KEYS[4], ARGV[5])
 if wrapped == '' then return {'erased'} end
 if not wrapped then redis.call('HSET', KEYS[4], ARGV[5], ARGV[6]) end
@@ -57,19 +68,46 @@ local at = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', at)
 redis.call('ZADD', KEYS[3], at + ARGV[3], ARGV[4])
 redis.call('PEXPIRE', KEYS[3], ARGV[7])
+for i = 6, #KEYS do
+  redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', at)
+  redis.call('ZADD', KEYS[i], at + ARGV[3], ARGV[4])
+  redis.call('PEXPIRE', KEYS[i], ARGV[7])
+end
 return {'kept'}
 """)
 
 _MOVE = Script("""
--- KEYS: generation. ARGV: the new one, prefix of indexes.
+-- KEYS: generation, epoch. ARGV: the new generation, prefix of indexes.
 -- Returns how many values serve no more, and the generation they were of.
 local old = redis.call('GET', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1])
+redis.call('UNLINK', KEYS[2])
 if not old then return {0, ''} end
 local time = redis.call('TIME')
 local hex = string.gsub(old, '.', function(c) return string.format('%02x', string.byte(c)) end)
 local at = time[1] * 1000 + math.floor(time[2] / 1000)
 return {redis.call('ZCOUNT', ARGV[2] .. hex, at, '+inf'), old}
+""")
+
+_END_EPOCH = Script("""
+-- KEYS: generation, epoch. ARGV: the new epoch. Returns the stamp; nothing where nothing is kept.
+local now = redis.call('GET', KEYS[1])
+if not now then return '' end
+redis.call('SET', KEYS[2], ARGV[1])
+return now .. ARGV[1]
+""")
+
+_DROP = Script("""
+-- KEYS: a tag. ARGV: prefix of values, how many at most. Returns how many were looked at and were
+-- there. Taken from the tag and deleted at once: a value that no tag names is never found again.
+local popped = redis.call('ZPOPMIN', KEYS[1], ARGV[2])
+local there = 0
+for i = 1, #popped, 2 do
+  local key = popped[i]
+  local hex = string.gsub(key, '.', function(c) return string.format('%02x', string.byte(c)) end)
+  there = there + redis.call('UNLINK', ARGV[1] .. hex)
+end
+return {#popped / 2, there}
 """)
 
 _ERASE = Script("""
@@ -111,6 +149,15 @@ class Names:
         """Name the generation."""
         return f"{self.prefix(tenant)}g"
 
+    def epoch(self, tenant: str) -> str:
+        """Name the epoch."""
+        return f"{self.prefix(tenant)}e"
+
+    def tag(self, tenant: str, tag: str) -> str:
+        """Name the index of what bears a tag."""
+        made = hmac.digest(self._secret, _TAGGED_LABEL + tag.encode(), "sha256")[:_TAG_BYTES]
+        return f"{self.prefix(tenant)}t:{made.hex()}"
+
     def value(self, tenant: str, key: bytes) -> str:
         """Name the value of a key."""
         return f"{self.prefix(tenant)}v:{key.hex()}"
@@ -126,9 +173,12 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A tenant's generation, and the sealed value that serves in it, if any."""
+    """A tenant's stamp, and the sealed value that serves under it, if any.
 
-    generation: bytes
+    The stamp is the generation, and behind it the epoch, if there is one.
+    """
+
+    stamp: bytes
     value: bytes | None
 
 
@@ -150,24 +200,36 @@ class RedisTier:
 
     async def get(self, tenant: str, key: bytes) -> Found:
         """Look up a value and the generation it must be of, at one moment."""
-        name = self._names.generation(tenant)
-        generation, value = await self._link.call("MGET", name, self._names.value(tenant, key))
+        names = self._names
+        name = names.generation(tenant)
+        generation, epoch, value = await self._link.call(
+            "MGET", name, names.epoch(tenant), names.value(tenant, key)
+        )
         if not generation:
             return Found(await self._first_generation(name), None)
+        stamp = generation + (epoch or b"")
         if value is None or value[:GENERATION_BYTES] != generation:
-            return Found(generation, None)
-        return Found(generation, value[GENERATION_BYTES:])
+            return Found(stamp, None)
+        return Found(stamp, value[GENERATION_BYTES:])
 
     async def put(
-        self, tenant: str, key: bytes, sealed: bytes, *, generation: bytes, wrapped: WrappedKey
+        self,
+        tenant: str,
+        key: bytes,
+        sealed: bytes,
+        *,
+        stamp: bytes,
+        wrapped: WrappedKey,
+        tags: tuple[str, ...] = (),
     ) -> bytes | None:
-        """Keep a value of a generation, with the key that opens it.
+        """Keep a value under a stamp, with the key that opens it and what it is purged by.
 
         Returns:
-            The tenant's generation, if it is another by now; then nothing was kept. No bytes, if it
-            has none. None, if it was kept, or the wrapped key has been erased.
+            The tenant's stamp, if it is another by now; then nothing was kept. No bytes, if it has
+            none. None, if it was kept, or the wrapped key has been erased.
         """
         names = self._names
+        generation, epoch = stamp[:GENERATION_BYTES], stamp[GENERATION_BYTES:]
         share = 1 - self._jitter * random.random()  # noqa: S311 -- spreads load, guards nothing
         answer = await self._link.run(
             _PUT,
@@ -176,10 +238,12 @@ class RedisTier:
                 names.value(tenant, key),
                 names.index(tenant, generation),
                 names.wrapped(tenant, wrapped.day),
+                names.epoch(tenant),
+                *(names.tag(tenant, tag) for tag in tags),
             ),
             args=(
                 *(generation, sealed, max(1, int(self._ttl_ms * share)), key),
-                *(wrapped.key_id, _written(wrapped), _KEYS_TTL_MS),
+                *(wrapped.key_id, _written(wrapped), _KEYS_TTL_MS, epoch),
             ),
         )
         return bytes(answer[1]) if answer[0] == b"moved" else None
@@ -197,7 +261,7 @@ class RedisTier:
         fresh = os.urandom(GENERATION_BYTES)
         count, old = await self._link.run(
             _MOVE,
-            keys=(self._names.generation(tenant),),
+            keys=(self._names.generation(tenant), self._names.epoch(tenant)),
             args=(fresh, self._names.index(tenant, b"")),
         )
         return fresh, count, old
@@ -208,11 +272,36 @@ class RedisTier:
         while popped := await self._link.call("ZPOPMIN", index, _FREE_AT_ONCE):
             await self._link.call("UNLINK", *(self._names.value(tenant, k) for k in popped[::2]))
 
-    async def generations(self, tenants: tuple[str, ...]) -> dict[str, bytes]:
-        """Return the generation of each tenant; no bytes where there is none."""
+    async def end_epoch(self, tenant: str) -> bytes:
+        """Give a tenant another epoch; return the stamp, no bytes if nothing was ever kept."""
+        keys = (self._names.generation(tenant), self._names.epoch(tenant))
+        return bytes(await self._link.run(_END_EPOCH, keys=keys, args=(os.urandom(16),)))
+
+    async def drop(self, tenant: str, tag: str) -> int:
+        """Delete what bears a tag, some hundreds of values at a time; return how many there were.
+
+        Raises RedisAway; what is left then is found again.
+        """
+        keys, prefix = (self._names.tag(tenant, tag),), self._names.value(tenant, b"")
+        count = 0
+        while True:
+            looked: int
+            there: int
+            looked, there = await self._link.run(_DROP, keys=keys, args=(prefix, _FREE_AT_ONCE))
+            count += there
+            if not looked:
+                return count
+
+    async def stamps(self, tenants: tuple[str, ...]) -> dict[str, bytes]:
+        """Return the stamp of each tenant; no bytes where there is none."""
         names = [self._names.generation(tenant) for tenant in tenants]
+        names += [self._names.epoch(tenant) for tenant in tenants]
         found = await self._link.call("MGET", *names) if names else ()
-        return {tenant: each or b"" for tenant, each in zip(tenants, found, strict=True)}
+        pairs = zip(found[: len(tenants)], found[len(tenants) :], strict=True)
+        return {
+            tenant: generation + (epoch or b"") if generation else b""
+            for tenant, (generation, epoch) in zip(tenants, pairs, strict=True)
+        }
 
     async def _first_generation(self, name: str) -> bytes:
         """Make one, unless another replica was first."""

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from cache.flights import Flights
-from cache.keys import cache_key
+from cache.keys import cache_key, tag_of, tags_of
 from cache.memory import MemoryTier
 from cache.sealing import decoded, encoded, open_value, seal_value
 from meshkit.contract import CachedAnswer, CacheMiss, FinishReason, Reason, Refusal
@@ -129,30 +129,38 @@ class CacheService:
         self._flights.land(key, lease)
         # Nothing was awaited since the lease was seen to hold: L2 gets it under that generation.
         if self._shared is not None:
-            await self._shared.keep(question.scope.tenant, key, sealed)
+            await self._shared.keep(question.scope.tenant, key, sealed, tags_of(question))
 
     async def abandon(self, question: Question, lease: bytes) -> None:
         """See `meshkit.contract.Cache.abandon`. Without a valid lease it does nothing."""
         self._flights.hand_on(self._key_of(question), lease)
 
-    async def purge(self, tenant: str) -> int:
+    async def purge(
+        self, tenant: str, *, session: str = "", model_digest: bytes = b"", subject: str = ""
+    ) -> int:
         """See `meshkit.contract.Cache.purge`. What is being answered now will not be kept.
 
         Raises:
-            Refusal: CACHE_DOWN: gone here, but perhaps not from L2; do it again.
+            Refusal: INVALID_FIELD: more than one was given. CACHE_DOWN: gone here, but perhaps not
+                from L2; do it again.
         """
+        try:
+            tag = tag_of(session=session, model_digest=model_digest, subject=subject)
+        except ValueError:
+            raise Refusal(Reason.INVALID_FIELD, field="session") from None
         if self._shared is not None:
-            return await self._shared.purge(tenant)
-        return self._forget(tenant)
+            return await self._shared.purge(tenant, tag)
+        return self._forget(tenant, tag)
 
     async def watch(self) -> None:
         """See what other replicas purge, for ever. Run by `open_cache`."""
         if self._shared is not None:
             await self._shared.watch(lambda: self._memory.tenants | self._flights.tenants)
 
-    def _forget(self, tenant: str) -> int:
+    def _forget(self, tenant: str, tag: str = "") -> int:
+        """Forget entries, and let no answer of the tenant that is under way be kept."""
         self._flights.purge(tenant)
-        return self._memory.purge(tenant)
+        return self._memory.purge(tenant, tag)
 
     def _key_of(self, question: Question) -> bytes:
         if not self._verify(question.scope, question.screened):
@@ -213,7 +221,9 @@ class CacheService:
         counted("cache.l2.hit")
         # A purge since the look-up took the lease.
         if self._flights.holds(key, lease):
-            self._memory.put(key, sealed, tenant=tenant, now_s=self._clock())
+            self._memory.put(
+                key, sealed, tenant=tenant, now_s=self._clock(), tags=tags_of(question)
+            )
         return hit
 
     async def _lead_or_wait(self, question: Question, key: bytes) -> CachedAnswer | CacheMiss:
@@ -245,7 +255,9 @@ class CacheService:
         # Sealing may have waited for a key; a purge meanwhile took the lease.
         if not self._flights.holds(key, lease):
             return None
-        kept = self._memory.put(key, sealed, tenant=tenant, now_s=self._clock())
+        kept = self._memory.put(
+            key, sealed, tenant=tenant, now_s=self._clock(), tags=tags_of(question)
+        )
         return sealed if kept else None
 
     def _missed(self, miss: CacheMiss) -> CacheMiss:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from cache.wire import answered, read_ended, read_question, read_wait_s
-from meshkit.contract import CacheMiss, Reason, Refusal
+from meshkit.contract import CacheMiss, Reason, Refusal, is_subject
 from meshkit.identity import ServiceIdentity, is_label
 from meshkit.interceptors import current
 from meshkit.telemetry import step
@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 __all__ = ["SERVICE", "CacheServicer", "admits"]
 
 SERVICE = "sealgate.v1.CacheService"
+_PURGE = f"/{SERVICE}/Purge"
 
 
-def admits(identity: Identity, method: str) -> bool:  # noqa: ARG001 -- the interceptor's signature
-    """Whether a peer may call us: the gateway, and nobody else."""
-    return isinstance(identity, ServiceIdentity) and identity.name == "gateway"
+def admits(identity: Identity, method: str) -> bool:
+    """Whether a peer may call us: the gateway, audit to purge what it erases, and nobody else."""
+    if not isinstance(identity, ServiceIdentity):
+        return False
+    return identity.name == "gateway" or (identity.name == "audit" and method == _PURGE)
 
 
 class CacheServicer(CacheServiceServicer):
@@ -80,4 +83,14 @@ class CacheServicer(CacheServiceServicer):
         """See cache.proto."""
         if not is_label(request.tenant):
             raise Refusal(Reason.INVALID_FIELD, field="tenant")
-        return pb.PurgeResponse(entries=await self._cache.purge(request.tenant))
+        given = [each for each in (request.session, request.model_digest, request.subject) if each]
+        if len(given) > 1 or (request.subject and not is_subject(request.subject)):
+            raise Refusal(Reason.INVALID_FIELD, field="subject")
+        return pb.PurgeResponse(
+            entries=await self._cache.purge(
+                request.tenant,
+                session=request.session,
+                model_digest=request.model_digest,
+                subject=request.subject,
+            )
+        )

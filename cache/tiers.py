@@ -1,9 +1,10 @@
 """L2 as one replica sees it: it never fails, and what others purged goes here as well.
 
-L1 entries and leases of a tenant belong to the generation that this replica last saw of it. When it
-sees another (in a look-up, a put, or by `watch`, every `purge_seen_ms`), it forgets them all. So a
-purge on any replica is exact in L2 at once, on that replica too, and in the L1 of the others within
-that time. While Redis is away nothing can be purged, which the purger is told.
+L1 entries and leases of a tenant belong to the stamp (generation and epoch, see `cache.redis`) that
+this replica last saw of it. When it sees another (in a look-up, a put, or by `watch`, every
+`purge_seen_ms`), it forgets them all. So a purge on any replica is exact in L2 at once, on that
+replica too, and in the L1 of the others within that time. While Redis is away nothing can be
+purged, which the purger is told.
 
 Counted: `cache.l2.hit`, `.miss`, `.down` (looked up in vain), `.broken` (a value that does not
 open: deleted), `.unkept` (not put), `.moved` (others' purges seen).
@@ -56,8 +57,9 @@ class SharedTier:
         self._value_bytes_max = value_bytes_max
         self._purge_seen_s = purge_seen_ms / _MS_PER_S
         self._seen: dict[str, bytes] = {}
-        self.forget: Callable[[str], int] = lambda _tenant: 0
-        """Forgets a tenant's L1 entries and leases; returns how many entries. The service's."""
+        self.forget: Callable[[str, str], int] = lambda _tenant, _tag: 0
+        """Forgets a tenant's L1 entries (that bear a tag, if there is one) and all its leases;
+        returns how many entries. The service's."""
 
     async def look_up(self, tenant: str, key: bytes) -> bytes | None:
         """Return a sealed value, or None, whatever the reason."""
@@ -68,22 +70,24 @@ class SharedTier:
             # Entries made from now on are of no known generation: the first one seen ends them.
             self._seen.setdefault(tenant, _UNKNOWN)
             return None
-        self._agree(tenant, found.generation)
+        self._agree(tenant, found.stamp)
         return found.value
 
-    async def keep(self, tenant: str, key: bytes, sealed: bytes) -> None:
+    async def keep(
+        self, tenant: str, key: bytes, sealed: bytes, tags: tuple[str, ...] = ()
+    ) -> None:
         """Keep a value, if that is possible in good time.
 
-        The generation is read before anything is awaited, so it is that of the caller's lease.
+        The stamp is read before anything is awaited, so it is that of the caller's lease.
         """
-        generation = self._seen.get(tenant, _UNKNOWN)
+        stamp = self._seen.get(tenant, _UNKNOWN)
         wrapped = self.keys.held(tenant, key_id_of(sealed))
-        if not generation or wrapped is None or len(sealed) > self._value_bytes_max:
+        if not stamp or wrapped is None or len(sealed) > self._value_bytes_max:
             counted("cache.l2.unkept")
             return
         try:
             other = await self._tier.put(
-                tenant, key, sealed, generation=generation, wrapped=wrapped
+                tenant, key, sealed, stamp=stamp, wrapped=wrapped, tags=tags
             )
         except RedisAway:
             counted("cache.l2.unkept")
@@ -100,19 +104,24 @@ class SharedTier:
         except RedisAway:
             counted("cache.l2.down")
 
-    async def purge(self, tenant: str) -> int:
-        """Forget a tenant here and in Redis; return how many entries went where most were.
+    async def purge(self, tenant: str, tag: str = "") -> int:
+        """Forget a tenant, or what bears a tag, here and in Redis.
+
+        Returns:
+            How many entries went where most were.
 
         Raises:
             Refusal: CACHE_DOWN: other replicas and Redis may still have some; do it again.
         """
+        if tag:
+            return await self._purge_part(tenant, tag)
         try:
             fresh, there, old = await self._tier.move(tenant)
         except RedisAway:
-            self.forget(tenant)
+            self.forget(tenant, "")
             raise Refusal(Reason.CACHE_DOWN) from None
         self._seen[tenant] = fresh
-        here = self.forget(tenant)
+        here = self.forget(tenant, "")
         try:
             if old:
                 await self._tier.free(tenant, old)
@@ -120,6 +129,19 @@ class SharedTier:
             # They serve nobody any more, and end by themselves.
             counted("cache.l2.unfreed")
         return max(here, there)
+
+    async def _purge_part(self, tenant: str, tag: str) -> int:
+        """Another epoch first: nothing that is under way is kept after it."""
+        here = self.forget(tenant, tag)
+        try:
+            stamp = await self._tier.end_epoch(tenant)
+            if stamp:
+                self._seen[tenant] = stamp
+            # What came into L1 while Redis was asked.
+            here += self.forget(tenant, tag)
+            return max(here, await self._tier.drop(tenant, tag))
+        except RedisAway:
+            raise Refusal(Reason.CACHE_DOWN) from None
 
     async def watch(self, tenants: Callable[[], set[str]]) -> None:
         """See others' purges of these tenants, for ever."""
@@ -132,18 +154,18 @@ class SharedTier:
         for gone in self._seen.keys() - tenants:
             del self._seen[gone]
         try:
-            found = await self._tier.generations(tuple(tenants))
+            found = await self._tier.stamps(tuple(tenants))
         except RedisAway:
             return
-        for tenant, generation in found.items():
-            self._agree(tenant, generation)
+        for tenant, stamp in found.items():
+            self._agree(tenant, stamp)
 
-    def _agree(self, tenant: str, generation: bytes) -> None:
+    def _agree(self, tenant: str, stamp: bytes) -> None:
         seen = self._seen.get(tenant)
-        self._seen[tenant] = generation
-        if seen is not None and seen != generation:
+        self._seen[tenant] = stamp
+        if seen is not None and seen != stamp:
             counted("cache.l2.moved")
-            self.forget(tenant)
+            self.forget(tenant, "")
 
 
 @asynccontextmanager

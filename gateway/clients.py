@@ -302,12 +302,17 @@ class CacheClient:
             except _Failed as failure:
                 raise from_rpc_error(failure, down=Reason.CACHE_DOWN) from None
 
-    async def purge(self, tenant: str) -> int:
+    async def purge(
+        self, tenant: str, *, session: str = "", model_digest: bytes = b"", subject: str = ""
+    ) -> int:
         """See `meshkit.contract.Cache.purge`."""
+        request = cache_pb2.PurgeRequest(
+            tenant=tenant, session=session, model_digest=model_digest, subject=subject
+        )
         with self._line.stub() as stub:
             try:
                 reply = await stub.Purge(
-                    cache_pb2.PurgeRequest(tenant=tenant),
+                    request,
                     **carried(reserve_ms=self._hops.reserve_ms),
                 )
             except _Failed as failure:

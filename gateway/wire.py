@@ -19,6 +19,8 @@ from meshkit.contract import (
     Refusal,
     Role,
     Scope,
+    is_subject,
+    subject_of_user,
 )
 from meshkit.wire import (
     counts_to_wire,
@@ -92,6 +94,7 @@ def read_chat(request: pb.ChatRequest, arrival: Arrival, actor: Actor, purpose: 
             tenant=actor.tenant,
             principal=actor.principal,
             session=request.session,
+            subject=_subject(request.subject, actor),
             trace=arrival.trace,
         ),
         actor=actor,
@@ -103,6 +106,14 @@ def read_chat(request: pb.ChatRequest, arrival: Arrival, actor: Actor, purpose: 
         cache_ok=not request.no_cache,
         received_at_us=arrival.received_at_us,
     )
+
+
+def _subject(said: str, actor: Actor) -> str:
+    """Return whom a call is about: as it says, else the user of its token, else nobody."""
+    if said:
+        _demand(is_subject(said), "subject")
+        return said
+    return subject_of_user(actor.user) if actor.user else ""
 
 
 def read_purpose(header: str | None) -> str:

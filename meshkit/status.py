@@ -81,7 +81,7 @@ class RpcFailure(Protocol):
         ...
 
 
-def code_of(reason: Reason) -> StatusCode:  # noqa: C901 -- one list, one match
+def code_of(reason: Reason) -> StatusCode:  # noqa: C901, PLR0912 -- one list, one match
     """Map a reason to its gRPC code. The type checker proves that none is missing.
 
     Source: https://github.com/grpc/grpc/blob/master/doc/statuscodes.md
@@ -111,6 +111,8 @@ def code_of(reason: Reason) -> StatusCode:  # noqa: C901 -- one list, one match
             return StatusCode.UNAVAILABLE
         case Reason.CONFLICT:
             return StatusCode.ALREADY_EXISTS
+        case Reason.HELD:
+            return StatusCode.FAILED_PRECONDITION
         case Reason.EVIDENCE_LOST:
             return StatusCode.DATA_LOSS
         case Reason.INTERNAL:

@@ -31,6 +31,7 @@ from meshkit.contract import (
     Screened,
     Usage,
     Verdict,
+    is_subject,
 )
 from meshkit.identity import is_label
 from sealgate.v1 import common_pb2 as pb
@@ -245,6 +246,7 @@ def scope_to_wire(scope: Scope) -> pb.Scope:
         tenant=scope.tenant,
         principal=scope.principal,
         session=scope.session,
+        subject=scope.subject,
     )
 
 
@@ -255,6 +257,7 @@ def scope_from_wire(scope: pb.Scope, trace: TraceContext) -> Scope:
         ("tenant", is_label(scope.tenant)),
         ("principal", 1 <= len(scope.principal.encode()) <= _PRINCIPAL_BYTES_MAX),
         ("session", _SESSION.fullmatch(scope.session) is not None),
+        ("subject", not scope.subject or is_subject(scope.subject)),
     ):
         if not holds:
             raise Refusal(Reason.INVALID_FIELD, field=f"scope.{field}")
@@ -263,6 +266,7 @@ def scope_from_wire(scope: pb.Scope, trace: TraceContext) -> Scope:
         tenant=scope.tenant,
         principal=scope.principal,
         session=scope.session,
+        subject=scope.subject,
         trace=trace,
     )
 

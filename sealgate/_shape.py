@@ -64,7 +64,8 @@ class ChatOptions(TypedDict, total=False):
     """Optional keyword arguments of `chat` and `stream`; ranges are in gateway.proto.
 
     Sampling: max_tokens (256), temperature (0: greedy), top_p (1), seed, stop. Then session (a
-    conversation's id), no_cache, purpose (of use), traceparent (W3C), timeout_s (the client's).
+    conversation's id), subject (opaque id of whom the data is about; never a name), no_cache,
+    purpose (of use), traceparent (W3C), timeout_s (the client's).
     """
 
     max_tokens: int
@@ -73,6 +74,7 @@ class ChatOptions(TypedDict, total=False):
     seed: int
     stop: Sequence[str]
     session: str
+    subject: str
     no_cache: bool
     purpose: str
     traceparent: str
@@ -126,6 +128,7 @@ def prepared(
         messages=messages_to_wire(messages),
         parameters=parameters_to_wire(_parameters(options)),
         session=options.get("session", ""),
+        subject=options.get("subject", ""),
         no_cache=options.get("no_cache", False),
     )
     metadata = {

@@ -13,6 +13,7 @@
       UnavailableError      COMPLIANCE_DOWN, CACHE_DOWN, INFERENCE_DOWN, AUDIT_DOWN, KEYS_DOWN; or
                             no reason at all: nobody was reached
       ConflictError         CONFLICT
+      HeldError             HELD
       EvidenceLostError     EVIDENCE_LOST
       InternalError         INTERNAL
       BrokenStreamError     a stream ended without saying how; what came before stands
@@ -41,6 +42,7 @@ __all__ = [
     "ConflictError",
     "DeniedError",
     "EvidenceLostError",
+    "HeldError",
     "InternalError",
     "InvalidRequestError",
     "LimitedError",
@@ -126,6 +128,10 @@ class ConflictError(SealgateError):
     """A record exists with other content."""
 
 
+class HeldError(SealgateError):
+    """A legal hold stands against it."""
+
+
 class EvidenceLostError(SealgateError):
     """The audit log contradicts an earlier checkpoint."""
 
@@ -184,6 +190,8 @@ def _class_of(reason: Reason) -> type[SealgateError]:  # noqa: C901, PLR0912 -- 
             return UnavailableError
         case Reason.CONFLICT:
             return ConflictError
+        case Reason.HELD:
+            return HeldError
         case Reason.EVIDENCE_LOST:
             return EvidenceLostError
         case Reason.INTERNAL:

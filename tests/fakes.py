@@ -168,7 +168,7 @@ class DictCache:
         self.leases.remove(lease)
         self.abandoned += 1
 
-    async def purge(self, tenant):
+    async def purge(self, tenant, *, session="", model_digest=b"", subject=""):
         count = len(self.answers)
         self.answers.clear()
         return count
@@ -176,7 +176,8 @@ class DictCache:
     @staticmethod
     def _key(question):
         scope = question.scope
-        return (scope.tenant, scope.principal, question.screened.messages, question.parameters)
+        who = (scope.tenant, scope.principal, scope.subject)
+        return (*who, question.screened.messages, question.parameters)
 
 
 @dataclass

@@ -64,6 +64,15 @@ class Cache(Protocol):
         """Give the lease back without an answer; one waiter becomes the next to try."""
         ...
 
-    async def purge(self, tenant: str) -> int:
-        """Forget everything of a tenant; return how many entries went."""
+    async def purge(
+        self, tenant: str, *, session: str = "", model_digest: bytes = b"", subject: str = ""
+    ) -> int:
+        """Forget everything of a tenant, or what bears the one of the three that is given.
+
+        Returns:
+            How many entries went.
+
+        Raises:
+            Refusal: CACHE_DOWN: some may be left; do it again.
+        """
         ...

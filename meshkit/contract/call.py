@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -115,6 +117,8 @@ class Scope:
     """Who may share cached answers: SPIFFE id, with `#user` behind it where there is one."""
     session: str = ""
     """The caller's conversation id within the tenant, or empty."""
+    subject: str = ""
+    """Whom the data is about, as `is_subject` has it; empty if nobody said."""
     trace: TraceContext
 
 
@@ -133,6 +137,23 @@ class Call:
     cache_ok: bool = True
     received_at_us: int = 0
     """When the gateway saw it: UTC, microseconds since 1970."""
+
+
+_SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
+
+
+def is_subject(text: str) -> bool:
+    """Tell whether a text may be a subject's id: as `ChatRequest.subject`, but not empty."""
+    return _SUBJECT.fullmatch(text) is not None
+
+
+def subject_of_user(user: str) -> str:
+    """Return the subject that a call without one is about: the user of its token.
+
+    Where the token's `sub` could not be a subject (an e-mail address, say), it is
+    `sha256:` and the hexadecimal SHA-256 of it.
+    """
+    return user if is_subject(user) else f"sha256:{sha256(user.encode()).hexdigest()}"
 
 
 _ROLE_BYTES = {role: len(role.value).to_bytes(4) + role.value.encode() for role in Role}

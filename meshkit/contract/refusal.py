@@ -31,6 +31,7 @@ class Reason(StrEnum):
     AUDIT_DOWN = "audit log is unavailable"
     KEYS_DOWN = "key service is unavailable"
     CONFLICT = "record exists with other content"
+    HELD = "a legal hold stands against it"
     EVIDENCE_LOST = "audit log contradicts an earlier checkpoint"
     INTERNAL = "internal error"
 

@@ -47,6 +47,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--no-stream", action="store_true", help="print all of it at the end")
     parser.add_argument("--no-cache", action="store_true", help="neither look up nor keep it")
     parser.add_argument("--session", default="", help="conversation id within your tenant")
+    parser.add_argument(
+        "--subject", default="", metavar="ID", help="whom it is about: an opaque id, never a name"
+    )
     parser.add_argument("--purpose", default="", help="purpose of use, where policy demands one")
     parser.add_argument("--vkey", help="the log's verifier key, or its file: check the receipt")
     parser.add_argument("--receipt", type=Path, metavar="FILE", help="keep the receipt, as JSON")
@@ -101,6 +104,7 @@ def _answer(
         "top_p": args.top_p,
         "stop": args.stop,
         "session": args.session,
+        "subject": args.subject,
         "purpose": args.purpose,
         "no_cache": args.no_cache,
     }

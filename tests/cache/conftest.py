@@ -75,8 +75,19 @@ def scope(tenant="acme", user="ada", call_id=b"c" * 16) -> Scope:
     )
 
 
-def question(text="What is the capital of France?", *, tenant="acme", user="ada", **changes):
-    asked_by = scope(tenant, user, secrets.token_bytes(16))
+def question(
+    text="What is the capital of France?",
+    *,
+    tenant="acme",
+    user="ada",
+    subject="",
+    session="",
+    model=b"m" * 32,
+    **changes,
+):
+    asked_by = replace(
+        scope(tenant, user, secrets.token_bytes(16)), subject=subject, session=session
+    )
     messages = (Message(Role.USER, text),)
     version, mac = KEYS.tag(
         stage=Stage.SCREENED,
@@ -93,7 +104,7 @@ def question(text="What is the capital of France?", *, tenant="acme", user="ada"
             mac=mac,
             mac_key_version=version,
         ),
-        model_digest=b"m" * 32,
+        model_digest=model,
         parameters=Parameters(**changes),
     )
 

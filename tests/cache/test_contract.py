@@ -233,6 +233,22 @@ async def test_purging_forgets_one_tenant_and_what_is_on_its_way(cache, made) ->
     assert await cache.purge("acme") == 0
 
 
+async def test_purging_a_part_forgets_that_and_what_is_on_its_way(cache, made) -> None:
+    for subject in ("p-17", "p-18"):
+        await answered(cache, made, made.question(subject=subject))
+    under_way = made.question("And of Italy?", subject="p-17")
+    lease = (await cache.get(under_way)).lease
+
+    assert await cache.purge("acme", subject="p-17") == 1
+    await cache.put(under_way, lease, made.released(under_way), made.ended())
+    assert isinstance(await cache.get(made.question(subject="p-17")), CacheMiss)
+    assert isinstance(await cache.get(under_way), CacheMiss)
+    assert isinstance(await cache.get(made.question(subject="p-18")), CachedAnswer)
+    with pytest.raises(Refusal) as refused:
+        await cache.purge("acme", subject="p-17", session="s-1")
+    assert refused.value.reason is Reason.INVALID_FIELD
+
+
 @of_l1
 async def test_answers_serve_for_their_time(cache, made, clock) -> None:
     await answered(cache, made)

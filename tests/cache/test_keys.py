@@ -43,6 +43,7 @@ def questions(draw: st.DrawFn) -> Question:
             tenant=draw(short),
             principal=draw(short),
             session=draw(short),
+            subject=draw(short),
             trace=TraceContext(trace_id=b"", span_id=b""),
         ),
         screened=Screened(
@@ -60,6 +61,7 @@ def depends_on(question: Question) -> tuple:
     return (
         question.scope.tenant,
         question.scope.principal,
+        question.scope.subject,
         question.screened.verdict.policy_digest,
         question.screened.messages,
         question.model_digest,
@@ -81,6 +83,7 @@ def test_each_component_matters_alone(one: Question, other: Question) -> None:
     swapped = (
         replace(one, scope=replace(one.scope, tenant=other.scope.tenant)),
         replace(one, scope=replace(one.scope, principal=other.scope.principal)),
+        replace(one, scope=replace(one.scope, subject=other.scope.subject)),
         replace(one, screened=replace(one.screened, verdict=other.screened.verdict)),
         replace(one, screened=replace(one.screened, messages=other.screened.messages)),
         replace(one, model_digest=other.model_digest),
@@ -132,10 +135,11 @@ def test_stop_sequences_and_prompts_do_not_flow_into_each_other(made) -> None:
 
 
 def test_the_key_is_the_hmac_that_the_module_describes(made) -> None:
-    question = made.question(stop=("x",), seed=7, max_tokens=5)
+    question = made.question(subject="p-17", stop=("x",), seed=7, max_tokens=5)
     fields = [
         b"acme",
         question.scope.principal.encode(),
+        b"p-17",
         question.screened.verdict.policy_digest,
         question.model_digest,
         struct.pack(">QddQ", 5, 0.0, 1.0, 1),
@@ -143,6 +147,6 @@ def test_the_key_is_the_hmac_that_the_module_describes(made) -> None:
         b"x",
         prompt_bytes(question.screened.messages),
     ]
-    body = b"sealgate/cache/v1\0" + b"".join(len(f).to_bytes(4) + f for f in fields)
+    body = b"sealgate/cache/v2\0" + b"".join(len(f).to_bytes(4) + f for f in fields)
 
     assert cache_key(SECRET, question) == hmac.digest(SECRET, body, "sha256")

@@ -104,7 +104,14 @@ async def test_what_one_replica_keeps_another_serves_and_then_has(two, made, ans
 
 
 @pytest.mark.parametrize(
-    "other", [{"tenant": "globex"}, {"user": "grace"}, {"max_tokens": 9}, {"text": "And of Spain?"}]
+    "other",
+    [
+        {"tenant": "globex"},
+        {"user": "grace"},
+        {"subject": "p-17"},
+        {"max_tokens": 9},
+        {"text": "And of Spain?"},
+    ],
 )
 async def test_nobody_gets_another_s_answer_from_l2(two, made, answered, other) -> None:
     await answered(two[0].cache)
@@ -174,6 +181,62 @@ async def test_a_purge_is_exact_at_once_and_frees_the_room(two, observer, made, 
     assert isinstance(await other.cache.get(made.question(tenant="globex")), CachedAnswer)
     assert len(await values(observer)) == 1
     assert await other.cache.purge("acme") == 0
+
+
+PARTS = {
+    "subject": ({"subject": "p-17"}, {"subject": "p-18"}, {"subject": "p-17"}),
+    "session": ({"session": "s-1"}, {"session": "s-2"}, {"session": "s-1"}),
+    "model_digest": ({"model": b"o" * 32}, {"model": b"n" * 32}, {"model_digest": b"o" * 32}),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_a_part_is_purged_on_every_replica_and_no_more(
+    two, observer, made, answered, part
+) -> None:
+    """L2 and the purger's own L1 at once, another's L1 as soon as it looks."""
+    one, other = two
+    theirs, others, asked = PARTS[part]
+    for replica in (one, other):
+        for number in range(3):
+            await answered(replica.cache, text=f"Question {number}?", **theirs)
+        await answered(replica.cache, text="And mine?", **others)
+        await answered(replica.cache, tenant="globex", **theirs)
+
+    assert await other.cache.purge("acme", **asked) == 3
+    await one.shared.check({"acme", "globex"})
+    for replica in (one, other):
+        missed = await replica.cache.get(made.question("Question 1?", **theirs))
+        assert isinstance(missed, CacheMiss)
+        await replica.cache.abandon(made.question("Question 1?", **theirs), missed.lease)
+        kept = await replica.cache.get(made.question("And mine?", **others))
+        assert isinstance(kept, CachedAnswer)
+        assert isinstance(
+            await replica.cache.get(made.question(tenant="globex", **theirs)), CachedAnswer
+        )
+    assert len(await values(observer)) == 2
+    assert await other.cache.purge("acme", **asked) == 0
+
+
+async def test_a_part_that_is_on_its_way_anywhere_is_not_kept(two, observer, made) -> None:
+    one, other = two
+    question = made.question(subject="p-17")
+    lease = (await one.cache.get(question)).lease
+    await other.cache.purge("acme", subject="p-17")
+    await one.cache.put(question, lease, made.released(question), made.ended())
+
+    assert await values(observer) == []
+    assert isinstance(await one.cache.get(made.question(subject="p-17")), CacheMiss)
+
+
+async def test_a_part_that_cannot_be_purged_is_told(server, two, made, answered) -> None:
+    await answered(two[0].cache, subject="p-17")
+    await server.kill()
+    with pytest.raises(Refusal) as refused:
+        await two[0].cache.purge("acme", subject="p-17")
+
+    assert refused.value.reason is Reason.CACHE_DOWN
+    assert two[0].cache.size_bytes == 0
 
 
 async def test_a_purge_needs_no_value_to_be_gone(two, observer, made, answered) -> None:

@@ -111,6 +111,7 @@ FAMILIES = {
     Reason.KEYS_DOWN: errors.UnavailableError,
     Reason.CONFLICT: errors.ConflictError,
     Reason.EVIDENCE_LOST: errors.EvidenceLostError,
+    Reason.HELD: errors.HeldError,
     Reason.INTERNAL: errors.InternalError,
 }
 
