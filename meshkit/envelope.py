@@ -47,7 +47,7 @@ from meshkit.vault import DataKey, VaultDown, VaultRejected
 from meshkit.wrapped_keys import FolderWrappedKeys, MemoryWrappedKeys, WrappedKey, WrappedKeys
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
 __all__ = [
     "Clock",
@@ -159,6 +159,18 @@ class Keyring:
         await asyncio.gather(*under_way, return_exceptions=True)
         self._held.forget(lambda key: key.tenant == tenant and key.day == day)
         return count
+
+    async def forget(self, tenant: str, key_ids: Collection[bytes]) -> None:
+        """Hold these keys no longer, now that they are not kept any more.
+
+        To be called once their wrapped keys are dropped: what is on its way then still comes, and
+        is let go of here.
+        """
+        gone = frozenset(key_ids)
+        self._held.forget(lambda key: key.tenant == tenant and key.key_id in gone)
+        under_way = [task for at, task in self._flights.items() if at[0] == tenant]
+        await asyncio.gather(*under_way, return_exceptions=True)
+        self._held.forget(lambda key: key.tenant == tenant and key.key_id in gone)
 
     def try_borrow(self, tenant: str, purpose: str, key_id: bytes) -> bytes | None:
         """Return a key itself, to derive from, if it is at hand; None if `borrow` must be awaited.

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
     from meshkit.wrapped_keys import WrappedKey
 
-__all__ = ["DAY_S", "Clock", "Held", "HeldKeys", "KeyringSettings", "Place", "Slot"]
+__all__ = ["DAY_S", "PER_SUBJECT", "Clock", "Held", "HeldKeys", "KeyringSettings", "Place", "Slot"]
 
 DAY_S = 86_400
+PER_SUBJECT = "s-"
+"""How purposes begin that are of one person's data: most will not be back tomorrow, so their keys
+are made when they are needed, not ahead."""
 
 Slot = tuple[str, str, int]
 """Tenant, purpose, day: what is sealed under one key."""
@@ -181,7 +184,11 @@ class HeldKeys:
         if self._clock.until_midnight_s() > self._settings.ahead_s:
             return []
         today = self._clock.today()
-        slots = [(at[0], at[1], today + 1) for at in self._sealing if at[2] == today]
+        slots = [
+            (at[0], at[1], today + 1)
+            for at in self._sealing
+            if at[2] == today and not at[1].startswith(PER_SUBJECT)
+        ]
         return [slot for slot in slots if slot not in self._sealing]
 
     def drop_over(self) -> None:

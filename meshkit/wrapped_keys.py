@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +18,7 @@ from meshkit.identity import is_label
 from meshkit.sealing import day_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 __all__ = ["FolderWrappedKeys", "MemoryWrappedKeys", "WrappedKey", "WrappedKeys"]
@@ -109,6 +111,10 @@ class FolderWrappedKeys:
         """Unlink a tenant's keys of a day, durably."""
         return await asyncio.to_thread(self._drop, tenant, day)
 
+    async def drop_keys(self, tenant: str, key_ids: Collection[bytes]) -> int:
+        """Unlink these keys of a tenant, durably; return how many were there. May be repeated."""
+        return await asyncio.to_thread(self._drop_keys, tenant, key_ids)
+
     async def keys(self, tenant: str) -> list[WrappedKey]:
         """Return all keys of a tenant, oldest day first; damaged ones are left out."""
         return await asyncio.to_thread(self._keys, tenant)
@@ -152,6 +158,23 @@ class FolderWrappedKeys:
         if count:
             shutil.rmtree(folder)
             fsync_folder(folder.parent)
+        return count
+
+    def _drop_keys(self, tenant: str, key_ids: Collection[bytes]) -> int:
+        count = 0
+        folders: set[Path] = set()
+        for path in (self._path(tenant, key_id) for key_id in key_ids):
+            with suppress(FileNotFoundError):
+                path.unlink()
+                count += 1
+            folders.add(path.parent)
+        for folder in folders:
+            if not folder.is_dir():
+                continue
+            # Also where nothing was there: a try that was cut off may have unlinked it just now.
+            fsync_folder(folder)
+            with suppress(OSError):  # not empty
+                folder.rmdir()
         return count
 
     def _path(self, tenant: str, key_id: bytes) -> Path:
