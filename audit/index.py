@@ -1,9 +1,8 @@
 """Finds records by call, by trace and by what they say: an SQLite file made of the log alone.
 
-    entries    number -> call_id, phase, trace_id, time, payload's place, and words as numbers;
-               by (call_id, phase), which is unique, and by (tenant, trace_id)
-    words      the dictionary: (tenant, kind, word) -> number; kinds are `audit.search.KINDS`
-    verdicts   a word of the kind `verdicts` is a set of (type, action): here by type and action
+    entries    number -> call_id, phase, trace_id, time, payload's place, and its words as numbers
+               (audit/index_words.py); by (call_id, phase), which is unique, and (tenant, trace_id)
+    verdicts   a word of the kind `verdicts` is a set: here by the types and actions in it
     terms_in   (word, block): this word occurs among these 1,024 entries
     spans      block -> earliest and latest time
     meta       size: how many entries of the log are in here; origin: of which log
@@ -25,7 +24,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from audit.index_words import Occurrences, Words
+from audit.index_words import Occurrences, VerdictSets, number_of, words_of
 from audit.search import (
     BLOCK,
     KINDS,
@@ -58,12 +57,9 @@ CREATE TABLE IF NOT EXISTS entries (
   verdicts INTEGER, model INTEGER, outcome INTEGER, action INTEGER, tenant INTEGER NOT NULL);
 CREATE UNIQUE INDEX IF NOT EXISTS calls ON entries (call_id, phase);
 CREATE INDEX IF NOT EXISTS traces ON entries (tenant, trace_id) WHERE trace_id IS NOT NULL;
-CREATE TABLE IF NOT EXISTS words (
-  number INTEGER PRIMARY KEY, tenant TEXT NOT NULL, kind INTEGER NOT NULL, word TEXT NOT NULL,
-  UNIQUE (tenant, kind, word));
 CREATE TABLE IF NOT EXISTS verdicts (
-  word INTEGER NOT NULL, type TEXT NOT NULL, action TEXT NOT NULL,
-  PRIMARY KEY (word, type, action)) WITHOUT ROWID;
+  tenant INTEGER NOT NULL, type TEXT NOT NULL, action TEXT NOT NULL, word INTEGER NOT NULL,
+  PRIMARY KEY (tenant, type, action, word)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS terms_in (
   term INTEGER NOT NULL, block INTEGER NOT NULL, PRIMARY KEY (term, block)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS spans (
@@ -99,7 +95,7 @@ class Index:
         self._writer = self._open()
         self._reader = self._connected()
         self._searcher = self._connected()
-        self._words = Words(self._writer)
+        self._verdict_sets = VerdictSets(self._writer)
         self._occurrences = Occurrences(self._writer)
         self.size = int(self._writer.execute("SELECT size FROM meta").fetchone()[0])
 
@@ -172,13 +168,13 @@ class Index:
                 self._writer.execute("BEGIN IMMEDIATE")
                 self._put(rows, places)
         except BaseException:
-            self._words.forget()
+            self._verdict_sets.forget()
             self._occurrences.forget()
             raise
         self.size += len(rows)
 
     def _put(self, rows: Sequence[IndexRow], places: Mapping[int, str]) -> None:
-        ids = [self._words.of(row) for row in rows]
+        ids = [words_of(row) for row in rows]
         self._writer.executemany(
             "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
@@ -194,6 +190,7 @@ class Index:
                 for row, some in zip(rows, ids, strict=True)
             ],
         )
+        self._verdict_sets.add(rows, ids)
         self._occurrences.add(rows, ids)
         self._writer.execute("UPDATE meta SET size = size + ?", (len(rows),))
 
@@ -222,10 +219,9 @@ class Index:
     def by_call(self, tenant: str, call_id: bytes) -> list[Place]:
         """Return a call's entries, within the tenant (pseudonym)."""
         rows = self._ask(
-            "SELECT e.number, e.phase, e.payload FROM entries e JOIN words w ON w.number = e.tenant"
-            " WHERE e.call_id = ? AND w.tenant = ?",
+            "SELECT number, phase, payload FROM entries WHERE call_id = ? AND tenant = ?",
             call_id,
-            tenant,
+            number_of("tenant", tenant, tenant),
         )
         return [Place(row[0], PHASES[row[1]], row[2]) for row in rows]
 
@@ -285,30 +281,20 @@ class Index:
         return [Hit(row[0], row[1], PHASES[row[2]], row[3]) for row in rows]
 
     def _ids(self, query: Query) -> list[tuple[str, list[int]]]:
-        """Look the words of a query up; what narrows most comes first."""
+        """Number the words of a query; what narrows most comes first."""
         asked = {
-            each.kind: self._numbers(query.tenant, each.kind, each.values)
+            each.kind: [number_of(each.kind, query.tenant, word) for word in each.values]
             for each in filters_of(query)
         }
         if not query.any_verdict:
-            asked["verdicts"] = self._verdict_sets(query)
+            asked["verdicts"] = self._sets_with(query)
         return [(kind, asked[kind]) for kind in KINDS if kind in asked]
 
-    def _numbers(self, tenant: str, kind: str, words: Sequence[str]) -> list[int]:
-        question = "SELECT number FROM words WHERE tenant = ? AND kind = ? AND word = ?"
-        return [
-            row[0]
-            for word in words
-            for row in self._searcher.execute(
-                question, (tenant, KINDS.index(kind), "" if kind == "tenant" else word)
-            )
-        ]
-
-    def _verdict_sets(self, query: Query) -> list[int]:
+    def _sets_with(self, query: Query) -> list[int]:
         kind, action = query.verdict_type, query.verdict_action
         rows = self._searcher.execute(
-            "SELECT DISTINCT v.word FROM verdicts v JOIN words w ON w.number = v.word"
-            " WHERE w.tenant = ? AND (? = '' OR v.type = ?) AND (? = '' OR v.action = ?)",
-            (query.tenant, kind, kind, action, action),
+            "SELECT DISTINCT word FROM verdicts"
+            " WHERE tenant = ? AND (? = '' OR type = ?) AND (? = '' OR action = ?)",
+            (number_of("tenant", query.tenant, query.tenant), kind, kind, action, action),
         )
         return [row[0] for row in rows]

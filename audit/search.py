@@ -44,7 +44,7 @@ BLOCK = 1_024
 """Entries of which the index keeps, together, what occurs in them: few rows, quick to skip."""
 
 KINDS = ("subject", "user", "actor", "verdicts", "model", "outcome", "action", "tenant")
-"""Columns that are kept as numbers of a dictionary; the one that narrows most comes first."""
+"""Columns that are kept as numbers (`audit.index_words`); what narrows most comes first."""
 
 
 class IndexRow(NamedTuple):
@@ -69,17 +69,12 @@ class IndexRow(NamedTuple):
     subject: str = ""
     verdicts: tuple[tuple[str, str], ...] = ()
 
-    @property
-    def words(self) -> tuple[object, ...]:
-        """All that goes into the dictionary, to be compared with another row's."""
-        return (self.tenant, *self[_FIRST_WORD:])
-
-
-_FIRST_WORD = IndexRow._fields.index("action")
-
 
 class Hit(NamedTuple):
-    """An entry that was found; `payload` is its place in the payload store, or empty."""
+    """An entry that was found; `payload` is its place in the payload store, or empty.
+
+    The index keeps 8 bytes of a pseudonym: its leaf has the last word on what an entry is.
+    """
 
     number: int
     call_id: bytes
@@ -125,14 +120,14 @@ class Query:
 
 
 class Filter(NamedTuple):
-    """A column of the dictionary, and the values of which any will do."""
+    """A column of words, and the words of which any will do."""
 
     kind: str
     values: tuple[str, ...]
 
 
 def filters_of(query: Query) -> Iterator[Filter]:
-    """Yield what is asked of the dictionary's columns, in the order of `KINDS`; no verdicts."""
+    """Yield what is asked of the columns of words, in the order of `KINDS`; no verdicts."""
     asked: dict[str, tuple[str, ...] | None] = {
         "subject": query.subjects,
         "user": query.users,
@@ -180,7 +175,7 @@ _WITH_THIS_TOO = "EXISTS (SELECT 1 FROM terms_in o WHERE o.block = b.block AND"
 _ANY_OF = "IN (SELECT value FROM json_each(?))"
 
 Ids = Sequence[tuple[str, Sequence[int]]]
-"""By column, the dictionary's numbers of which any will do; what narrows most first."""
+"""By column, the numbers of the words of which any will do; what narrows most first."""
 
 
 def blocks_asked(query: Query, ids: Ids, most: int) -> tuple[str, list[object]]:
