@@ -516,19 +516,23 @@ class GetByTraceRequest(_message.Message):
 
     TENANT_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Empty: the caller's own tenant."""
     trace_id: _builtins.bytes
     """16 bytes, not all zero."""
+    page_token: _builtins.str
+    """Of the page before; empty for the first."""
     def __init__(
         self,
         *,
         tenant: _builtins.str = ...,
         trace_id: _builtins.bytes = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_token", b"page_token", "tenant", b"tenant", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -539,20 +543,132 @@ class GetByTraceResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RECORDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty: these are the last. Otherwise there may be more."""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___Record]: ...
     def __init__(
         self,
         *,
         records: _abc.Iterable[Global___Record] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "records", b"records"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetByTraceResponse: _TypeAlias = GetByTraceResponse  # noqa: Y015
+
+@_typing.final
+class SearchRequest(_message.Message):
+    """What a record must be; what is not given does not matter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    TRACE_ID_FIELD_NUMBER: _builtins.int
+    VERDICT_TYPE_FIELD_NUMBER: _builtins.int
+    VERDICT_ACTION_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    OLDEST_FIRST_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Empty: the caller's own tenant."""
+    actor: _builtins.str
+    """SPIFFE id of the workload that called."""
+    user: _builtins.str
+    """As the caller's token named the user."""
+    subject: _builtins.str
+    """Whom the data is about, as the caller said it."""
+    model: _builtins.str
+    trace_id: _builtins.bytes
+    """16 bytes, not all zero."""
+    verdict_type: _builtins.str
+    """`EMAIL`, `PERSON`, … With `verdict_action`, one verdict must have both."""
+    verdict_action: _builtins.str
+    """`mask`, `block`, …"""
+    outcome: _builtins.str
+    """`released`, `ok`, or a Reason's name."""
+    action: _builtins.str
+    """`chat`, `log.read`, …"""
+    phase: Global___Phase.ValueType
+    oldest_first: _builtins.bool
+    """Otherwise the newest come first."""
+    page_size: _builtins.int
+    """At most so many records; 0: 100. More than the service allows are not given."""
+    page_token: _builtins.str
+    """Of the page before; empty for the first. All else must be as it was then, but for `page_size`."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When it happened, as the producer says: from `since` on and before `until`. Microseconds."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+        user: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        model: _builtins.str = ...,
+        trace_id: _builtins.bytes = ...,
+        verdict_type: _builtins.str = ...,
+        verdict_action: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        action: _builtins.str = ...,
+        phase: Global___Phase.ValueType = ...,
+        oldest_first: _builtins.bool = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "model", b"model", "oldest_first", b"oldest_first", "outcome", b"outcome", "page_size", b"page_size", "page_token", b"page_token", "phase", b"phase", "since", b"since", "subject", b"subject", "tenant", b"tenant", "trace_id", b"trace_id", "until", b"until", "user", b"user", "verdict_action", b"verdict_action", "verdict_type", b"verdict_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchRequest: _TypeAlias = SearchRequest  # noqa: Y015
+
+@_typing.final
+class SearchResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty: this is the end. Otherwise go on with it."""
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___Record]:
+        """May be fewer than asked for, or none, though there are more: see `next_page_token`."""
+
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[Global___Record] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchResponse: _TypeAlias = SearchResponse  # noqa: Y015
 
 @_typing.final
 class ArchiveRequest(_message.Message):

@@ -55,6 +55,11 @@ class AuditServiceStub:
                 request_serializer=sealgate_dot_v1_dot_audit__pb2.GetByTraceRequest.SerializeToString,
                 response_deserializer=sealgate_dot_v1_dot_audit__pb2.GetByTraceResponse.FromString,
                 _registered_method=True)
+        self.Search = channel.unary_unary(
+                '/sealgate.v1.AuditService/Search',
+                request_serializer=sealgate_dot_v1_dot_audit__pb2.SearchRequest.SerializeToString,
+                response_deserializer=sealgate_dot_v1_dot_audit__pb2.SearchResponse.FromString,
+                _registered_method=True)
         self.Archive = channel.unary_unary(
                 '/sealgate.v1.AuditService/Archive',
                 request_serializer=sealgate_dot_v1_dot_audit__pb2.ArchiveRequest.SerializeToString,
@@ -112,7 +117,17 @@ class AuditServiceServicer:
 
     def GetByTrace(self, request, context):
         """The records of all calls of a trace. A trace id is the caller's own and may stand for several.
-        At most the first 1,000 records: of a trace with more, ask for the others by call id.
+        A page holds at most 1,000 records; `next_page_token` says that there are more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Search(self, request, context):
+        """The records of one tenant that fit everything that is asked, in log order. A record is found
+        from the moment it is acknowledged. No page repeats or leaves out a record.
+
+        Errors: INVALID_FIELD (`page_token`: of another search or tenant, or none of ours), LIMITED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,6 +188,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.GetByTrace,
                     request_deserializer=sealgate_dot_v1_dot_audit__pb2.GetByTraceRequest.FromString,
                     response_serializer=sealgate_dot_v1_dot_audit__pb2.GetByTraceResponse.SerializeToString,
+            ),
+            'Search': grpc.unary_unary_rpc_method_handler(
+                    servicer.Search,
+                    request_deserializer=sealgate_dot_v1_dot_audit__pb2.SearchRequest.FromString,
+                    response_serializer=sealgate_dot_v1_dot_audit__pb2.SearchResponse.SerializeToString,
             ),
             'Archive': grpc.unary_unary_rpc_method_handler(
                     servicer.Archive,
@@ -287,6 +307,33 @@ class AuditService:
             '/sealgate.v1.AuditService/GetByTrace',
             sealgate_dot_v1_dot_audit__pb2.GetByTraceRequest.SerializeToString,
             sealgate_dot_v1_dot_audit__pb2.GetByTraceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Search(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealgate.v1.AuditService/Search',
+            sealgate_dot_v1_dot_audit__pb2.SearchRequest.SerializeToString,
+            sealgate_dot_v1_dot_audit__pb2.SearchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,7 +51,13 @@ class AuditServiceStub:
     """The records of one call: INTENT, OUTCOME, in log order. NOT_FOUND within other tenants too."""
     GetByTrace: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetByTraceRequest, _audit_pb2.GetByTraceResponse]
     """The records of all calls of a trace. A trace id is the caller's own and may stand for several.
-    At most the first 1,000 records: of a trace with more, ask for the others by call id.
+    A page holds at most 1,000 records; `next_page_token` says that there are more.
+    """
+    Search: _grpc.UnaryUnaryMultiCallable[_audit_pb2.SearchRequest, _audit_pb2.SearchResponse]
+    """The records of one tenant that fit everything that is asked, in log order. A record is found
+    from the moment it is acknowledged. No page repeats or leaves out a record.
+
+    Errors: INVALID_FIELD (`page_token`: of another search or tenant, or none of ours), LIMITED.
     """
     Archive: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ArchiveRequest, _audit_pb2.ArchiveResponse]
     """Keeps a document that records name by its SHA-256: a policy, a model's manifest, a prompt
@@ -91,7 +97,13 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """The records of one call: INTENT, OUTCOME, in log order. NOT_FOUND within other tenants too."""
     GetByTrace: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetByTraceRequest, _audit_pb2.GetByTraceResponse]  # type: ignore[assignment]
     """The records of all calls of a trace. A trace id is the caller's own and may stand for several.
-    At most the first 1,000 records: of a trace with more, ask for the others by call id.
+    A page holds at most 1,000 records; `next_page_token` says that there are more.
+    """
+    Search: _aio.UnaryUnaryMultiCallable[_audit_pb2.SearchRequest, _audit_pb2.SearchResponse]  # type: ignore[assignment]
+    """The records of one tenant that fit everything that is asked, in log order. A record is found
+    from the moment it is acknowledged. No page repeats or leaves out a record.
+
+    Errors: INVALID_FIELD (`page_token`: of another search or tenant, or none of ours), LIMITED.
     """
     Archive: _aio.UnaryUnaryMultiCallable[_audit_pb2.ArchiveRequest, _audit_pb2.ArchiveResponse]  # type: ignore[assignment]
     """Keeps a document that records name by its SHA-256: a policy, a model's manifest, a prompt
@@ -146,7 +158,19 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.GetByTraceResponse, _abc.Awaitable[_audit_pb2.GetByTraceResponse]]:
         """The records of all calls of a trace. A trace id is the caller's own and may stand for several.
-        At most the first 1,000 records: of a trace with more, ask for the others by call id.
+        A page holds at most 1,000 records; `next_page_token` says that there are more.
+        """
+
+    @_abc_1.abstractmethod
+    def Search(
+        self,
+        request: _audit_pb2.SearchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.SearchResponse, _abc.Awaitable[_audit_pb2.SearchResponse]]:
+        """The records of one tenant that fit everything that is asked, in log order. A record is found
+        from the moment it is acknowledged. No page repeats or leaves out a record.
+
+        Errors: INVALID_FIELD (`page_token`: of another search or tenant, or none of ours), LIMITED.
         """
 
     @_abc_1.abstractmethod
