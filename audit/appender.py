@@ -70,6 +70,11 @@ class AuditLog:
         self._drained = asyncio.Event()
 
     @property
+    def parts(self) -> Parts:
+        """What it is made of, for those who read only."""
+        return self._parts
+
+    @property
     def vkey(self) -> str:
         """The log's C2SP verifier key."""
         return self._parts.vkey
@@ -220,11 +225,10 @@ class AuditLog:
             raise Refusal(Reason.KEYS_DOWN) from None
 
     def _follow(self, under_way: Waiting, event: Event, body: bytes) -> asyncio.Future[Appended]:
-        # Between the two a new pseudonym key may have begun.
-        if under_way.body not in (body, event_bytes(event, under_way.names)):
-            raise Refusal(Reason.CONFLICT)
         future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        under_way.followers.append(future)
+        # Between the two a new pseudonym key may have begun.
+        same = under_way.body in (body, event_bytes(event, under_way.names))
+        (under_way.followers if same else under_way.rivals).append(future)
         return future
 
     async def _again(self, event: Event, body: bytes, index: int) -> Appended:
@@ -293,6 +297,10 @@ class AuditLog:
         return Intent(index, Commitment(salts.get("prompt_received", b""), bytes.fromhex(value)))
 
     # --- reading ----------------------------------------------------------------------------
+
+    def pseudonym_of(self, tenant: str) -> str:
+        """Return a tenant's pseudonym, as leaves say it: 32 hexadecimal digits."""
+        return self._tenant(tenant)
 
     def _tenant(self, tenant: str) -> str:
         return self._parts.pseudonyms.tenant(tenant) if tenant else ""

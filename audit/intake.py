@@ -23,7 +23,7 @@ from meshkit.counters import counted, observed
 from meshkit.tlog import leaf_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from concurrent.futures import Executor
 
     from audit.index_rows import Who
@@ -71,19 +71,26 @@ class Waiting:
     """OUTCOME: what the index knew; the committer knows the newer ones."""
     followers: list[asyncio.Future[Appended]] = field(default_factory=list)
     """Callers that sent the same event again meanwhile."""
+    rivals: list[asyncio.Future[Appended]] = field(default_factory=list)
+    """Callers that sent other content under its key: a conflict only once it is durable."""
 
     def answer(self, appended: Appended) -> None:
         """Tell all who wait."""
         for future in (self.done, *self.followers):
             if not future.done():
                 future.set_result(appended)
+        _refuse(self.rivals, Reason.CONFLICT)
 
     def refuse(self, reason: Reason) -> None:
         """Tell all who wait that it is not durable."""
-        for future in (self.done, *self.followers):
-            if not future.done():
-                future.set_exception(Refusal(reason))
-                future.exception()  # seen: a caller that went away does not fetch it
+        _refuse((self.done, *self.followers, *self.rivals), reason)
+
+
+def _refuse(futures: Iterable[asyncio.Future[Appended]], reason: Reason) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(Refusal(reason))
+            future.exception()  # seen: a caller that went away does not fetch it
 
 
 class Committer:
