@@ -16,18 +16,21 @@ from audit.disk import Disk, make_folders, replace
 from audit.events import parse_leaf
 from audit.index import Index
 from audit.intake import Committer
+from audit.mirror import mirroring
+from audit.notes import Notes
 from audit.payloads import PayloadStore, Sealer
 from audit.pseudonyms import Pseudonyms
 from audit.publisher import Publisher
 from audit.receipts import ReceiptMaker
 from audit.recovery import recover
-from audit.storage import LogStore
+from audit.storage import LogStore, Round
 from audit.wal import Wal
+from audit.witnesses import Witnesses, policy_for_auditors, witnesses_of
 from meshkit.background import running
 from meshkit.call_id import new_call_id
 from meshkit.contract import Event, Phase, Reason, Refusal, TraceContext
 from meshkit.counters import counted, measured
-from meshkit.tlog import VerifierKey
+from meshkit.tlog import Policy, VerifierKey
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -79,10 +82,19 @@ async def open_audit(
     async with AsyncExitStack() as owned:
         make_folders(disk, settings.data_dir)
         owned.callback(disk.close, await _only_writer(disk, settings))
-        wal, store, held = await _recovered(owned, settings, signer, lock, disk)
-        publisher, payloads, index = await _publisher(
-            owned, settings, disk, signer=signer, lock=lock, held=held, wal=wal, store=store
+        policy = await asyncio.to_thread(_policy, settings)
+        wal, store, held, left = await _recovered(
+            owned, settings, disk, signer=signer, lock=lock, policy=policy
         )
+        await owned.enter_async_context(mirroring(settings, signer.vkey))
+        key = VerifierKey.parse(signer.vkey)
+        witnesses = await owned.enter_async_context(witnesses_of(policy, settings, key))
+        publisher, payloads, index = await _publisher(
+            owned, settings, disk,
+            signer=signer, lock=lock, held=held, wal=wal, store=store, witnesses=witnesses,
+            left=left,
+        )  # fmt: skip
+        await publisher.confirm()  # before anything is signed: the receipt key's endorsement, too
         pseudonyms = Pseudonyms(pseudonym_key, naming_keys)
         await owned.enter_async_context(running(_forgetting(pseudonyms), "audit-pseudonyms"))
         parts = Parts(
@@ -97,7 +109,33 @@ async def open_audit(
             receipts=await ReceiptMaker.start(signer),
             publisher=publisher,
         )
-        yield await _started(owned, parts)
+        audit = await _started(owned, parts)
+        if witnesses is not None:
+            await _witnessed(audit, witnesses)
+        yield audit
+
+
+def _policy(settings: AuditSettings) -> Policy | None:
+    """Read the witnesses' policy. Raises PolicyInvalid and OSError."""
+    path = settings.witness_policy
+    return None if path is None else Policy.parse(path.read_bytes())
+
+
+async def _witnessed(audit: AuditLog, witnesses: Witnesses) -> None:
+    """Record when the quorum is lost, and when it is there again."""
+    notes = Notes(audit)
+
+    async def note(held: bool) -> None:  # noqa: FBT001 -- the one thing there is to say
+        with suppress(Refusal):  # it was logged and is measured; nothing was to be refused
+            await notes.note(
+                "witness.down",
+                outcome="ok" if held else Reason.AUDIT_DOWN.name,
+                detail={"quorum": "held" if held else "lost"},
+            )
+
+    witnesses.on_change = note
+    if not witnesses.quorum:
+        await note(held=False)
 
 
 async def _forgetting(pseudonyms: Pseudonyms) -> None:
@@ -125,18 +163,22 @@ async def _only_writer(disk: Disk, settings: AuditSettings) -> int:
 async def _recovered(
     owned: AsyncExitStack,
     settings: AuditSettings,
+    disk: Disk,
+    *,
     signer: CheckpointSigner,
     lock: CheckpointLock,
-    disk: Disk,
-) -> tuple[Wal, LogStore, Locked]:
+    policy: Policy | None,
+) -> tuple[Wal, LogStore, Locked, Round | None]:
     key = VerifierKey.parse(signer.vkey)
     folder = settings.data_dir
     wal = Wal(disk, folder / "wal", segment_bytes_max=settings.segment_bytes_max)
     owned.callback(wal.close)
     store = LogStore(disk, folder / "log", key)
-    held = await recover(signer, lock, store, wal)
+    # What witnesses are to cosign is published once they did.
+    held, left = await recover(signer, lock, store, wal, publish=policy is None)
     replace(disk, folder / "vkey", f"{key}\n".encode())
-    return wal, store, held
+    replace(disk, folder / "policy", policy_for_auditors(policy, key).text().encode())
+    return wal, store, held, left
 
 
 async def _publisher(
@@ -149,6 +191,8 @@ async def _publisher(
     held: Locked,
     wal: Wal,
     store: LogStore,
+    witnesses: Witnesses | None,
+    left: Round | None,
 ) -> tuple[Publisher, PayloadStore, Index]:
     payloads = PayloadStore(disk, settings.data_dir / "payloads")
     owned.callback(payloads.close)
@@ -167,6 +211,8 @@ async def _publisher(
         payloads=payloads,
         index=index,
         executor=slow,
+        witnesses=witnesses,
+        left=left,
     )
     # Before the first append: what the index does not know would look new.
     try:

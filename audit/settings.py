@@ -91,7 +91,7 @@ class AuditSettings(MeshSettings):
         365, gt=0, description="Then a tenant's workloads, users and subjects get new pseudonyms."
     )
     pseudonym_look_s: float = Field(
-        5.0, gt=0, description="How often a rotation by `sealgate keys` is looked for."
+        5.0, gt=0, description="How often it is looked whether another process began a new key."
     )
     archive_document_bytes_max: int = Field(
         4 * _MIB, gt=0, description="A policy, model manifest or prompt template kept by digest."
@@ -102,13 +102,16 @@ class AuditSettings(MeshSettings):
         description="Reads of one actor in a second, each recorded before its answer; beyond: "
         "LIMITED, and only counted.",
     )
+    key_orders_every_s: float = Field(
+        1.0, gt=0, description="How often orders of `sealgate keys` are looked for."
+    )
     skew_max_ms: int = Field(
         1_000, gt=0, description="A record whose producer's clock differs by more is flagged."
     )
     mirror_url: str = Field(
         "",
-        description="Object store to copy the log to: s3://, gs://, az:// or a folder; empty: none. "
-        "Credentials are those of the environment, or:",
+        description="Object store to copy the log to: s3://, gs://, az:// or a folder; empty: "
+        "none. Credentials are those of the environment, or:",
     )
     mirror_credentials: Path | None = Field(
         None, description="JSON file of the store's options, keys and endpoint among them; 0600."
@@ -128,6 +131,37 @@ class AuditSettings(MeshSettings):
     )
     mirror_concurrency: int = Field(
         8, gt=0, le=64, description="Files copied at once; each up to 16 MiB in memory."
+    )
+    witness_policy: Path | None = Field(
+        None,
+        description="tlog-policy file: witnesses to ask, with their URLs, and the quorum. None: "
+        "checkpoints bear the log's signature alone.",
+    )
+    witness_required: bool = Field(
+        False,  # noqa: FBT003 -- a field's default
+        description="Whether a checkpoint waits until the quorum holds (acks go on), or is "
+        "published without. Either way it is told.",
+    )
+    witness_ca: Path | None = Field(
+        None, description="PEM of the CA of the witnesses' certificates; system CAs without."
+    )
+    witness_timeout_ms: int = Field(1_000, gt=0, description="For each witness, all requests.")
+    witness_grace_ms: int = Field(
+        50, ge=0, description="Once the quorum holds the other witnesses get this long."
+    )
+    witness_rest_s: float = Field(
+        5.0,
+        ge=0,
+        description="A witness that failed is left alone so long, unless checkpoints wait for it.",
+    )
+    witness_skew_max_s: int = Field(
+        60, gt=0, description="A cosignature whose time differs by more from ours is not taken."
+    )
+    witness_refresh_s: float = Field(
+        600.0,
+        gt=0,
+        description="A checkpoint that stays the newest is cosigned again so often, about: its age "
+        "is how auditors know that nothing newer is kept from them.",
     )
     retention_class: str = Field("standard", pattern=r"^[a-z0-9-]{1,32}$")
     producer: str = Field(
