@@ -27,9 +27,9 @@ from appliance.clients import keep_clients
 from appliance.openbao import openbao
 from appliance.screening_keys import rotating
 from audit.app import audit_at
+from audit.keys import audit_keys
 from audit.locks import VaultLock
 from audit.opening import open_audit
-from audit.pseudonym_keys import pseudonym_keys
 from audit.settings import AuditSettings
 from audit.signer import VaultSigner
 from cache.service import open_cache
@@ -44,7 +44,7 @@ from inference.service import InferenceService, open_inference
 from inference.settings import InferenceSettings
 from meshkit.authorization import Authorizer
 from meshkit.background import running
-from meshkit.envelope import FolderWrappedKeys, keyring
+from meshkit.envelope import keyring
 from meshkit.identity import ServiceIdentity
 from meshkit.screening_keys import Watching, watched_screening_keys
 from meshkit.screening_mac import mac_verifier
@@ -199,35 +199,26 @@ class _Builder:
     async def audit(self) -> AuditLog:
         """Open the log, its checkpoints signed and locked in OpenBao."""
         keys = self.vaults["audit"]
-        folder = self.settings.data_dir / "audit"
-        sealer = await self.owned.enter_async_context(
-            keyring(keys, FolderWrappedKeys(folder / "keys"))
+        settings = AuditSettings.load().model_copy(
+            update={
+                "data_dir": self.settings.data_dir / "audit",
+                "producer": self._spiffe_id("gateway"),
+            }
         )
-        loaded = AuditSettings.load()
-        naming_keys = await self.owned.enter_async_context(
-            pseudonym_keys(
-                keys,
-                folder / "pseudonyms",
-                life_days=loaded.pseudonym_life_days,
-                look_s=loaded.pseudonym_look_s,
-            )
-        )
+        held = await self.owned.enter_async_context(audit_keys(keys, settings))
         origin = f"{self.settings.trust_domain}/audit"
-        return await self.owned.enter_async_context(
+        log = await self.owned.enter_async_context(
             open_audit(
-                AuditSettings.load().model_copy(
-                    update={
-                        "data_dir": folder,
-                        "producer": self._spiffe_id("gateway"),
-                    }
-                ),
+                settings,
                 signer=await VaultSigner.load(keys, CHECKPOINT_KEY, origin),
                 lock=VaultLock(keys, CHECKPOINT_LOCK),
-                sealer=sealer,
+                sealer=held.sealer,
                 pseudonym_key=(await keys.secret("pseudonym-key")).newest,
-                naming_keys=naming_keys,
+                naming_keys=held.naming,
             )
         )
+        await self.owned.enter_async_context(held.taking_orders())
+        return log
 
     async def compliance(self) -> Compliance:
         """Load policy, patterns and name models."""

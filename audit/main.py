@@ -13,13 +13,12 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from audit.app import audit_at
+from audit.keys import audit_keys
 from audit.locks import VaultLock
 from audit.opening import open_audit
-from audit.pseudonym_keys import pseudonym_keys
 from audit.settings import AuditSettings
 from audit.signer import VaultSigner
 from meshkit.authorization import Authorizer
-from meshkit.envelope import FolderWrappedKeys, keyring
 from meshkit.member import Member, ServerSettings, run
 from meshkit.policies import FOLDER
 from meshkit.server import Serving
@@ -60,21 +59,16 @@ async def serve(settings: AuditServer, member: Member) -> AsyncIterator[int]:
     origin = f"{settings.trust_domain}/audit"
     async with (
         authorizer.watching(settings.policies_every_s),
-        keyring(keys, FolderWrappedKeys(settings.data_dir / "keys")) as sealer,
-        pseudonym_keys(
-            keys,
-            settings.data_dir / "pseudonyms",
-            life_days=settings.pseudonym_life_days,
-            look_s=settings.pseudonym_look_s,
-        ) as naming_keys,
+        audit_keys(keys, settings) as held,
         open_audit(
             settings,
             signer=await VaultSigner.load(keys, settings.checkpoint_key, origin),
             lock=VaultLock(keys, settings.checkpoint_lock),
-            sealer=sealer,
+            sealer=held.sealer,
             pseudonym_key=(await keys.secret("pseudonym-key")).newest,
-            naming_keys=naming_keys,
+            naming_keys=held.naming,
         ) as log,
+        held.taking_orders(),
         audit_at(settings, log, authorizer, member.certificate) as port,
     ):
         yield port

@@ -4,9 +4,8 @@
     <folder>/<tenant>/newest                the id of the one in use
 
 A key is used for `life_days` and then followed by the next; `sealgate keys rotate --pseudonyms`
-does so at once (the operator has OpenBao make a wrapped key without seeing it, and points `newest`
-to it), and this looks at the pointer every `look_s`. Keys in memory serve as long as data keys
-serve to seal: 5 minutes, 15 while OpenBao is away (`meshkit.envelope`).
+does so at once (`audit.key_orders`). Keys in memory serve as long as data keys serve to seal: 5
+minutes, 15 while OpenBao is away (`meshkit.envelope`). The pointer is read again every `look_s`.
 
 A tenant whose key in OpenBao is gone gets names under a key that is never kept, so that refusals of
 its calls are still recorded: nobody can link them to anything, nor to those of another run.
@@ -78,13 +77,16 @@ class _InUse:
 
 
 class PseudonymKeys:
-    """Implements `audit.pseudonyms.NamingKeys`. Made by `pseudonym_keys`."""
+    """Implements `audit.pseudonyms.NamingKeys`. Made by `pseudonym_keys`.
+
+    ring, store: what holds and keeps them, for orders about all keys of a tenant.
+    """
 
     def __init__(
         self, ring: Keyring, store: PseudonymStore, *, life_days: int, look_s: float
     ) -> None:
-        self._ring = ring
-        self._store = store
+        self.ring = ring
+        self.store = store
         self._life_days = life_days
         self._look_s = look_s
         self._in_use: dict[str, _InUse] = {}
@@ -136,7 +138,7 @@ class PseudonymKeys:
 
     async def every(self, tenant: str) -> list[NamingKey]:
         """See `NamingKeys`."""
-        kept = await self._store.keys(tenant)
+        kept = await self.store.keys(tenant)
         found = [await self.under(tenant, key.key_id.hex()) for key in kept]
         return [key for key in found if key is not None]
 
@@ -157,10 +159,10 @@ class PseudonymKeys:
         """
         count = 0
         async with self._turn:
-            days = {key.day for key in await self._store.keys(tenant)}
+            days = {key.day for key in await self.store.keys(tenant)}
             for day in sorted(days):
                 if before_day is None or day < before_day:
-                    count += await self._ring.erase(tenant, day)
+                    count += await self.ring.erase(tenant, day)
             self._in_use.pop(tenant, None)
             self._ephemeral.pop(tenant, None)
         return count
@@ -170,7 +172,7 @@ class PseudonymKeys:
         if used is not None and time.monotonic() - used.looked_s < self._look_s:
             return used.key_id
         async with self._turn:  # two first calls of a tenant make one key
-            key_id = await self._store.pointed(tenant)
+            key_id = await self.store.pointed(tenant)
             if key_id is None or await self._is_over(tenant, key_id):
                 return await self._begin(tenant)
             self._use(tenant, key_id)
@@ -179,11 +181,11 @@ class PseudonymKeys:
     async def _is_over(self, tenant: str, key_id: bytes) -> bool:
         if int(time.time() // DAY_S) - day_of(key_id) >= self._life_days:
             return True
-        return await self._store.get(tenant, key_id) is None
+        return await self.store.get(tenant, key_id) is None
 
     async def _begin(self, tenant: str) -> bytes:
-        key_id = await self._ring.add(tenant, PURPOSE, int(time.time() // DAY_S))
-        await self._store.point(tenant, key_id)
+        key_id = await self.ring.add(tenant, PURPOSE, int(time.time() // DAY_S))
+        await self.store.point(tenant, key_id)
         self._use(tenant, key_id)
         counted("audit.pseudonym_key_made")
         return key_id
@@ -192,11 +194,11 @@ class PseudonymKeys:
         self._in_use[tenant] = _InUse(key_id, time.monotonic())
 
     def _held(self, tenant: str, key_id: bytes) -> NamingKey | None:
-        secret = self._ring.try_borrow(tenant, PURPOSE, key_id)
+        secret = self.ring.try_borrow(tenant, PURPOSE, key_id)
         return None if secret is None else NamingKey(key_id.hex(), secret)
 
     async def _borrowed(self, tenant: str, key_id: bytes) -> NamingKey:
-        return NamingKey(key_id.hex(), await self._ring.borrow(tenant, PURPOSE, key_id))
+        return NamingKey(key_id.hex(), await self.ring.borrow(tenant, PURPOSE, key_id))
 
     def _unkept(self, tenant: str) -> NamingKey:
         key = self._ephemeral.get(tenant)

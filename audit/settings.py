@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from re import fullmatch
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from audit.subjects import CLASS_PATTERN
 from meshkit.settings import MeshSettings
 
 __all__ = ["AuditSettings"]
@@ -163,8 +166,48 @@ class AuditSettings(MeshSettings):
         description="A checkpoint that stays the newest is cosigned again so often, about: its age "
         "is how auditors know that nothing newer is kept from them.",
     )
-    retention_class: str = Field("standard", pattern=r"^[a-z0-9-]{1,32}$")
+    retention_class: str = Field(
+        "standard", description="Of calls whose tenant and purpose have no class of their own."
+    )
+    retention_days: dict[str, int] = Field(
+        {"standard": 30},
+        description="How many days the payloads of a class are kept, the day they came not counted; "
+        "leaves are never removed. Classes are lower-case labels of at most 24 characters.",
+    )
+    retention_tenants: dict[str, str] = Field({}, description="Class by tenant.")
+    retention_purposes: dict[str, str] = Field(
+        {}, description="Class by a call's purpose of use; it goes before the tenant's."
+    )
+    retention_sweep_s: float = Field(
+        3_600.0, gt=0, description="How often it is looked for what is due; also at each start."
+    )
+    erasure_retry_s: float = Field(
+        10.0, gt=0, description="Between tries to finish an erasure that a neighbour held up."
+    )
+    erasure_proof_ms: int = Field(
+        15_000, ge=0, description="How long an erasure waits for a checkpoint that covers it."
+    )
+    key_backups_days: int = Field(
+        30,
+        ge=0,
+        description="How long copies of keys/ are kept, at most, by whoever makes them: until then "
+        "what was erased can be brought back out of one, together with OpenBao. Records of erasures "
+        "say it.",
+    )
     producer: str = Field(
         "spiffe://sealgate.local/service/gateway",
         description="SPIFFE id recorded for events appended in process, without a connection.",
     )
+
+    @model_validator(mode="after")
+    def _classes_are_known(self) -> Self:
+        named = {self.retention_class, *self.retention_tenants.values()}
+        named |= {*self.retention_purposes.values()}
+        wrong = [each for each in self.retention_days if not fullmatch(CLASS_PATTERN, each)]
+        if wrong or any(days < 0 for days in self.retention_days.values()):
+            msg = "retention_days: a class is no label, or its days are below zero"
+            raise ValueError(msg)
+        if named - self.retention_days.keys():
+            msg = "retention_days lacks a class that is named elsewhere"
+            raise ValueError(msg)
+        return self

@@ -60,7 +60,9 @@ __all__ = [
     "SealBroken",
     "WrappedKey",
     "WrappedKeys",
+    "kek_of",
     "keyring",
+    "wrapping_aad",
 ]
 
 log = structlog.get_logger()
@@ -142,6 +144,28 @@ class Keyring:
             return None
         self._held.touch(held)
         return open_record(held.plaintext, Owner(tenant, purpose), sealed, aad)
+
+    async def ask_anew(self, tenant: str) -> None:
+        """Ask OpenBao at once for whatever is held of a tenant, after its key was taken away there.
+
+        What is not kept any more, or OpenBao refuses, goes; and so does what cannot be asked about:
+        the end of a key must not wait until OpenBao is back.
+        """
+        for held in self._held.of(tenant):
+            try:
+                await self._confirm(held)
+            except (Refusal, OSError):
+                self._held.forget(lambda key, gone=held.wrapped: key is gone)  # type: ignore[misc]
+
+    def held(self) -> dict[str, int]:
+        """Return how many keys are held, by tenant."""
+        return self._held.counts()
+
+    async def erase_all(self, tenant: str) -> int:
+        """Drop all keys of a tenant that are kept in a folder: see `erase`. Raises OSError."""
+        assert isinstance(self._store, FolderWrappedKeys)
+        days = {key.day for key in await self._store.keys(tenant)}
+        return sum([await self.erase(tenant, day) for day in sorted(days)])
 
     async def erase(self, tenant: str, day: int) -> int:
         """Drop a tenant's keys of a day, here and where they are kept; return how many went.
@@ -267,7 +291,7 @@ class Keyring:
 
     async def _make(self, slot: Slot) -> Held:
         tenant, purpose, day = slot
-        made = await self._service.datakey(_kek(tenant), aad=_aad(tenant, purpose, day))
+        made = await self._service.datakey(kek_of(tenant), aad=_aad(tenant, purpose, day))
         wrapped = WrappedKey(new_key_id(day), tenant, purpose, made.wrapped)
         await self._store.put(wrapped)
         held = self._held.hold(wrapped, made.plaintext)
@@ -298,9 +322,9 @@ class Keyring:
         return wrapped
 
     async def _unwrap(self, key: WrappedKey) -> bytes:
-        aad = _aad(key.tenant, key.purpose, key.day)
+        aad = wrapping_aad(key)
         try:
-            plaintext = await self._service.decrypt(_kek(key.tenant), key.wrapped, aad=aad)
+            plaintext = await self._service.decrypt(kek_of(key.tenant), key.wrapped, aad=aad)
         except VaultRejected as refused:
             if refused.forbidden:
                 raise
@@ -317,7 +341,6 @@ class Keyring:
 
         Runs every `tick_s`. Failures are for those who need a key, not for here.
         """
-        await self._look_again()
         for held in self._held.due():
             with suppress(Refusal, OSError):
                 await self._confirm(held)
@@ -325,27 +348,6 @@ class Keyring:
             with suppress(Refusal, OSError):
                 await self._once(slot, partial(self._make, slot))
         self._held.drop_over()
-
-    async def _look_again(self) -> None:
-        """Do as other processes told (`FolderWrappedKeys.tell`): ask anew for a tenant's keys.
-
-        What is not kept any more, or OpenBao refuses, goes; and so does what cannot be asked about,
-        because an erasure must not wait until OpenBao is back.
-        """
-        if not isinstance(self._store, FolderWrappedKeys):
-            return
-        for tenant in self._held.tenants():
-            told_s = await self._store.told_s(tenant)
-            if told_s is not None:
-                since_s = self._clock.wall_s() - told_s
-                for held in self._held.of(tenant, older_than_s=since_s):
-                    await self._ask_anew(held)
-
-    async def _ask_anew(self, held: Held) -> None:
-        try:
-            await self._confirm(held)
-        except (Refusal, OSError):
-            self._held.forget(lambda key: key is held.wrapped)
 
     async def run(self) -> None:
         """Maintain for ever. Run by `keyring`."""
@@ -374,8 +376,14 @@ def _label(name: str) -> str:
     return name
 
 
-def _kek(tenant: str) -> str:
+def kek_of(tenant: str) -> str:
+    """Return the name of a tenant's key in OpenBao's transit."""
     return f"t-{tenant}"
+
+
+def wrapping_aad(key: WrappedKey) -> bytes:
+    """Return what OpenBao binds a wrapped key to."""
+    return _aad(key.tenant, key.purpose, key.day)
 
 
 def _aad(tenant: str, purpose: str, day: int) -> bytes:

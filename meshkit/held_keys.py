@@ -8,6 +8,7 @@ full      `records_max` or `bytes_max` are under it               opens
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -167,17 +168,13 @@ class HeldKeys:
             and self.age_s(one) >= after
         ]
 
-    def tenants(self) -> set[str]:
-        """Return whose keys are held."""
-        return {tenant for tenant, _, _ in self._at}
+    def of(self, tenant: str) -> list[Held]:
+        """Return a tenant's keys."""
+        return [one for at, one in self._at.items() if at[0] == tenant]
 
-    def of(self, tenant: str, *, older_than_s: float) -> list[Held]:
-        """Return a tenant's keys that OpenBao has not vouched for in so many seconds."""
-        return [
-            one
-            for at, one in self._at.items()
-            if at[0] == tenant and self.age_s(one) >= older_than_s
-        ]
+    def counts(self) -> dict[str, int]:
+        """Return how many keys are held, by tenant."""
+        return dict(Counter(tenant for tenant, _, _ in self._at))
 
     def lacking_tomorrow(self) -> list[Slot]:
         """Return the slots of tomorrow that are used today, once that is `ahead_s` away."""

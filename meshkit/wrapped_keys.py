@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from meshkit.files import fsync_folder, read_or_none, write_private
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["FolderWrappedKeys", "MemoryWrappedKeys", "WrappedKey", "WrappedKeys"]
 
 _ENTRIES_MAX = 65_536
-_TOLD = "look-again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +90,12 @@ class MemoryWrappedKeys:
 class FolderWrappedKeys:
     """A file per key, `<folder>/<tenant>/<day>/<key id>.json`, fsynced with its folders.
 
-    Other processes of this host (`sealgate keys`) may work in the folder beside the one that holds
-    keys: `tell` has it ask again for whatever it holds of a tenant. Tenants are DNS labels and the
-    rest are numbers, so no name leads out of the folder.
+    Tenants are DNS labels and the rest are numbers, so no name leads out of the folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._changing = threading.Lock()
 
     async def put(self, key: WrappedKey) -> None:
         """Keep a key: on stable storage when this returns."""
@@ -123,13 +122,9 @@ class FolderWrappedKeys:
         """Return whose keys are kept, sorted."""
         return await asyncio.to_thread(self._tenants)
 
-    async def tell(self, tenant: str) -> None:
-        """Have whoever holds keys of a tenant ask for them again at once, or nearly. Durable."""
-        await asyncio.to_thread(self._tell, tenant)
-
-    async def told_s(self, tenant: str) -> float | None:
-        """Return when `tell` was last called, in seconds since 1970; None if never."""
-        return await asyncio.to_thread(_changed_s, self._tenant_folder(tenant) / _TOLD)
+    async def replace(self, key: WrappedKey, wrapped: str) -> bool:
+        """Let a key be wrapped otherwise; False, if it was erased meanwhile. Raises OSError."""
+        return await asyncio.to_thread(self._replace, key, wrapped)
 
     def _keys(self, tenant: str) -> list[WrappedKey]:
         paths = sorted(self._tenant_folder(tenant).glob("*/*.json"))
@@ -141,10 +136,12 @@ class FolderWrappedKeys:
             return []
         return sorted(one.name for one in self._folder.iterdir() if one.is_dir())
 
-    def _tell(self, tenant: str) -> None:
-        folder = self._tenant_folder(tenant)
-        _make_folder(folder, below=self._folder)
-        write_private(folder / _TOLD, b"")
+    def _replace(self, key: WrappedKey, wrapped: str) -> bool:
+        with self._changing:  # or an erasure in between would be undone
+            if not self._path(key.tenant, key.key_id).exists():
+                return False
+            self._put(replace(key, wrapped=wrapped))
+        return True
 
     def _put(self, key: WrappedKey) -> None:
         path = self._path(key.tenant, key.key_id)
@@ -154,10 +151,11 @@ class FolderWrappedKeys:
 
     def _drop(self, tenant: str, day: int) -> int:
         folder = self._tenant_folder(tenant) / str(day)
-        count = len(list(folder.glob("*.json"))) if folder.is_dir() else 0
-        if count:
-            shutil.rmtree(folder)
-            fsync_folder(folder.parent)
+        with self._changing:
+            count = len(list(folder.glob("*.json"))) if folder.is_dir() else 0
+            if count:
+                shutil.rmtree(folder)
+                fsync_folder(folder.parent)
         return count
 
     def _drop_keys(self, tenant: str, key_ids: Collection[bytes]) -> int:
@@ -192,13 +190,6 @@ def _parse(raw: bytes, tenant: str, key_id: bytes) -> WrappedKey | None:
         content = json.loads(raw)
         return WrappedKey(key_id, tenant, str(content["purpose"]), str(content["wrapped"]))
     except (ValueError, KeyError, TypeError):
-        return None
-
-
-def _changed_s(path: Path) -> float | None:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
         return None
 
 
