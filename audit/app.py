@@ -5,12 +5,15 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from audit.notes import Notes
+from audit.reads import Reads
 from audit.servicer import SERVICE, AuditServicer, admits
 from meshkit.server import serving_neighbours
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from audit.archive import Archive
     from audit.servicer import Log
     from meshkit.authorization import Authorizer
     from meshkit.server import Listening
@@ -21,12 +24,36 @@ __all__ = ["audit_at"]
 
 @asynccontextmanager
 async def audit_at(
-    settings: Listening, log: Log, authorizer: Authorizer, certificate: CertificateHolder
+    settings: Listening,
+    log: Log,
+    authorizer: Authorizer,
+    certificate: CertificateHolder,
+    *,
+    archive: Archive | None = None,
+    reads_per_s_max: int = 50,
 ) -> AsyncIterator[int]:
-    """Serve a log; yield the port. Tests enter here. Raises as `serving`."""
-    servicer = AuditServicer(log, authorizer)
-    async with serving_neighbours(
-        settings, servicer.add_to, certificate, name=SERVICE, admits=admits
-    ) as port:
-        yield port
-        servicer.drain()
+    """Serve a log; yield the port. Tests enter here. Raises as `serving`.
+
+    Args:
+        settings: Where, and with which limits.
+        log: What is served.
+        authorizer: Says who may read.
+        certificate: Shown to each handshake as it then is.
+        archive: Where documents are kept by digest.
+        reads_per_s_max: See `audit.reads`.
+    """
+    reads = Reads(notes=Notes(log), naming=log, authorizer=authorizer, per_s_max=reads_per_s_max)
+    servicer = AuditServicer(log, reads, archive)
+    try:
+        async with serving_neighbours(
+            settings,
+            servicer.add_to,
+            certificate,
+            name=SERVICE,
+            admits=admits,
+            on_refused=reads.stranger,
+        ) as port:
+            yield port
+            servicer.drain()
+    finally:
+        await reads.settled()

@@ -72,8 +72,10 @@ ACTIONS: dict[str, Activity] = {
     "log.start": Activity(_LOG, 9),
     "log.stop": Activity(_LOG, 10),
     "log.recovery": Activity(_LOG, _OTHER),
+    "access.refused": Activity(OcsfClass.AUTHORIZE_SESSION, _OTHER),
     "log.read": Activity(_STORE, 1),
     "log.search": Activity(_STORE, 5),
+    "console.login": Activity(OcsfClass.AUTHENTICATION, 1),
     "log.export": Activity(_LOG, 3),
     "reads.counted": Activity(_STORE, 1),
     "archive.put": Activity(_STORE, _OTHER),
@@ -101,6 +103,7 @@ ACTIONS: dict[str, Activity] = {
 
 _BY_OUTCOME = {
     Reason.UNAUTHENTICATED.name: Activity(OcsfClass.AUTHENTICATION, 1),
+    Reason.DENIED.name: Activity(OcsfClass.AUTHORIZE_SESSION, _OTHER),
     Reason.BLOCKED.name: Activity(OcsfClass.DATA_SECURITY_FINDING, 1),
 }
 _UNKNOWN = Activity(_API, _OTHER)

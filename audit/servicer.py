@@ -1,7 +1,10 @@
 """gRPC at the log: services append, auditors read, each within what its certificate says.
 
 Append            service identities of `APPENDERS`; the producer recorded is the certificate's
-reads             tenants' workloads that the policies let do `audit.read` on the tenant asked
+Archive           service identities too
+reads             tenants' workloads that the policies let do `audit.read` on the tenant asked; each
+                  read of records or documents is recorded before its answer leaves (`audit.reads`)
+checkpoint, proof the same; public by nature, so they are not recorded
 """
 
 from __future__ import annotations
@@ -14,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from audit.wire import ack_of, event_from_wire, record_to_wire
-from meshkit.authorization import Request
-from meshkit.contract import Actor, Audit, Event, Reason, Refusal, TraceContext
+from meshkit.contract import Audit, Document, Event, Reason, Refusal, TraceContext
 from meshkit.identity import ServiceIdentity, TenantIdentity
 from meshkit.interceptors import current
 from meshkit.logs import frames_of
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
 
     import grpc
 
-    from meshkit.authorization import Authorizer
+    from audit.archive import Archive
+    from audit.reads import Reads
     from meshkit.contract import Appended, Record
     from meshkit.identity import Identity
 
@@ -50,14 +53,19 @@ BATCH_EVENTS_MAX = 1_024
 BATCHES_MAX = 64
 """Batches of one stream that may wait for their acks; then it is not read further."""
 
-_APPEND = f"/{SERVICE}/Append"
+_FOR_SERVICES = frozenset({f"/{SERVICE}/Append", f"/{SERVICE}/Archive"})
 _CALL_ID_BYTES = 16
 _TRACE_ID_BYTES = 16
 _SPAN_ID_BYTES = 8
+_DIGEST_BYTES = 32
 
 
 class Log(Audit, Protocol):
     """`Audit`, many events at a time, and told who says so."""
+
+    async def append(self, event: Event, *, producer: str | None = None) -> Appended:
+        """See `meshkit.contract.Audit.append`; `producer` as below."""
+        ...
 
     async def append_many(
         self, events: Sequence[Event], *, producer: str | None = None
@@ -68,10 +76,14 @@ class Log(Audit, Protocol):
         """
         ...
 
+    def pseudonym_of(self, tenant: str) -> str:
+        """Return a tenant's pseudonym, as leaves say it."""
+        ...
+
 
 def admits(identity: Identity, method: str) -> bool:
     """Whether a peer may call a method at all: services append, tenants' workloads read."""
-    if method == _APPEND:
+    if method in _FOR_SERVICES:
         return isinstance(identity, ServiceIdentity) and identity.name in APPENDERS
     return isinstance(identity, TenantIdentity)
 
@@ -79,9 +91,11 @@ def admits(identity: Identity, method: str) -> bool:
 class AuditServicer(AuditServiceServicer):
     """The methods of audit.proto over one log."""
 
-    def __init__(self, log: Log, authorizer: Authorizer) -> None:
+    def __init__(self, log: Log, reads: Reads, archive: Archive | None = None) -> None:
+        """Serve `log`. Without an archive nothing is kept in it or found there."""
         self._log = log
-        self._authorizer = authorizer
+        self._reads = reads
+        self._archive = archive
         self._streams: set[_AppendStream] = set()
         self._draining = False
 
@@ -121,10 +135,13 @@ class AuditServicer(AuditServiceServicer):
         context: Context,  # noqa: ARG002 -- gRPC's signature
     ) -> pb.GetRecordResponse:
         """See audit.proto."""
-        tenant = self._tenant(request.tenant)
-        _demand(len(request.call_id) == _CALL_ID_BYTES, "call_id")
-        records = await self._log.records(tenant, call_id=request.call_id)
-        return pb.GetRecordResponse(records=_found(records))
+        called = {"call": request.call_id.hex()} if len(request.call_id) == _CALL_ID_BYTES else {}
+        async with self._reads.of("call", request.tenant, detail=called) as read:
+            _demand(bool(called), "call_id")
+            records = await self._log.records(read.tenant, call_id=request.call_id)
+            read.count = len(records)
+            found = _found(records)
+        return pb.GetRecordResponse(records=found)
 
     async def GetByTrace(
         self,
@@ -132,10 +149,42 @@ class AuditServicer(AuditServiceServicer):
         context: Context,  # noqa: ARG002 -- gRPC's signature
     ) -> pb.GetByTraceResponse:
         """See audit.proto."""
-        tenant = self._tenant(request.tenant)
-        _demand(len(request.trace_id) == _TRACE_ID_BYTES and any(request.trace_id), "trace_id")
-        records = await self._log.records(tenant, trace_id=request.trace_id)
-        return pb.GetByTraceResponse(records=_found(records))
+        sound = len(request.trace_id) == _TRACE_ID_BYTES and any(request.trace_id)
+        traced = {"trace": request.trace_id.hex()} if sound else {}
+        async with self._reads.of("trace", request.tenant, detail=traced) as read:
+            _demand(sound, "trace_id")
+            records = await self._log.records(read.tenant, trace_id=request.trace_id)
+            read.count = len(records)
+            found = _found(records)
+        return pb.GetByTraceResponse(records=found)
+
+    async def Archive(
+        self,
+        request: pb.ArchiveRequest,
+        context: Context,  # noqa: ARG002 -- gRPC's signature
+    ) -> pb.ArchiveResponse:
+        """See audit.proto."""
+        if self._archive is None:
+            raise Refusal(Reason.AUDIT_DOWN)
+        document = Document(request.kind, request.content, request.owner)
+        await self._archive.put(document, request.digest)
+        return pb.ArchiveResponse()
+
+    async def GetArchived(
+        self,
+        request: pb.GetArchivedRequest,
+        context: Context,  # noqa: ARG002 -- gRPC's signature
+    ) -> pb.GetArchivedResponse:
+        """See audit.proto."""
+        sound = len(request.digest) == _DIGEST_BYTES
+        asked = {"digest": request.digest.hex()} if sound else {}
+        async with self._reads.of("archive", request.tenant, detail=asked) as read:
+            _demand(sound, "digest")
+            if self._archive is None:
+                raise Refusal(Reason.NOT_FOUND)
+            document = await self._archive.get(request.digest, read.tenant)
+            read.count = 1
+        return pb.GetArchivedResponse(kind=document.kind, content=document.content)
 
     async def GetCheckpoint(
         self,
@@ -143,7 +192,7 @@ class AuditServicer(AuditServiceServicer):
         context: Context,  # noqa: ARG002 -- gRPC's signature
     ) -> pb.GetCheckpointResponse:
         """See audit.proto."""
-        self._tenant("")
+        self._may_prove()
         return pb.GetCheckpointResponse(note=(await self._log.checkpoint()).note)
 
     async def GetInclusionProof(
@@ -152,7 +201,7 @@ class AuditServicer(AuditServiceServicer):
         context: Context,  # noqa: ARG002 -- gRPC's signature
     ) -> pb.GetInclusionProofResponse:
         """See audit.proto."""
-        self._tenant("")
+        self._may_prove()
         hashes = await self._log.inclusion(request.index, request.tree_size)
         return pb.GetInclusionProofResponse(hashes=hashes)
 
@@ -162,33 +211,13 @@ class AuditServicer(AuditServiceServicer):
         context: Context,  # noqa: ARG002 -- gRPC's signature
     ) -> pb.GetConsistencyProofResponse:
         """See audit.proto."""
-        self._tenant("")
+        self._may_prove()
         hashes = await self._log.consistency(request.old_size, request.new_size)
         return pb.GetConsistencyProofResponse(hashes=hashes)
 
-    def _tenant(self, asked: str) -> str:
-        """Return the tenant whose records are read; its own, if the caller names none.
-
-        Raises:
-            Refusal: DENIED, by policy.
-        """
-        rpc = current()
-        peer = rpc.identity
-        if not isinstance(peer, TenantIdentity):
-            raise Refusal(Reason.DENIED)
-        tenant = asked or peer.tenant
-        actor = Actor(
-            spiffe_id=peer.spiffe_id,
-            tenant=peer.tenant,
-            workload=peer.workload,
-            roles=self._authorizer.roles_of(peer.spiffe_id),
-        )
-        request = Request(
-            actor=actor, action="audit.read", tenant=tenant, peer_ip=rpc.connection.peer_ip
-        )
-        if not self._authorizer.decide(request).allowed:
-            raise Refusal(Reason.DENIED)
-        return tenant
+    def _may_prove(self) -> None:
+        actor = self._reads.actor()
+        self._reads.may(actor, actor.tenant)
 
 
 class _AppendStream:

@@ -9,8 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from audit.locks import SqliteLock
+from audit.notes import Notes
 from audit.opening import open_audit
 from audit.pseudonyms import DerivedKeys
+from audit.reads import Reads
 from audit.servicer import SERVICE, AuditServicer, admits
 from audit.settings import AuditSettings
 from audit.signer import MemorySigner
@@ -65,7 +67,7 @@ async def audit_server(folder: Path) -> AsyncIterator[int]:
     async with (
         fresh_log(folder / "log") as log,
         serving(
-            partial(add_AuditServiceServicer_to_server, AuditServicer(log, Authorizer(FOLDER))),
+            partial(add_AuditServiceServicer_to_server, AuditServicer(log, _reads(log))),
             address="127.0.0.1:0",
             credentials=CertificateHolder(certificate).server_credentials(),
             guard=guard,
@@ -74,6 +76,10 @@ async def audit_server(folder: Path) -> AsyncIterator[int]:
         ) as port,
     ):
         yield port
+
+
+def _reads(log: AuditLog) -> Reads:
+    return Reads(notes=Notes(log), naming=log, authorizer=Authorizer(FOLDER), per_s_max=50)
 
 
 _GATEWAY = f"spiffe://{DOMAIN}/service/gateway"

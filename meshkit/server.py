@@ -31,9 +31,10 @@ from meshkit.interceptors import MeshInterceptor
 from meshkit.tls import probe_tls13_only
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from meshkit.contract import Refusal
     from meshkit.identity import Identity
     from meshkit.tls import CertificateHolder
 
@@ -123,6 +124,7 @@ def serving_neighbours(
     *,
     name: str,
     admits: Callable[[Identity, str], bool],
+    on_refused: Callable[[Refusal, str], Awaitable[None]] | None = None,
 ) -> AbstractAsyncContextManager[int]:
     """Serve one service to its neighbours, by its settings. Raises as `serving`.
 
@@ -132,6 +134,7 @@ def serving_neighbours(
         certificate: Shown to each handshake as it then is.
         name: The service's full name.
         admits: See `MeshInterceptor`.
+        on_refused: The same.
     """
     return serving(
         register,
@@ -141,6 +144,7 @@ def serving_neighbours(
             trust_domain=settings.trust_domain,
             call_budget_ms=settings.call_budget_ms,
             admits=admits,
+            on_refused=on_refused,
         ),
         settings=settings.serving,
         names=(name,),

@@ -249,7 +249,10 @@ class MemoryAudit:
         except Refusal as refusal:
             return refusal
 
-    async def append(self, event):
+    def pseudonym_of(self, tenant):
+        return f"pseudonym-of-{tenant}"
+
+    async def append(self, event, *, producer=None):
         self.journal.append(f"sent {event.phase}")
         if self.hold is not None:
             await self.hold.wait()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import asynccontextmanager
 from functools import partial
+from hashlib import sha256
 
 import grpc
 import pytest
 
+from audit.archive import Archive
+from audit.notes import Notes
+from audit.reads import Reads
 from audit.servicer import SERVICE, AuditServicer, admits
 from meshkit.authorization import Authorizer
-from meshkit.contract import Reason
+from meshkit.contract import Phase, Reason, Refusal
 from meshkit.interceptors import MeshInterceptor
 from meshkit.server import Serving, serving
 from meshkit.status import from_rpc_error
@@ -21,7 +26,12 @@ from tests.fakes import MemoryAudit
 from tests.gateway.conftest import ASSISTANT
 
 GATEWAY = "spiffe://sealgate.local/service/gateway"
+READS_MAX = 5
 AUDITOR = "spiffe://sealgate.local/tenant/demo/auditor"
+
+
+def notes(log):
+    return [each for each in log.events if each.phase is Phase.NOTE]
 
 
 def event(number, *, tenant="demo", phase=pb.PHASE_OUTCOME, trace=b"t" * 16):
@@ -44,15 +54,24 @@ def log():
 
 
 @pytest.fixture
-def connect(authority, policies, log):
+def connect(authority, policies, log, tmp_path):
     """Return how to call the service as somebody: `async with connect(uri) as stub`."""
 
     @asynccontextmanager
     async def connected(uri):
         holder = CertificateHolder(authority.issue("spiffe://sealgate.local/service/audit"))
         caller = CertificateHolder(authority.issue(uri))
-        guard = MeshInterceptor(trust_domain="sealgate.local", call_budget_ms=5_000, admits=admits)
-        servicer = AuditServicer(log, Authorizer(policies))
+        reads = Reads(
+            notes=Notes(log), naming=log, authorizer=Authorizer(policies), per_s_max=READS_MAX
+        )
+        archive = Archive(tmp_path / "archive", Notes(log), document_bytes_max=1_000)
+        servicer = AuditServicer(log, reads, archive)
+        guard = MeshInterceptor(
+            trust_domain="sealgate.local",
+            call_budget_ms=5_000,
+            admits=admits,
+            on_refused=reads.stranger,
+        )
         async with (
             serving(
                 partial(add_AuditServiceServicer_to_server, servicer),
@@ -65,6 +84,7 @@ def connect(authority, policies, log):
             grpc.aio.secure_channel(f"localhost:{port}", caller.channel_credentials()) as channel,
         ):
             yield AuditServiceStub(channel)
+        await reads.settled()
 
     return connected
 
@@ -129,7 +149,7 @@ async def test_only_our_services_append(connect, log, uri) -> None:
     async with connect(uri) as stub:
         stream = stub.Append(iter([pb.AppendRequest(events=[event(1)])]))
         assert await reason_of(stream.read()) is Reason.DENIED
-        assert log.events == []
+        assert [each.action for each in log.events] == ["access.refused"]
 
 
 async def test_an_auditor_reads_its_own_tenant_only(connect, log) -> None:
@@ -185,3 +205,137 @@ async def test_who_is_no_auditor_reads_nothing(connect, uri) -> None:
 async def test_ids_of_the_wrong_shape_are_named(connect, call) -> None:
     async with connect(AUDITOR) as stub:
         assert await reason_of(call(stub)) is Reason.INVALID_FIELD
+
+
+async def test_a_read_is_recorded_before_its_answer_leaves(connect, log) -> None:
+    async with connect(GATEWAY) as stub:
+        await appended(stub, [event(1), event(2, tenant="other")])
+    async with connect(AUDITOR) as stub:
+        await stub.GetRecord(pb.GetRecordRequest(call_id=(1).to_bytes(16)))
+        await stub.GetByTrace(pb.GetByTraceRequest(trace_id=b"t" * 16))
+        await reason_of(stub.GetRecord(pb.GetRecordRequest(call_id=(9).to_bytes(16))))
+        foreign = pb.GetRecordRequest(tenant="other", call_id=(2).to_bytes(16))
+        await reason_of(stub.GetRecord(foreign))
+
+    by_call, by_trace, missing, refused = notes(log)
+    assert dict(by_call.detail) == {
+        "kind": "call",
+        "asked": "pseudonym-of-demo",
+        "call": (1).to_bytes(16).hex(),
+        "count": "1",
+    }
+    assert (by_call.action, by_call.outcome, by_call.tenant) == ("log.read", "ok", "demo")
+    assert by_call.actor.spiffe_id == AUDITOR
+    assert by_call.connection.tls_version == "TLSv1.3"
+    assert dict(by_trace.detail) == {
+        "kind": "trace",
+        "asked": "pseudonym-of-demo",
+        "trace": (b"t" * 16).hex(),
+        "count": "1",
+    }
+    assert missing.outcome == "NOT_FOUND"
+    # Refused: told under the reader's own tenant, with the pseudonym of the one that was asked.
+    assert (refused.outcome, refused.tenant) == ("DENIED", "demo")
+    assert dict(refused.detail)["asked"] == "pseudonym-of-other"
+
+
+@pytest.mark.parametrize("failing", [Reason.AUDIT_DOWN, Reason.OVERLOADED])
+async def test_a_read_that_cannot_be_recorded_is_refused(connect, log, failing) -> None:
+    async with connect(GATEWAY) as stub:
+        await appended(stub, [event(1)])
+
+    async def down(event, *, producer=None):
+        raise Refusal(failing)
+
+    log.append = down
+    async with connect(AUDITOR) as stub:
+        for call_id in (1, 2):  # one that is there, one that is not
+            asked = pb.GetRecordRequest(call_id=call_id.to_bytes(16))
+            assert await reason_of(stub.GetRecord(asked)) is failing
+
+
+async def test_a_flood_of_reads_is_limited_and_counted(connect, log) -> None:
+    async with connect(GATEWAY) as stub:
+        await appended(stub, [event(1)])
+    asked = pb.GetRecordRequest(call_id=(1).to_bytes(16))
+    reasons = Counter()
+    async with connect(AUDITOR) as stub:
+        for _ in range(8 * READS_MAX):
+            try:
+                await stub.GetRecord(asked)
+            except grpc.aio.AioRpcError as failure:
+                reasons[from_rpc_error(failure).reason] += 1
+
+    told = notes(log)
+    singly = [each for each in told if each.action == "log.read"]
+    counts = [each for each in told if each.action == "reads.counted"]
+    assert set(reasons) == {Reason.LIMITED}
+    assert len(singly) + reasons[Reason.LIMITED] == 8 * READS_MAX
+    assert sum(int(dict(each.detail)["count"]) for each in counts) == reasons[Reason.LIMITED]
+    assert all((each.tenant, each.actor.spiffe_id) == ("demo", AUDITOR) for each in counts)
+
+
+@pytest.mark.parametrize("uri", ["spiffe://elsewhere.example/tenant/demo/auditor", GATEWAY])
+async def test_a_stranger_at_the_port_is_recorded(connect, log, uri) -> None:
+    async with connect(uri) as stub:
+        await reason_of(stub.GetRecord(pb.GetRecordRequest(call_id=bytes(16))))
+
+    (told,) = notes(log)
+    expected = "DENIED" if uri is GATEWAY else "UNAUTHENTICATED"
+    assert (told.action, told.outcome, told.tenant) == ("access.refused", expected, "")
+    assert dict(told.detail) == {"method": "GetRecord"}
+
+
+def archived(content, digest=None, *, owner="", kind="policy.compliance"):
+    digest = sha256(content).digest() if digest is None else digest
+    return pb.ArchiveRequest(digest=digest, kind=kind, content=content, owner=owner)
+
+
+async def test_what_a_digest_stands_for_is_kept_and_read(connect, log) -> None:
+    async with connect(GATEWAY) as stub:
+        await stub.Archive(archived(b"rules"))
+        await stub.Archive(archived(b"rules"))  # may be repeated
+        await stub.Archive(archived(b"theirs", owner="other"))
+        await stub.Archive(archived(b"nobody's", owner="-"))
+    async with connect(AUDITOR) as stub:
+        found = await stub.GetArchived(pb.GetArchivedRequest(digest=sha256(b"rules").digest()))
+        for hidden in (b"theirs", b"nobody's", b"none"):
+            asked = pb.GetArchivedRequest(digest=sha256(hidden).digest())
+            assert await reason_of(stub.GetArchived(asked)) is Reason.NOT_FOUND
+    async with connect(AUDITOR) as stub:
+        short = pb.GetArchivedRequest(digest=b"x")
+        assert await reason_of(stub.GetArchived(short)) is Reason.INVALID_FIELD
+
+    assert (found.kind, found.content) == ("policy.compliance", b"rules")
+    puts = [each for each in notes(log) if each.action == "archive.put"]
+    assert [dict(each.detail)["digest"] for each in puts] == [
+        sha256(content).hexdigest() for content in (b"rules", b"theirs", b"nobody's")
+    ]
+    reads = [each.outcome for each in notes(log) if each.action == "log.read"]
+    assert reads == ["ok", "NOT_FOUND", "NOT_FOUND", "NOT_FOUND", "INVALID_FIELD"]
+
+
+@pytest.mark.parametrize(
+    ("put", "field"),
+    [
+        (archived(b"rules", b"d" * 32), "digest"),
+        (archived(b"rules", b""), "digest"),
+        (archived(b""), "content"),
+        (archived(b"x" * 1_001), "content"),
+        (archived(b"rules", owner="Not A Label"), "owner"),
+        (archived(b"rules", kind="no kind"), "kind"),
+    ],
+)
+async def test_what_is_not_what_its_digest_says_is_not_kept(connect, log, put, field) -> None:
+    async with connect(GATEWAY) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Archive(put)
+
+    refusal = from_rpc_error(caught.value)
+    assert (refusal.reason, refusal.field) == (Reason.INVALID_FIELD, field)
+    assert log.events == []
+
+
+async def test_only_our_services_fill_the_archive(connect, log) -> None:
+    async with connect(AUDITOR) as stub:
+        assert await reason_of(stub.Archive(archived(b"rules"))) is Reason.DENIED
