@@ -6,8 +6,9 @@ The order is Sunlight's, with the write-ahead log as the staging area:
     2  sign      the larger tree's checkpoint, tree computed in memory
     3  lock      compare-and-swap the checkpoint in the lock, on another host
     4  apply     tiles and bundles, each written beside, fsynced, linked; then their folders
-    5  publish   the checkpoint file
-    6  clean     drop write-ahead segments and partial tiles that nothing needs any more
+    5  witness   cosignatures, where there is a policy (audit/witnesses.py)
+    6  publish   the checkpoint file, with the cosignatures that came
+    7  clean     drop write-ahead segments and partial tiles that nothing needs any more
 
 A crash between any two steps is mended at the next start (audit/recovery.py). What fails for now
 (OpenBao away, disk full) is tried again with the same round: once a checkpoint may have been signed
@@ -30,9 +31,18 @@ from typing import TYPE_CHECKING
 import structlog
 
 from audit.index_rows import row_of
-from meshkit.contract import Reason, Refusal
+from meshkit.contract import Checkpoint, Reason, Refusal
 from meshkit.counters import counted
-from meshkit.tlog import VerifierKey, checkpoint_text, format_note, signature_line
+from meshkit.tlog import (
+    TileHashes,
+    VerifierKey,
+    checkpoint_text,
+    consistency_proof,
+    format_line,
+    format_note,
+    signature_line,
+    split_note,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +56,7 @@ if TYPE_CHECKING:
     from audit.signer import CheckpointSigner
     from audit.storage import LogStore, Round
     from audit.wal import Entry, Group, Wal
+    from audit.witnesses import Witnesses
 
 __all__ = ["Publisher", "signed_note"]
 
@@ -65,6 +76,17 @@ async def signed_note(signer: CheckpointSigner, text: str) -> str:
     return format_note(text, signature_line(key, signature))
 
 
+class _QuorumUnmet(Refusal):
+    """Checkpoints must wait for witnesses."""
+
+    def __init__(self) -> None:
+        super().__init__(Reason.AUDIT_DOWN)
+
+
+def _checkpoint(tree: Round, note: str) -> Checkpoint:
+    return Checkpoint(note=note, size=tree.size, root=tree.root)
+
+
 @dataclass(slots=True)
 class _Under:
     """A round under way, and how far it is."""
@@ -74,6 +96,7 @@ class _Under:
     asked: bool = False
     """The lock may have taken the note."""
     locked: bool = False
+    applied: bool = False
 
 
 class Publisher:
@@ -91,7 +114,10 @@ class Publisher:
         payloads: PayloadStore,
         index: Index,
         executor: Executor,
+        witnesses: Witnesses | None = None,
+        left: Round | None = None,
     ) -> None:
+        """Take over a log; `left` is a round that the lock holds and that is not published yet."""
         self._settings = settings
         self._signer = signer
         self._origin = VerifierKey.parse(signer.vkey).name
@@ -102,7 +128,9 @@ class Publisher:
         self._payloads = payloads
         self._index = index
         self._executor = executor
-        self._under: _Under | None = None
+        self.witnesses = witnesses
+        self._under = None if left is None else _Under(left, held.note, locked=True, applied=True)
+        self._confirmed = witnesses is None
         self._segment_begun = self._published_s = time.monotonic()
         self._wake = asyncio.Event()
         self.rows: dict[int, IndexRow] = {}
@@ -161,13 +189,18 @@ class Publisher:
         """Move payloads, index, and publish rounds until nothing durable is left out.
 
         Raises:
-            Refusal: EVIDENCE_LOST (final) or KEYS_DOWN (call again).
+            Refusal: EVIDENCE_LOST (final); KEYS_DOWN, or AUDIT_DOWN while witnesses are waited
+                for (call again).
             OSError, sqlite3.OperationalError: call again.
         """
         end = self._wal.end
         await self.catch_up_disk()
+        if not self._confirmed:
+            await self._confirm()
         while self._under is not None or self._store.planned < end:
             await self._publish()
+        if self.witnesses is not None and self.witnesses.stale:
+            await self._refresh(self.witnesses)
         await self._blocking(self._clean)
 
     async def catch_up_disk(self) -> None:
@@ -179,6 +212,10 @@ class Publisher:
         end = self._wal.end
         while self._index.size < end:
             await self._blocking(self._move)
+
+    async def alone(self, work: Callable[[], T]) -> T:
+        """Run blocking work while nothing is moved into the payload store, nor indexed."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     # --- payloads and index -----------------------------------------------------------------
 
@@ -207,7 +244,7 @@ class Publisher:
             for number, entry in enumerate(entries, start)
         ]
         places = self._payloads.add(
-            (row.number, row.tenant, row.received_us, entry.sealed)
+            (row.number, row.tenant, row.received_us, entry.leaf, entry.sealed)
             for row, entry in zip(rows, entries, strict=True)
             if entry.sealed
         )
@@ -218,11 +255,12 @@ class Publisher:
         groups = self._wal.groups
         first = groups[0].first if groups else self._wal.end
         end = min(first, start + self._settings.round_events_max)
-        rows = [
-            row_of(number, leaf)
-            for number, leaf in enumerate(self._store.entries(start, end), start)
-        ]
-        places = self._payloads.locate((row.number, row.tenant, row.received_us) for row in rows)
+        leaves = self._store.entries(start, end)
+        rows = [row_of(number, leaf) for number, leaf in enumerate(leaves, start)]
+        places = self._payloads.locate(
+            (row.number, row.tenant, row.received_us, leaf)
+            for row, leaf in zip(rows, leaves, strict=True)
+        )
         self._add_rows(rows, places)
 
     def _add_rows(self, rows: list[IndexRow], places: dict[int, str]) -> None:
@@ -243,8 +281,72 @@ class Publisher:
         under = self._under
         if not under.locked:
             await self._take_lock(under)
-        await self._blocking(lambda: self._finish(under))
+        if not under.applied:
+            await self._blocking(lambda: self._store.apply(under.tree))  # step 4
+            under.applied = True
+        note = under.note
+        if self.witnesses is not None:
+            note += await self._cosigned(self.witnesses, _checkpoint(under.tree, under.note))
+        await self._blocking(lambda: self._finish(under, note))
         self._under = None
+
+    # --- witnesses --------------------------------------------------------------------------
+
+    async def confirm(self) -> None:
+        """Ask the witnesses about the newest checkpoint there is, before anything new is signed.
+
+        Raises:
+            Refusal: EVIDENCE_LOST, if one cosigned more than that, or another tree: the log was
+                put back together with its lock, or forked.
+        """
+        with suppress(_QuorumUnmet):
+            await self._confirm()
+
+    async def _confirm(self) -> None:
+        if self.witnesses is not None:
+            under = self._under
+            newest = _checkpoint(under.tree, under.note) if under else self._store.published
+            assert newest is not None
+            lines = await self._cosigned(self.witnesses, newest)
+            if under is None and self.witnesses.quorum:
+                await self._publish_again(newest, lines)
+        self._confirmed = True
+
+    async def _cosigned(self, witnesses: Witnesses, checkpoint: Checkpoint) -> str:
+        """Step 5: return the cosignatures to publish.
+
+        Raises:
+            Refusal: EVIDENCE_LOST; or AUDIT_DOWN while the quorum is required and not met.
+        """
+        cosigned = await witnesses.cosign(checkpoint, self._prover(checkpoint.size))
+        if self._settings.witness_required and not cosigned.quorum:
+            raise _QuorumUnmet
+        return cosigned.lines
+
+    def _prover(self, size: int) -> Callable[[int], tuple[bytes, ...]]:
+        reader = TileHashes(self._store, size)
+        return lambda old: consistency_proof(reader, old, size)
+
+    async def _refresh(self, witnesses: Witnesses) -> None:
+        """Have the published checkpoint cosigned again: for a quorum, or for a newer time."""
+        published = self._store.published
+        assert published is not None
+        cosigned = await witnesses.cosign(
+            published, self._prover(published.size), afresh=witnesses.quorum
+        )
+        if cosigned.quorum:  # else what is published may have been cosigned by more
+            await self._publish_again(published, cosigned.lines)
+
+    async def _publish_again(self, published: Checkpoint, lines: str) -> None:
+        """Publish the same checkpoint with other cosignatures."""
+        text, signatures = split_note(published.note)
+        key = VerifierKey.parse(self._signer.vkey)
+        own = [format_line(name, raw) for name, raw in signatures if raw[:4] == key.key_id]
+        note, tree = format_note(text, *own, lines), self._store.plan(())
+        await self._blocking(lambda: self._put(tree, note))
+
+    def _put(self, tree: Round, note: str) -> None:
+        self._store.publish(tree, note)
 
     async def _begin(self) -> _Under:
         loop = asyncio.get_running_loop()
@@ -268,14 +370,13 @@ class Publisher:
         self._held = await self._lock.replace(self._held, under.note)
         under.locked = True
 
-    def _finish(self, under: _Under) -> None:
-        self._store.apply(under.tree)  # step 4
-        self._store.publish(under.tree, under.note)  # step 5
+    def _finish(self, under: _Under, note: str) -> None:
+        self._put(under.tree, note)  # step 6
         self._published_s = time.monotonic()
         self._store.prune(under.tree)
 
     def _clean(self) -> None:
-        """Step 6: drop what is published, moved and indexed."""
+        """Step 7: drop what is published, moved and indexed."""
         assert self._store.published is not None
         safe = min(self._store.published.size, self._index.size)
         if time.monotonic() - self._segment_begun > self._settings.segment_age_max_s:

@@ -4,7 +4,7 @@
     none      none     none                             a new log: lock and publish size 0
     none      any of the others                         refuse: the lock was lost, or is another's
     size L    P > L, or P = L with another root         refuse: the lock was put back, or a fork
-    size L    P < L, W <= P and L <= E, root fits       crashed while applying: apply L again
+    size L    P < L, W <= P and L <= E, root fits       crashed before publishing: apply L again
     size L    P < L otherwise                           refuse: the disk is older than the lock
     size L    P = L    W <= P <= E                      go on; P..E follow in the next round
     size L    P = L    otherwise                        refuse: acknowledged events are missing
@@ -29,7 +29,7 @@ from meshkit.tlog import EMPTY_ROOT, NoteInvalid, VerifierKey, checkpoint_text, 
 if TYPE_CHECKING:
     from audit.locks import CheckpointLock, Locked
     from audit.signer import CheckpointSigner
-    from audit.storage import LogStore
+    from audit.storage import LogStore, Round
     from audit.wal import Wal
 
 __all__ = ["recover"]
@@ -41,9 +41,21 @@ def _need(holds: object) -> None:
 
 
 async def recover(
-    signer: CheckpointSigner, lock: CheckpointLock, store: LogStore, wal: Wal
-) -> Locked:
-    """Bring lock, log and write-ahead log together; afterwards the published size is the lock's.
+    signer: CheckpointSigner,
+    lock: CheckpointLock,
+    store: LogStore,
+    wal: Wal,
+    *,
+    publish: bool = True,
+) -> tuple[Locked, Round | None]:
+    """Bring lock, log and write-ahead log together; afterwards the log's files are the lock's.
+
+    What the lock holds bears no cosignatures, what is published may: only size and root are
+    compared. Without `publish`, what the lock holds and the log does not is written, but not
+    published: witnesses are to be asked before.
+
+    Returns:
+        What the lock holds; and the round to publish, if there is one.
 
     Raises:
         Refusal: EVIDENCE_LOST as the table says; KEYS_DOWN if lock or signer cannot be asked.
@@ -64,8 +76,11 @@ async def recover(
             logged = True
         published = await asyncio.to_thread(store.publish, store.plan(()), held.note)
     _need(logged and published.size <= locked.size)
-    await asyncio.to_thread(_join, store, wal, published, locked)
-    return held
+    tree = await asyncio.to_thread(_join, store, wal, published, locked)
+    if tree is not None and publish:
+        await asyncio.to_thread(_publish, store, tree, locked)
+        tree = None
+    return held, tree
 
 
 async def _create(signer: CheckpointSigner, lock: CheckpointLock) -> Locked:
@@ -74,8 +89,11 @@ async def _create(signer: CheckpointSigner, lock: CheckpointLock) -> Locked:
     return await lock.replace(None, await signed_note(signer, empty))
 
 
-def _join(store: LogStore, wal: Wal, published: Checkpoint, locked: Checkpoint) -> None:
-    """Check that the write-ahead log goes on from the log, and apply what the lock knows of."""
+def _join(store: LogStore, wal: Wal, published: Checkpoint, locked: Checkpoint) -> Round | None:
+    """Check that the write-ahead log goes on from the log, and apply what the lock knows of.
+
+    Returns the round that was applied and is not published; None if there is none.
+    """
     first = wal.groups[0].first if wal.groups else wal.end
     _need(first <= published.size and locked.size <= wal.end)
     leaves: list[bytes] = []
@@ -87,10 +105,15 @@ def _join(store: LogStore, wal: Wal, published: Checkpoint, locked: Checkpoint) 
                 leaves.append(entry.leaf)
     tree = store.plan(leaves)
     _need((tree.size, tree.root) == (locked.size, locked.root))
-    if leaves:
-        store.apply(tree)
-        store.publish(tree, locked.note)
-        store.prune(tree)
+    if not leaves:
+        return None
+    store.apply(tree)
+    return tree
+
+
+def _publish(store: LogStore, tree: Round, locked: Checkpoint) -> None:
+    store.publish(tree, locked.note)
+    store.prune(tree)
 
 
 def _open_locked(held: Locked, signer: CheckpointSigner) -> Checkpoint:

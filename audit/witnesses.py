@@ -1,0 +1,255 @@
+"""Asks witnesses to cosign the log's checkpoints, and judges by policy whether enough did.
+
+    async with witnesses_of(policy, settings, key) as witnesses:
+        cosigned = await witnesses.cosign(checkpoint, prove)
+
+All are asked at once, each under a deadline (audit/cosigner.py). What has been got for a checkpoint
+is kept while the same one is asked about again.
+
+A witness that cosigned more than we have, or another tree, speaks of a log that was put back or
+forked, lock and all: EVIDENCE_LOST, for good. If it can show the checkpoint (ours can), that is
+kept under evidence/: it bears the log's own signature. Whoever stands in the policy can so stop the
+log by a lie: one that cannot be shown is a reason to strike the witness off the policy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import httpx2
+import structlog
+
+from audit.cosigner import ContradictedError, Cosigner, FaultyError, WitnessState
+from meshkit.contract import Reason, Refusal
+from meshkit.counters import counted, measured
+from meshkit.files import write_private
+from meshkit.tlog import Policy, VerifierKey, split_note
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from audit.cosigner import Prove
+    from audit.settings import AuditSettings
+    from meshkit.contract import Checkpoint
+
+__all__ = ["Cosigned", "WitnessState", "Witnesses", "policy_for_auditors", "witnesses_of"]
+
+log = structlog.get_logger()
+
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cosigned:
+    """What witnesses gave for a checkpoint."""
+
+    lines: str
+    """Signature lines to put below the log's own; may be empty."""
+    quorum: bool
+    """Whether they satisfy the policy."""
+
+
+@dataclass(slots=True)
+class _Round:
+    """What is known about one checkpoint's cosignatures."""
+
+    text: str = ""
+    lines: dict[str, str] = field(default_factory=dict)
+    """By the witness's name in the policy."""
+    begun: float = field(default_factory=time.monotonic)
+
+
+class Witnesses:
+    """The witnesses of one policy. Made by `witnesses_of`."""
+
+    def __init__(
+        self, policy: Policy, settings: AuditSettings, client: httpx2.AsyncClient, key: VerifierKey
+    ) -> None:
+        self._policy = policy
+        self._settings = settings
+        cosigners: dict[str, Cosigner] = {}
+        for witness in policy.witnesses:
+            if witness.url:
+                one = cosigners.setdefault(
+                    witness.url, Cosigner(witness.url, settings, client, key)
+                )
+                one.keys[witness.key] = witness.name
+        self._cosigners = list(cosigners.values())
+        self._round = _Round()
+        self.quorum = policy.holds(())
+        """Whether the checkpoint asked about last satisfies the policy."""
+        self.on_change: Callable[[bool], Awaitable[None]] | None = None
+        """Told when `quorum` changes; must not raise."""
+
+    @property
+    def states(self) -> list[WitnessState]:
+        """Each witness as it is now, in the order of the policy."""
+        return [one.state for one in self._cosigners]
+
+    @property
+    def failing(self) -> int:
+        """How many gave nothing when asked last."""
+        return sum(bool(one.failing) for one in self._cosigners)
+
+    @property
+    def stale(self) -> bool:
+        """Whether cosignatures are missing, or older than they shall become."""
+        return not self.quorum or (
+            time.monotonic() - self._round.begun > self._settings.witness_refresh_s
+        )
+
+    async def cosign(
+        self, checkpoint: Checkpoint, prove: Prove, *, afresh: bool = False
+    ) -> Cosigned:
+        """Ask all witnesses about a checkpoint that the log signed and the lock holds.
+
+        Args:
+            checkpoint: With or without cosignatures.
+            prove: Called in a thread, for sizes from 0 to the checkpoint's.
+            afresh: Have it cosigned again, with a new time.
+
+        Raises:
+            Refusal: EVIDENCE_LOST, if one has cosigned more than this, or another tree.
+        """
+        text = split_note(checkpoint.note)[0]
+        if self._round.text != text or afresh:
+            self._round = _Round(text)
+        await self._ask_all(checkpoint, prove, self._round)
+        return await self._told(self._round)
+
+    async def _told(self, current: _Round) -> Cosigned:
+        quorum = self._policy.holds(current.lines)
+        if quorum is not self.quorum:
+            self.quorum = quorum
+            log.warning("audit.witness_quorum", status=int(quorum), count=len(current.lines))
+            if self.on_change is not None:
+                await self.on_change(quorum)
+        return Cosigned(lines="".join(current.lines.values()), quorum=quorum)
+
+    def _wanted(self, current: _Round) -> list[Cosigner]:
+        """Leave out those that failed just now, unless checkpoints wait for one of them."""
+        missing = [
+            one
+            for one in self._cosigners
+            if any(name not in current.lines for name in one.keys.values())
+        ]
+        rested = [one for one in missing if not one.resting]
+        names = [name for one in rested for name in one.keys.values()]
+        enough = self._policy.holds([*names, *current.lines])
+        return rested if enough or not self._settings.witness_required else missing
+
+    async def _ask_all(self, checkpoint: Checkpoint, prove: Prove, current: _Round) -> None:
+        pending = {
+            asyncio.create_task(self._ask(one, checkpoint, prove, current))
+            for one in self._wanted(current)
+        }
+        try:
+            while pending:
+                # Once the quorum holds the others may still come in, but are not waited for long.
+                grace = self._settings.witness_grace_ms / 1_000
+                timeout = grace if self._policy.holds(current.lines) else None
+                done, pending = await asyncio.wait(
+                    pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    task.result()
+                if not done:
+                    break
+        except ContradictedError:
+            raise Refusal(Reason.EVIDENCE_LOST) from None
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _ask(
+        self, one: Cosigner, checkpoint: Checkpoint, prove: Prove, current: _Round
+    ) -> None:
+        """Ask one; its lines go into the round. Raises ContradictedError."""
+        before = one.failing
+        try:
+            current.lines.update(await one.ask(checkpoint, prove))
+        except FaultyError as faulty:
+            counted(f"audit.witness.{faulty.kind}")
+            if faulty.kind != before:
+                log.warning("audit.witness_failed", kind=faulty.kind, name=one.host)
+        except ContradictedError:
+            await self._keep_evidence(one, checkpoint)
+            raise
+
+    async def _keep_evidence(self, one: Cosigner, checkpoint: Checkpoint) -> None:
+        """Keep what the witness can show, and the checkpoint that it speaks against."""
+        counted("audit.witness.contradicts")
+        shown = await one.evidence(checkpoint)
+        told = "claimed" if shown is None else "proven"
+        log.critical("audit.witness_contradicts", kind=told, name=one.host, new=checkpoint.size)
+        if shown is not None:
+            folder = self._settings.data_dir / "evidence"
+            folder.mkdir(mode=0o750, exist_ok=True)
+            stem = f"{int(time.time())}-{one.host}"
+            write_private(folder / f"{stem}.ours", checkpoint.note.encode())
+            write_private(folder / f"{stem}.theirs", shown.note.encode())
+
+
+def policy_for_auditors(policy: Policy | None, key: VerifierKey) -> Policy:
+    """Return what an auditor should trust: our log, and the configured witnesses and quorum.
+
+    Other keys of the same origin stay: checkpoints signed before a rotation are still good.
+    """
+    if policy is None:
+        return Policy.of_log(key)
+    others = tuple(each for each in policy.logs if each != key and each.name == key.name)
+    return Policy(
+        logs=(key, *others),
+        witnesses=policy.witnesses,
+        groups=policy.groups,
+        quorum=policy.quorum,
+    )
+
+
+def _checked(policy: Policy, key: VerifierKey) -> None:
+    if policy.logs and all(each.name != key.name for each in policy.logs):
+        msg = "AUDIT_WITNESS_POLICY is about another log"
+        raise ValueError(msg)
+    for witness in policy.witnesses:
+        parts = urlsplit(witness.url)
+        if witness.url and parts.scheme != "https" and parts.hostname not in _LOOPBACK:
+            msg = "a witness is asked over https, or on this host"
+            raise ValueError(msg)
+    if not policy.holds([witness.name for witness in policy.witnesses if witness.url]):
+        msg = "the quorum of AUDIT_WITNESS_POLICY needs a witness that has no URL"
+        raise ValueError(msg)
+
+
+@asynccontextmanager
+async def witnesses_of(
+    policy: Policy | None, settings: AuditSettings, key: VerifierKey
+) -> AsyncIterator[Witnesses | None]:
+    """Own the connections to a policy's witnesses; None if it has none.
+
+    Raises:
+        ValueError: the policy is about another log, has a witness in the clear on another host, or
+            a quorum that cannot be reached.
+        OSError: the CA cannot be read.
+    """
+    if policy is None or not policy.witnesses:
+        yield None
+        return
+    _checked(policy, key)
+    ca = settings.witness_ca
+    context = ssl.create_default_context(cafile=None if ca is None else str(ca))
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    timeout = settings.witness_timeout_ms / 1_000
+    async with httpx2.AsyncClient(verify=context, timeout=timeout, trust_env=False) as client:
+        found = Witnesses(policy, settings, client, key)
+        with (
+            measured("audit.witness_quorum", lambda: found.quorum),
+            measured("audit.witnesses_failing", lambda: found.failing),
+        ):
+            yield found
