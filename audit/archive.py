@@ -61,7 +61,7 @@ class Archive:
         is there already is left as it is, so a put may be repeated.
 
         Raises:
-            Refusal: INVALID_FIELD (`digest`: not that of the content; `content`, `kind`, `owner`),
+            Refusal: INVALID_FIELD (`digest`: not that of the content; `content`, `kind`, `owners`),
                 EVIDENCE_LOST (other bytes lie under the digest), AUDIT_DOWN, OVERLOADED.
         """
         self._check(document, digest)
@@ -92,7 +92,8 @@ class Archive:
     def _check(self, document: Document, digest: bytes) -> None:
         _need(0 < len(document.content) <= self._bytes_max, "content")
         _need(len(digest) == DIGEST_BYTES and document.digest == digest, "digest")
-        _need(document.owner in {SHARED, OPERATORS} or is_label(document.owner), "owner")
+        _need(len(document.owners) <= OWNERS_MAX, "owners")
+        _need(document.owners == (OPERATORS,) or all(map(is_label, document.owners)), "owners")
         kind = document.kind
         _need(kind.isascii() and kind.replace(".", "").isalpha(), "kind")
         _need(len(kind) <= KIND_CHARS_MAX, "kind")
@@ -100,21 +101,24 @@ class Archive:
     async def _put(self, document: Document, digest: bytes) -> bool:
         path = self._path(digest)
         kind, owners = await asyncio.to_thread(self._tag, digest)
-        if document.owner in owners:
+        new = set(document.owners or (SHARED,)) - set(owners)
+        if not new:
             return False
-        _need(len(owners) < OWNERS_MAX, "owner")
+        _need(len(owners) + len(new) <= OWNERS_MAX, "owners")
         await asyncio.to_thread(put_new, self._disk, [(path, document.content)])
         await self._notes.note(
             "archive.put",
-            tenant=document.owner if document.owner not in {SHARED, OPERATORS} else "",
+            # Several tenants' document is the mesh's: none of them is to learn of the others.
+            tenant=document.owners[0] if _is_of_one(document) else "",
             detail={
                 "bytes": str(len(document.content)),
                 "digest": digest.hex(),
                 "kind": document.kind,
+                "owners": str(len(new)),
             },
         )
         # The tag makes it readable: had the event failed, the next put would try again.
-        tag = {"kind": kind or document.kind, "owners": sorted({*owners, document.owner})}
+        tag = {"kind": kind or document.kind, "owners": sorted({*owners, *new})}
         raw = json.dumps(tag, sort_keys=True).encode()
         await asyncio.to_thread(replace, self._disk, path.with_suffix(".json"), raw)
         return True
@@ -137,6 +141,10 @@ class Archive:
 
     def _path(self, digest: bytes) -> Path:
         return path_of(self._folder, digest)
+
+
+def _is_of_one(document: Document) -> bool:
+    return len(document.owners) == 1 and document.owners != (OPERATORS,)
 
 
 def path_of(folder: Path, digest: bytes) -> Path:

@@ -46,8 +46,8 @@ __all__ = ["APPENDERS", "SERVICE", "AuditServicer", "Log", "admits"]
 log = structlog.get_logger()
 
 SERVICE = "sealgate.v1.AuditService"
-APPENDERS = frozenset({"gateway", "compliance", "cache", "inference", "audit"})
-"""Services whose events are taken."""
+APPENDERS = frozenset({"gateway", "compliance", "cache", "inference", "audit", "operator"})
+"""Services whose events are taken, and the operator's commands: what they do to keys is recorded."""
 
 BATCH_EVENTS_MAX = 1_024
 BATCHES_MAX = 64
@@ -166,7 +166,7 @@ class AuditServicer(AuditServiceServicer):
         """See audit.proto."""
         if self._archive is None:
             raise Refusal(Reason.AUDIT_DOWN)
-        document = Document(request.kind, request.content, request.owner)
+        document = Document(request.kind, request.content, tuple(request.owners))
         await self._archive.put(document, request.digest)
         return pb.ArchiveResponse()
 

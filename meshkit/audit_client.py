@@ -120,7 +120,7 @@ class AuditClient:
             digest=document.digest,
             kind=document.kind,
             content=document.content,
-            owner=document.owner,
+            owners=document.owners,
         )
         with self._line.stub() as stub:
             try:

@@ -13,12 +13,12 @@ every record. A decision takes about 0.1 ms and is memoised for a second under t
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha256
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,8 +26,17 @@ import cedarpy
 import structlog
 
 from meshkit.background import running
+from meshkit.contract import OPERATORS, Document
 from meshkit.counters import counted
 from meshkit.files import write_private
+from meshkit.policy_files import (
+    ENTITIES,
+    PoliciesInvalid,
+    manifest,
+    read_files,
+    stamp_of,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -35,7 +44,14 @@ if TYPE_CHECKING:
 
     from meshkit.contract import Actor
 
-__all__ = ["Authorizer", "Decision", "Policies", "PoliciesInvalid", "Request", "load_policies"]
+__all__ = [
+    "Authorizer",
+    "Decision",
+    "Policies",
+    "PoliciesInvalid",
+    "Request",
+    "load_policies",
+]
 
 log = structlog.get_logger()
 
@@ -43,11 +59,6 @@ ROLES = frozenset({"model_admin", "data_scientist", "auditor", "application"})
 UNCLASSIFIED = "unclassified"
 _MEMO_S = 1
 _MEMO_MAX = 4_096
-_FILE_BYTES_MAX = 16 * 1024 * 1024
-
-
-class PoliciesInvalid(ValueError):  # noqa: N818 -- an answer about an operator's files
-    """A set of policies cannot be used. Names the file and what Cedar says of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +91,7 @@ class Policies:
     """A validated set: what Cedar parsed, and what we read of the entities ourselves."""
 
     digest: bytes
-    """SHA-256 over names and contents of all files, in order of name: 32 bytes."""
+    """SHA-256 of `manifest(files)`: 32 bytes."""
     files: Mapping[str, bytes]
     """By name: the very bytes of the set, for the archive."""
     parsed: cedarpy.PolicySet
@@ -95,6 +106,24 @@ class Policies:
     classification: Mapping[str, str]
     """By model."""
 
+    @property
+    def documents(self) -> tuple[Document, ...]:
+        """What the digest is of, and the files that it names in turn.
+
+        Who has which role is told of all tenants in one file: no tenant's auditor may read that.
+        """
+        whole = Document("policy.authorization", manifest(self.files))
+        return whole, *(
+            Document("policy.authorization.file", raw, (OPERATORS,) if name == ENTITIES else ())
+            for name, raw in sorted(self.files.items())
+            if raw
+        )
+
+    @property
+    def rules(self) -> dict[str, bytes]:
+        """All files but that of the entities."""
+        return {name: raw for name, raw in self.files.items() if name != ENTITIES}
+
 
 def load_policies(folder: Path) -> Policies:
     """Read and validate a set.
@@ -103,8 +132,8 @@ def load_policies(folder: Path) -> Policies:
         PoliciesInvalid: a file is missing, unreadable or malformed, a policy does not fit the
             schema, or an entity does not.
     """
-    files = _read(folder)
-    texts = {name: _text(name, raw) for name, raw in files.items()}
+    files = read_files(folder)
+    texts = {name: text_of(name, raw) for name, raw in files.items()}
     rules = "\n".join(text for name, text in texts.items() if name.endswith(".cedar"))
     schema_text, entity_text = texts["schema.cedarschema"], texts["entities.json"]
     try:
@@ -118,7 +147,7 @@ def load_policies(folder: Path) -> Policies:
     except ValueError as error:
         raise PoliciesInvalid(str(error)) from error
     return Policies(
-        digest=_digest(files),
+        digest=sha256(manifest(files)).digest(),
         files=files,
         parsed=parsed,
         schema=schema,
@@ -136,6 +165,8 @@ class Authorizer:
     """Where each set is kept under its digest, so that a record's digest can be looked up."""
     clock: Callable[[], float] = time.time
     policies: Policies = field(init=False)
+    listeners: list[Callable[[Policies, Policies], None]] = field(default_factory=list)
+    """Told of each change: the set before, the set in force now."""
     reload_failures: int = field(init=False, default=0)
     _stamp: tuple[tuple[str, int, int], ...] = field(init=False)
     _failed: tuple[tuple[str, int, int], ...] = field(init=False, default=())
@@ -143,7 +174,7 @@ class Authorizer:
 
     def __post_init__(self) -> None:
         """Load. Raises PoliciesInvalid: a service without policies does not start."""
-        self._stamp = _stamp(self.folder)
+        self._stamp = stamp_of(self.folder)
         self.policies = load_policies(self.folder)
         self._keep()
 
@@ -179,7 +210,7 @@ class Authorizer:
 
         A bad set is counted and logged once, and the old one stays in force.
         """
-        stamp = _stamp(self.folder)
+        stamp = stamp_of(self.folder)
         if stamp in (self._stamp, self._failed):
             return False
         try:
@@ -190,10 +221,12 @@ class Authorizer:
             counted("policies.rejected")
             log.warning("policies.rejected", kept=self.digest.hex())
             return False
-        self._stamp, self._failed, self.policies = stamp, (), fresh
+        old, self._stamp, self._failed, self.policies = self.policies, stamp, (), fresh
         self._memo.clear()
         self._keep()
         log.info("policies.loaded", digest=self.digest.hex())
+        for listener in self.listeners:
+            listener(old, fresh)
         return True
 
     @asynccontextmanager
@@ -293,60 +326,6 @@ def _ip(text: str) -> str:
         mapped = getattr(address, "ipv4_mapped", None)
         return str(mapped or address)
     return ""
-
-
-# --- files ----------------------------------------------------------------------------------
-
-
-def _names(folder: Path) -> list[str]:
-    rules = sorted(each.name for each in folder.glob("*.cedar"))
-    return sorted([*rules, "schema.cedarschema", "entities.json"])
-
-
-def _read(folder: Path) -> dict[str, bytes]:
-    files = {}
-    for name in _names(folder):
-        try:
-            with (folder / name).open("rb") as file:
-                files[name] = file.read(_FILE_BYTES_MAX + 1)
-        except OSError as error:
-            msg = f"{name}: {error.strerror}"
-            raise PoliciesInvalid(msg) from error
-        if len(files[name]) > _FILE_BYTES_MAX:
-            msg = f"{name}: larger than {_FILE_BYTES_MAX} bytes"
-            raise PoliciesInvalid(msg)
-    return files
-
-
-def _text(name: str, raw: bytes) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        msg = f"{name}: not UTF-8"
-        raise PoliciesInvalid(msg) from error
-
-
-def _digest(files: Mapping[str, bytes]) -> bytes:
-    r"""Hash `"sealgate/policies/v1\0"`, then each name and content behind its uint64 length."""
-    digest = hashlib.sha256(b"sealgate/policies/v1\0")
-    for name, raw in sorted(files.items()):
-        for part in (name.encode(), raw):
-            digest.update(len(part).to_bytes(8))
-            digest.update(part)
-    return digest.digest()
-
-
-def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Tell a changed set cheaply: name, size and time of each file; -1 for a missing one."""
-    stamps = []
-    for name in _names(folder):
-        try:
-            found = (folder / name).stat()
-        except OSError:
-            stamps.append((name, -1, -1))
-        else:
-            stamps.append((name, found.st_size, found.st_mtime_ns))
-    return tuple(stamps)
 
 
 def _facts(entities: list[dict[str, Any]]) -> dict[str, Any]:

@@ -128,7 +128,7 @@ class Appended:
 
 
 OPERATORS = "-"
-"""As a document's owner: no tenant's auditor reads it, only who has the archive itself."""
+"""As a document's only owner: no tenant's auditor reads it, only who has the archive itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +136,12 @@ class Document:
     """What a digest in a record stands for; the audit service keeps it under its SHA-256.
 
     kind: `model.manifest`, `model.template`, `policy.compliance`, `policy.authorization`…
-    owner: the tenant whose auditors alone may read it; empty: all auditors; or `OPERATORS`.
+    owners: the tenants whose auditors alone may read it; none: all auditors; or `OPERATORS`.
     """
 
     kind: str
     content: bytes = field(repr=False)
-    owner: str = ""
+    owners: tuple[str, ...] = ()
 
     @property
     def digest(self) -> bytes:

@@ -677,26 +677,30 @@ class ArchiveRequest(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
-    OWNER_FIELD_NUMBER: _builtins.int
+    OWNERS_FIELD_NUMBER: _builtins.int
     digest: _builtins.bytes
     """SHA-256 of `content`: 32 bytes."""
     kind: _builtins.str
     """`model.manifest`, `model.template`, `policy.compliance`, `policy.authorization`, …"""
     content: _builtins.bytes
     """At most 4 MiB, or as the service is set."""
-    owner: _builtins.str
-    """The tenant whose auditors alone may read it; empty: all auditors; `-`: none."""
+    @_builtins.property
+    def owners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tenants whose auditors alone may read it, beside those told before; none: all auditors;
+        `-`: none of them.
+        """
+
     def __init__(
         self,
         *,
         digest: _builtins.bytes = ...,
         kind: _builtins.str = ...,
         content: _builtins.bytes = ...,
-        owner: _builtins.str = ...,
+        owners: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "digest", b"digest", "kind", b"kind", "owner", b"owner"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "digest", b"digest", "kind", b"kind", "owners", b"owners"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -286,17 +286,17 @@ async def test_a_stranger_at_the_port_is_recorded(connect, log, uri) -> None:
     assert dict(told.detail) == {"method": "GetRecord"}
 
 
-def archived(content, digest=None, *, owner="", kind="policy.compliance"):
+def archived(content, digest=None, *, owners=(), kind="policy.compliance"):
     digest = sha256(content).digest() if digest is None else digest
-    return pb.ArchiveRequest(digest=digest, kind=kind, content=content, owner=owner)
+    return pb.ArchiveRequest(digest=digest, kind=kind, content=content, owners=owners)
 
 
 async def test_what_a_digest_stands_for_is_kept_and_read(connect, log) -> None:
     async with connect(GATEWAY) as stub:
         await stub.Archive(archived(b"rules"))
         await stub.Archive(archived(b"rules"))  # may be repeated
-        await stub.Archive(archived(b"theirs", owner="other"))
-        await stub.Archive(archived(b"nobody's", owner="-"))
+        await stub.Archive(archived(b"theirs", owners=["other"]))
+        await stub.Archive(archived(b"nobody's", owners=["-"]))
     async with connect(AUDITOR) as stub:
         found = await stub.GetArchived(pb.GetArchivedRequest(digest=sha256(b"rules").digest()))
         for hidden in (b"theirs", b"nobody's", b"none"):
@@ -322,7 +322,8 @@ async def test_what_a_digest_stands_for_is_kept_and_read(connect, log) -> None:
         (archived(b"rules", b""), "digest"),
         (archived(b""), "content"),
         (archived(b"x" * 1_001), "content"),
-        (archived(b"rules", owner="Not A Label"), "owner"),
+        (archived(b"rules", owners=["Not A Label"]), "owners"),
+        (archived(b"rules", owners=["demo", "-"]), "owners"),
         (archived(b"rules", kind="no kind"), "kind"),
     ],
 )
