@@ -16,12 +16,14 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from audit.events import event_bytes, parse_leaf, same_event
-from audit.finding import Finder
+from audit.finding import Finder, searched
 from audit.index_rows import who_of
 from audit.intake import Intent, Waiting
+from audit.opened import opened_payload
 from audit.parts import AuditStats, Parts
-from audit.payloads import PURPOSE, Opened, payload_aad, payload_bytes, read_payload
+from audit.payloads import payload_aad, payload_bytes
 from audit.search import Query
+from audit.subjects import payload_purpose, retention_class
 from meshkit.contract import (
     Appended,
     Checkpoint,
@@ -44,7 +46,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from audit.intake import Committer
+    from audit.payloads import Opened
+    from audit.questions import Page, Question
     from audit.search import IndexRow
+    from audit.witnesses import Witnesses
 
 __all__ = ["AuditLog", "AuditStats", "Parts"]
 
@@ -60,7 +65,7 @@ class AuditLog:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._settings = parts.settings
-        self._finder = Finder(parts.index, parts.publisher.rows)
+        self.finder = Finder(parts.index, parts.publisher.rows, self._parts.leaf)
         self._committer: Committer | None = None
         self._in_flight: dict[_Key, Waiting] = {}
         self._recent: dict[_Key, int] = {}
@@ -78,6 +83,11 @@ class AuditLog:
     def vkey(self) -> str:
         """The log's C2SP verifier key."""
         return self._parts.vkey
+
+    @property
+    def witnesses(self) -> Witnesses | None:
+        """The witnesses of its checkpoints, as they are now; None without a policy."""
+        return self._parts.publisher.witnesses
 
     @property
     def stats(self) -> AuditStats:
@@ -173,6 +183,7 @@ class AuditLog:
             names,
             who_of(event, names),
             producer or self._settings.producer,
+            retention_class(self._settings, event),
             asyncio.get_running_loop().create_future(),
         )
         self._in_flight[key] = waiting
@@ -208,16 +219,17 @@ class AuditLog:
         if plain:
             waiting.payload_bytes = len(plain)
             self._payload_bytes += len(plain)
-            waiting.sealed = await self._seal(event, plain)
+            waiting.sealed = await self._seal(waiting, plain)
             waiting.sealed_sha256 = sha256(waiting.sealed).hexdigest()
         if event.phase is Phase.OUTCOME:
             waiting.intent = await self._intent(event)
 
-    async def _seal(self, event: Event, plain: bytes) -> bytes:
+    async def _seal(self, waiting: Waiting, plain: bytes) -> bytes:
+        event = waiting.event
         try:
             return await self._parts.sealer.seal(
                 tenant=event.tenant,
-                purpose=PURPOSE,
+                purpose=payload_purpose(waiting.retention, waiting.who.subject),
                 plaintext=plain,
                 aad=payload_aad(event.call_id, event.phase),
             )
@@ -233,7 +245,7 @@ class AuditLog:
 
     async def _again(self, event: Event, body: bytes, index: int) -> Appended:
         """Give an event that was appended before its first place again."""
-        leaf = await asyncio.to_thread(self._leaf, index)
+        leaf = await asyncio.to_thread(self._parts.leaf, index)
         if not same_event(leaf, body):
             names = await self._parts.pseudonyms.names_of_leaf(event.tenant, leaf)
             if not same_event(leaf, event_bytes(event, names)):
@@ -287,7 +299,7 @@ class AuditLog:
         index = self._known(key)
         if index is None:
             return None
-        leaf = await asyncio.to_thread(self._leaf, index)
+        leaf = await asyncio.to_thread(self._parts.leaf, index)
         value = parse_leaf(leaf).event.get("commitments", {}).get("prompt_received")
         if value is None:
             return Intent(index, None)
@@ -310,40 +322,31 @@ class AuditLog:
         assert published is not None  # recovery publishes before anything else
         return published
 
-    def _leaf(self, index: int) -> bytes:
-        """Return a durable entry's leaf, out of the tree or the write-ahead log. Blocks."""
-        if index < self._published().size:
-            return self._parts.store.entries(index, index + 1)[0]
-        return self._parts.wal.entry(index).leaf
-
     async def records(
         self, tenant: str, *, call_id: bytes | None = None, trace_id: bytes | None = None
     ) -> tuple[Record, ...]:
         """Find a tenant's records: see `meshkit.contract.Audit.records`; at most 1,000."""
-        return await asyncio.to_thread(self._records, self._tenant(tenant), call_id, trace_id)
-
-    def _records(
-        self, tenant: str, call_id: bytes | None, trace_id: bytes | None
-    ) -> tuple[Record, ...]:
-        if call_id is not None:
-            # Rows first: what is indexed between the two looks is then found twice, not never.
-            rows = [
-                row for row in list(self._parts.publisher.rows.values()) if row.tenant == tenant
-            ]
-            numbers = {row.number for row in rows if row.call_id == call_id}
-            numbers |= {place.number for place in self._parts.index.by_call(tenant, call_id)}
-        elif trace_id is not None:
-            query = Query(
-                tenant=tenant, trace_id=trace_id, newest_first=False, limit=_TRACE_RECORDS_MAX
-            )
-            numbers = {hit.number for hit in self._finder.hits(query)}
-        else:
+        if not (call_id or trace_id):
             raise Refusal(Reason.INVALID_FIELD, field="call_id")
-        found = []
-        for number in sorted(numbers):
-            leaf = self._leaf(number)
-            found.append(Record(index=number, phase=parse_leaf(leaf).phase, leaf=leaf))
-        return tuple(found)
+        query = Query(
+            tenant=self._tenant(tenant),
+            call_id=call_id or b"",
+            trace_id=trace_id or b"",
+            newest_first=False,
+            limit=_TRACE_RECORDS_MAX,
+        )
+        return await asyncio.to_thread(self.finder.records, query)
+
+    async def search(
+        self, tenant: str, question: Question, *, page_size: int = 0, page_token: str = ""
+    ) -> Page:
+        """Find a page of a tenant's records. The caller has decided who may, and records it.
+
+        Raises:
+            Refusal: INVALID_FIELD (the question, or the token is not of this one); KEYS_DOWN, if
+                people are named whose pseudonyms cannot be made; AUDIT_DOWN; EVIDENCE_LOST.
+        """
+        return await searched(self._parts, self.finder, (tenant, question), page_size, page_token)
 
     async def payload(self, tenant: str, index: int) -> Opened:
         """Open an entry's sealed payload; for the tenant's own people, and audited by the caller.
@@ -351,29 +354,7 @@ class AuditLog:
         Raises:
             Refusal: NOT_FOUND (none, erased, or another tenant's), KEYS_DOWN, EVIDENCE_LOST.
         """
-        if not 0 <= index < self._parts.wal.end:
-            raise Refusal(Reason.NOT_FOUND)
-        leaf = parse_leaf(await asyncio.to_thread(self._leaf, index))
-        if leaf.tenant != self._tenant(tenant) or "payload_sha256" not in leaf.log:
-            raise Refusal(Reason.NOT_FOUND)
-        sealed = await asyncio.to_thread(
-            self._sealed, index, leaf.call_id, leaf.phase, leaf.log["payload_sha256"]
-        )
-        plain = await self._parts.sealer.open(
-            tenant=tenant,
-            purpose=PURPOSE,
-            sealed=sealed,
-            aad=payload_aad(leaf.call_id, leaf.phase),
-        )
-        return read_payload(plain)
-
-    def _sealed(self, index: int, call_id: bytes, phase: Phase, digest: str) -> bytes:
-        if index >= self._parts.index.size:
-            return self._parts.wal.entry(index).sealed
-        place = self._parts.index.find(call_id, phase)
-        if place is None or not place.payload:
-            raise Refusal(Reason.NOT_FOUND)
-        return self._parts.payloads.read(index, place.payload, digest)
+        return await opened_payload(self._parts, tenant, index)
 
     async def checkpoint(self) -> Checkpoint:
         """Return the newest published checkpoint."""

@@ -63,6 +63,8 @@ class Waiting:
     who: Who
     """The pseudonyms in `body`."""
     producer: str
+    retention: str
+    """Class: how long its payload is kept."""
     done: asyncio.Future[Appended]
     sealed: bytes = b""
     sealed_sha256: str = ""
@@ -201,7 +203,7 @@ class Committer:
         part = LogPart(
             producer=waiting.producer,
             received_us=now_us,
-            retention=self._settings.retention_class,
+            retention=waiting.retention,
             intent=None if intent is None else intent.index,
             payload_sha256=waiting.sealed_sha256,
             skewed=skewed,

@@ -33,6 +33,17 @@ class Parts:
     receipts: ReceiptMaker
     publisher: Publisher
 
+    def leaf(self, index: int) -> bytes:
+        """Return a durable entry's leaf, out of the tree or the write-ahead log. Blocks.
+
+        Raises:
+            Refusal: NOT_FOUND, EVIDENCE_LOST.
+        """
+        published = self.store.published
+        if published is not None and index < published.size:
+            return self.store.entries(index, index + 1)[0]
+        return self.wal.entry(index).leaf
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditStats:

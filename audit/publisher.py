@@ -47,6 +47,7 @@ from meshkit.tlog import (
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
+    from typing import TypeVar
 
     from audit.index import Index
     from audit.locks import CheckpointLock, Locked
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     from audit.storage import LogStore, Round
     from audit.wal import Entry, Group, Wal
     from audit.witnesses import Witnesses
+
+    T = TypeVar("T")
 
 __all__ = ["Publisher", "signed_note"]
 

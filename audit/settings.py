@@ -96,6 +96,18 @@ class AuditSettings(MeshSettings):
     pseudonym_look_s: float = Field(
         5.0, gt=0, description="How often it is looked whether another process began a new key."
     )
+    search_page_records_max: int = Field(
+        1_000, gt=0, description="Records in one page of a search, at most; 100 if nothing is said."
+    )
+    search_page_bytes_max: int = Field(
+        4 * _MIB, gt=0, description="Leaves in one page of a search: it ends behind that many."
+    )
+    search_scan_events_max: int = Field(
+        262_144,
+        gt=0,
+        description="Entries looked at for one page, in blocks of 1,024 that may hold any: beyond, "
+        "the page is given as it is, with a token to go on. Some 0.1 µs each.",
+    )
     archive_document_bytes_max: int = Field(
         4 * _MIB, gt=0, description="A policy, model manifest or prompt template kept by digest."
     )
@@ -171,8 +183,8 @@ class AuditSettings(MeshSettings):
     )
     retention_days: dict[str, int] = Field(
         {"standard": 30},
-        description="How many days the payloads of a class are kept, the day they came not counted; "
-        "leaves are never removed. Classes are lower-case labels of at most 24 characters.",
+        description="How many days the payloads of a class are kept, the day they came not "
+        "counted; leaves are never removed. Classes: lower-case labels of at most 24 characters.",
     )
     retention_tenants: dict[str, str] = Field({}, description="Class by tenant.")
     retention_purposes: dict[str, str] = Field(
@@ -190,9 +202,9 @@ class AuditSettings(MeshSettings):
     key_backups_days: int = Field(
         30,
         ge=0,
-        description="How long copies of keys/ are kept, at most, by whoever makes them: until then "
-        "what was erased can be brought back out of one, together with OpenBao. Records of erasures "
-        "say it.",
+        description="How long copies of keys/ are kept, at most, by whoever makes them: until "
+        "then what was erased can be brought back out of one, together with OpenBao. Records of "
+        "erasures say it.",
     )
     producer: str = Field(
         "spiffe://sealgate.local/service/gateway",

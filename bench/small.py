@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from audit.payloads import PURPOSE, payload_aad, payload_bytes
+from audit.payloads import payload_aad, payload_bytes
+from audit.subjects import payload_purpose
 from bench.house import request
 from bench.parts import DIGEST, TENANT, MemoryKeys, actor, arrival, asked, scope
 from bench.workload import answer, prompt
@@ -62,7 +63,9 @@ async def seal(effort: Effort) -> list[float]:
         async def call(_number: int) -> None:
             aad = payload_aad(event.call_id, event.phase)
             plaintext = payload_bytes(event)
-            await keys.seal(tenant=TENANT, purpose=PURPOSE, plaintext=plaintext, aad=aad)
+            await keys.seal(
+                tenant=TENANT, purpose=payload_purpose("standard", ""), plaintext=plaintext, aad=aad
+            )
 
         return await effort.per_await_us(call)
 
