@@ -63,7 +63,9 @@ class Sampler:
         self._temperature = parameters.temperature
         self._top_p = parameters.top_p
         seed = secrets.randbits(_SEED_BITS) if parameters.seed is None else parameters.seed
-        self._random = np.random.Generator(np.random.Philox(seed % (1 << _SEED_BITS)))
+        self.seed = seed % (1 << _SEED_BITS)
+        """The caller's, or drawn: 0 to 2**64 - 1."""
+        self._random = np.random.Generator(np.random.Philox(self.seed))
 
     def draw(self, logits: NDArray[np.float32]) -> int:
         """Pick the next token.

@@ -42,7 +42,7 @@ class Prefill:
 class Step:
     """One turn of the engine.
 
-    decode: request ids; the i-th decodes in slot i. prefills: their slots are behind those, in order.
+    decode: request ids; the i-th decodes in slot i. prefills: in order, in the slots behind those.
     """
 
     prefills: tuple[Prefill, ...]

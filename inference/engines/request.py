@@ -51,6 +51,7 @@ class Answer:
         self._most = min(parameters.max_tokens, room)
         self._tokenizer = tokenizer
         self._sampler = Sampler(parameters)
+        self.seed = self._sampler.seed
         self._characters = Utf8()
         self._stop = StopScan(parameters.stop)
 

@@ -1,0 +1,241 @@
+"""Prompts, whole or in chunks, several at once: keys and values kept, a first token drawn.
+
+Whole prompts of about one length run together, padded to the longest: attention is causal, so what
+stands behind a prompt's end sways nothing before it. A chunk that goes on reads what its slot
+holds. A single short prompt is bound by launches, so it has captured graphs of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812 -- everybody's name for it
+import triton
+from torch.nn.attention.bias import causal_lower_right
+
+from inference.engines.cuda import kernels
+from inference.engines.cuda.graphs import captured
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from inference.engines.cuda.decode import Decoder, Slots
+    from inference.engines.cuda.device import DeviceLayer, DeviceWeights
+
+__all__ = ["Chunk", "Prefiller"]
+
+_GRAPH_TOKENS = (64, 128, 256, 512)
+"""Lengths that a single prompt is padded to, for its graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens `start` and on of a slot's prompt; `last` if the prompt ends with them."""
+
+    slot: int
+    start: int
+    tokens: tuple[int, ...]
+    last: bool
+
+
+@dataclass(slots=True)
+class _Captured:
+    """A graph of one prompt, and the inputs that it reads: tokens, then slot, then length."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: torch.Tensor
+
+
+class Prefiller:
+    """Runs chunks on the device that a decoder decodes on."""
+
+    def __init__(self, weights: DeviceWeights, slots: Slots, decoder: Decoder) -> None:
+        self._weights, self._slots, self._decoder = weights, slots, decoder
+        self._device = weights.embedding.device
+        self._graphs: dict[int, _Captured] = {}
+
+    def capture(self) -> None:
+        """Capture the graphs of single prompts; on a GPU only."""
+        if not self._weights.embedding.is_cuda:
+            return
+        for tokens in _GRAPH_TOKENS:
+            if tokens >= self._slots.room:
+                return
+            inputs = torch.zeros(tokens + 2, device=self._device, dtype=torch.int64)
+            inputs[-1] = 1
+            graph = captured(partial(self._single, inputs))
+            self._graphs[tokens] = _Captured(graph, inputs)
+
+    def run(self, chunks: Sequence[Chunk]) -> None:
+        """Queue some chunks; `Slots.results` holds the first token of each that was the last."""
+        whole = [chunk for chunk in chunks if chunk.start == 0]
+        if len(whole) == 1 and whole[0].last:
+            self._alone(whole[0])
+        else:
+            for group in _alike(whole):
+                self._together(group)
+        for chunk in chunks:
+            if chunk.start:
+                self._onwards(chunk)
+
+    def _alone(self, chunk: Chunk) -> None:
+        count = len(chunk.tokens)
+        size = next((size for size in self._graphs if size >= count), None)
+        if size is None:
+            self._together([chunk])
+            return
+        captured = self._graphs[size]
+        padded = torch.zeros(size + 2, dtype=torch.int64)
+        padded[:count] = torch.tensor(chunk.tokens)
+        padded[-2], padded[-1] = chunk.slot, count
+        captured.inputs.copy_(padded.pin_memory(), non_blocking=True)
+        captured.graph.replay()
+
+    def _single(self, inputs: torch.Tensor) -> None:
+        """Run a whole prompt whose slot and length lie on the device."""
+        tokens, slot, length = inputs[:-2], inputs[-2:-1], inputs[-1:]
+        size = tokens.shape[0]
+        at = torch.arange(size, device=self._device, dtype=torch.int32)
+        x = self._blocks(tokens, slot.expand(size).contiguous(), at, (1, size))
+        ends = x.index_select(0, length - 1)
+        self._slots.positions.index_copy_(0, slot, (length - 1).to(torch.int32))
+        self._decoder.sample(self._logits(ends), slot)
+
+    def _together(self, group: Sequence[Chunk]) -> None:
+        """Run whole prompts, or beginnings of prompts, padded to the longest."""
+        size = max(len(chunk.tokens) for chunk in group)
+        rows = torch.zeros(len(group), size, dtype=torch.int64)
+        for row, chunk in zip(rows, group, strict=True):
+            row[: len(chunk.tokens)] = torch.tensor(chunk.tokens)
+        lengths = torch.tensor([len(chunk.tokens) for chunk in group])
+        slots = torch.tensor([chunk.slot for chunk in group])
+        at = torch.arange(size, dtype=torch.int32).repeat(len(group))
+        x = self._blocks(
+            rows.flatten().to(self._device),
+            slots.repeat_interleave(size).to(self._device),
+            at.to(self._device),
+            (len(group), size),
+        )
+        done = torch.tensor([chunk.last for chunk in group])
+        if done.any():
+            ends = (torch.arange(len(group)) * size + lengths - 1)[done]
+            self._first_tokens(x, ends, slots[done], lengths[done])
+
+    def _onwards(self, chunk: Chunk) -> None:
+        """Run a chunk behind what its slot holds."""
+        count = len(chunk.tokens)
+        at = torch.arange(chunk.start, chunk.start + count, dtype=torch.int32)
+        slots = torch.full((count,), chunk.slot)
+        x = self._blocks(
+            torch.tensor(chunk.tokens).to(self._device),
+            slots.to(self._device),
+            at.to(self._device),
+            (1, count),
+            behind=chunk,
+        )
+        if chunk.last:
+            length = torch.tensor([chunk.start + count])
+            self._first_tokens(x, torch.tensor([count - 1]), slots[:1], length)
+
+    def _first_tokens(
+        self, x: torch.Tensor, ends: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor
+    ) -> None:
+        here = slots.to(self._device)
+        self._slots.positions.index_copy_(0, here, (lengths - 1).to(self._device, torch.int32))
+        self._decoder.sample(self._logits(x.index_select(0, ends.to(self._device))), here)
+
+    def _logits(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(
+            self._decoder.add_norm(x, None, self._weights.final_norm), self._weights.head
+        )
+
+    def _blocks(
+        self,
+        tokens: torch.Tensor,
+        slots: torch.Tensor,
+        positions: torch.Tensor,
+        shape: tuple[int, int],
+        *,
+        behind: Chunk | None = None,
+    ) -> torch.Tensor:
+        """Run all blocks over (requests, tokens) of prompt; return the stream: (tokens, width)."""
+        decoder = self._decoder
+        x = F.embedding(tokens, self._weights.embedding)
+        rest: torch.Tensor | None = None
+        for number, layer in enumerate(self._weights.layers):
+            normed = decoder.add_norm(x, rest, layer.attention_norm)
+            qkv = F.linear(normed, layer.qkv, layer.qkv_bias)
+            q, k = self._turn_and_keep(qkv, slots, positions, number, layer)
+            seen = self._seen(q, k, qkv, shape, number=number, behind=behind)
+            rest = F.linear(seen, layer.attention_out)
+            gate_up = F.linear(decoder.add_norm(x, rest, layer.feed_norm), layer.gate_up)
+            rest = F.linear(decoder.silu_mul(gate_up), layer.down)
+        return x if rest is None else x + rest
+
+    def _turn_and_keep(
+        self,
+        qkv: torch.Tensor,
+        slots: torch.Tensor,
+        positions: torch.Tensor,
+        number: int,
+        layer: DeviceLayer,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        arch, count = self._weights.architecture, qkv.shape[0]
+        keys, values = self._slots.keys[number], self._slots.values[number]
+        q = torch.empty(count, arch.heads, arch.head, device=qkv.device, dtype=qkv.dtype)
+        k = torch.empty(count, arch.kv_heads, arch.head, device=qkv.device, dtype=qkv.dtype)
+        kernels.rope_and_keep[(count,)](
+            qkv, q, k, keys, values, slots, positions, self._decoder.cos, self._decoder.sin,
+            qkv if layer.q_norm is None else layer.q_norm,
+            qkv if layer.k_norm is None else layer.k_norm,
+            arch.norm_epsilon, keys.stride(0), keys.stride(1),
+            heads=arch.heads, kv_heads=arch.kv_heads,
+            heads_pad=triton.next_power_of_2(arch.heads),
+            kv_pad=triton.next_power_of_2(arch.kv_heads),
+            dim=arch.head, norm=arch.qk_norm, num_warps=4,
+        )  # fmt: skip
+        return q, k
+
+    def _seen(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        qkv: torch.Tensor,
+        shape: tuple[int, int],
+        *,
+        number: int,
+        behind: Chunk | None,
+    ) -> torch.Tensor:
+        """Attend: a prompt to itself, or a chunk to its slot: (tokens, heads x head)."""
+        arch = self._weights.architecture
+        queries = q.view(*shape, arch.heads, arch.head).transpose(1, 2)
+        if behind is None:
+            v = qkv.view(*shape, -1, arch.head)[:, :, arch.heads + arch.kv_heads :]
+            seen = F.scaled_dot_product_attention(
+                queries,
+                k.view(*shape, arch.kv_heads, arch.head).transpose(1, 2),
+                v.transpose(1, 2),
+                is_causal=True,
+                enable_gqa=True,
+            )
+        else:
+            stop = behind.start + len(behind.tokens)
+            seen = F.scaled_dot_product_attention(
+                queries,
+                self._slots.keys[number, behind.slot, :, :stop][None],
+                self._slots.values[number, behind.slot, :, :stop][None],
+                attn_mask=causal_lower_right(shape[1], stop),
+                enable_gqa=True,
+            )
+        return seen.transpose(1, 2).reshape(q.shape[0], arch.heads * arch.head)
+
+
+def _alike(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
+    """Group chunks so that padding costs little: by the next power of two of their lengths."""
+    ordered = sorted(chunks, key=lambda chunk: len(chunk.tokens))
+    for _, group in groupby(ordered, key=lambda chunk: triton.next_power_of_2(len(chunk.tokens))):
+        yield list(group)

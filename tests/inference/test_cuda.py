@@ -1,0 +1,240 @@
+"""The GPU's forward pass, its kernels run by Triton's interpreter on a CPU.
+
+Everything but graphs and chained launches is the code that a GPU runs; those ran on an H100 by
+`python -m bench.gpu` (docs/inference.md).
+"""
+
+import os
+
+os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are read
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 -- everybody's name for it
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inference.architecture import Architecture, RopeScaling
+from inference.engines.cuda import kernels
+from inference.engines.cuda.device import random_weights, turns
+from inference.engines.cuda.runner import CudaRunner
+from inference.scheduler import Scheduler
+from meshkit.contract import Parameters
+
+SHAPE = {
+    "layers": 1, "width": 64, "hidden": 96, "heads": 4, "kv_heads": 2, "head": 16,
+    "vocabulary": 101, "context_tokens": 192, "rope_base": 1e4, "norm_epsilon": 1e-5,
+}  # fmt: skip
+LLAMA = Architecture(**SHAPE)
+QWEN2 = Architecture(**SHAPE | {"qkv_bias": True, "tied": False})
+QWEN3 = Architecture(**SHAPE | {"qk_norm": True, "heads": 6})
+SLOTS = 5
+
+# Philox and masked-off lanes wrap and overflow by design; numpy, which the interpreter uses, warns.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+class Asked:
+    """As much of an `Answer` as a runner reads."""
+
+    def __init__(self, prompt, **parameters) -> None:
+        self.prompt = tuple(prompt)
+        self.parameters = Parameters(**{"temperature": 0.0} | parameters)
+        self.seed = self.parameters.seed or 0
+        self.tokens: list[int] = []
+
+
+def reference(weights, tokens) -> torch.Tensor:
+    """Logits of every position, by the book: no cache, no kernels, float64."""
+    arch = weights.architecture
+    cos, sin = (table.double() for table in turns(arch, len(tokens), "cpu"))
+
+    def norm(x, weight):
+        return F.rms_norm(x, (x.shape[-1],), weight.double(), arch.norm_epsilon)
+
+    def turned(x, weight):
+        if weight is not None:
+            x = norm(x, weight)
+        first, second = x.chunk(2, -1)
+        c, s = cos[:, None], sin[:, None]
+        return torch.cat([first * c - second * s, second * c + first * s], -1)
+
+    x = weights.embedding.double()[torch.tensor(tokens)]
+    for layer in weights.layers:
+        bias = None if layer.qkv_bias is None else layer.qkv_bias.double()
+        qkv = F.linear(norm(x, layer.attention_norm), layer.qkv.double(), bias)
+        q, k, v = qkv.view(len(tokens), -1, arch.head).split(
+            [arch.heads, arch.kv_heads, arch.kv_heads], 1
+        )
+        q, k = turned(q, layer.q_norm), turned(k, layer.k_norm)
+        seen = F.scaled_dot_product_attention(
+            *(part.transpose(0, 1)[None] for part in (q, k, v)), is_causal=True, enable_gqa=True
+        )[0]
+        seen = seen.transpose(0, 1).reshape(len(tokens), -1)
+        x = x + F.linear(seen, layer.attention_out.double())
+        gate, up = F.linear(norm(x, layer.feed_norm), layer.gate_up.double()).chunk(2, -1)
+        x = x + F.linear(F.silu(gate) * up, layer.down.double())
+    return F.linear(norm(x, weights.final_norm), weights.head.double())
+
+
+def continued(weights, prompt, count):
+    """The likeliest tokens after a prompt, and how far ahead of the second each was."""
+    tokens = list(prompt)
+    for _ in range(count):
+        tokens.append(int(reference(weights, tokens)[-1].argmax()))
+    return tokens[len(prompt) :]
+
+
+def answered(runner, arrivals, *, chunk=48, leaving=()):
+    """Drive a runner as the engine's thread does; return each request's tokens."""
+    scheduler = Scheduler(slots=SLOTS, waiting_max=99, chunk_tokens=chunk, prompts=runner.prompts)
+    open_jobs, unread, waiting = {}, [], list(arrivals)
+    for now in range(1_000):
+        while waiting and waiting[0][0] <= now:
+            _, job, asked, most = waiting.pop(0)
+            open_jobs[job] = (asked, most)
+            scheduler.submit(job, len(asked.prompt))
+        step = scheduler.plan()
+        if step:
+            unread.append(runner.run(step, {job: asked for job, (asked, _) in open_jobs.items()}))
+        while len(unread) > (runner.ahead if step else 0):
+            for job, token in unread.pop(0)():
+                if job in open_jobs:
+                    open_jobs[job][0].tokens.append(token)
+        over = {job for job, (asked, most) in open_jobs.items() if len(asked.tokens) >= most}
+        over |= {job for job, when in leaving if when == now and job in open_jobs}
+        for job in sorted(over):
+            del open_jobs[job]
+            leave(runner, scheduler, job)
+        if not (step or waiting or unread or open_jobs):
+            return
+    pytest.fail("a request was left behind")
+
+
+def leave(runner, scheduler, job) -> None:
+    for move in scheduler.remove(job):
+        runner.move(move)
+    runner.shrink(scheduler.running)
+
+
+def prompt_of(length: int, seed: int):
+    return torch.randint(0, 101, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def runner_of(arch):
+    weights = random_weights(arch, device="cpu", dtype=torch.float32)
+    runner = CudaRunner(weights, slots=SLOTS, context_tokens=arch.context_tokens)
+    runner.shrink(0)
+    return weights, runner
+
+
+@pytest.mark.parametrize("arch", [LLAMA, QWEN2, QWEN3], ids=["llama", "qwen2", "qwen3"])
+def test_answers_are_the_references_whoever_joins_and_leaves(arch) -> None:
+    weights, runner = runner_of(arch)
+    lengths = [3, 40, 1, 20, 60, 5]
+    asked = [Asked(prompt_of(length, number)) for number, length in enumerate(lengths)]
+    counts = [5, 3, 7, 3, 2, 4]
+    jobs = [(n // 2, n, a, counts[n]) for n, a in enumerate(asked)]
+    answered(runner, jobs, leaving=[(3, 3)])
+
+    for number, (one, count) in enumerate(zip(asked, counts, strict=True)):
+        want = continued(weights, one.prompt, count)
+        assert one.tokens == want[: len(one.tokens)]
+        assert number == 3 or len(one.tokens) == count
+
+
+def test_a_seeded_request_draws_the_same_alone_and_in_company() -> None:
+    drawn = []
+    for company in (0, 3):
+        _, runner = runner_of(LLAMA)
+        subject = Asked(prompt_of(12, 1), temperature=1.0, top_p=0.9, seed=7)
+        others = [Asked(prompt_of(9, 5 + n), temperature=1.0, seed=n) for n in range(company)]
+        jobs = [(0, n, one, 6) for n, one in enumerate([*others, subject])]
+        answered(runner, jobs)
+        drawn.append(subject.tokens)
+
+    assert drawn[0] == drawn[1]
+    assert len(drawn[0]) == 6
+
+
+def draw(logits, *, temperature, top_p, seeds) -> list[int]:
+    rows = len(seeds)
+    state = {
+        "tokens": torch.zeros(rows, dtype=torch.int64),
+        "results": torch.full((rows,), -7, dtype=torch.int32),
+        "positions": torch.arange(rows, dtype=torch.int32),
+    }
+    kernels.sample[(rows,)](
+        logits.expand(rows, -1).contiguous(), torch.arange(rows), state["tokens"],
+        state["results"], state["positions"], torch.full((rows,), temperature),
+        torch.full((rows,), top_p), torch.tensor(seeds), logits.shape[-1],
+        rounds=18, block=64, chained=False,
+    )  # fmt: skip
+    assert state["positions"].tolist() == list(range(1, rows + 1))
+    return state["results"].tolist()
+
+
+def test_samples_follow_the_tempered_distribution_within_the_nucleus() -> None:
+    shares = torch.tensor([0.5, 0.25, 0.15, 0.06, 0.04])
+    logits = shares.log()[None] * 0.7  # temperature 0.7 gives the shares back
+    count = 300
+    drawn = draw(logits, temperature=0.7, top_p=0.8, seeds=list(range(count)))
+
+    kept = shares[:3] / shares[:3].sum()  # 0.5 + 0.25 is short of 0.8, so the third is in
+    assert set(drawn) == {0, 1, 2}
+    for token, share in enumerate(kept.tolist()):
+        spread = math.sqrt(share * (1 - share) / count)
+        assert abs(drawn.count(token) / count - share) < 4 * spread
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([0.3, 0.9, 1.0]), st.integers(1, 200))
+def test_what_is_drawn_is_in_the_nucleus(seed: int, top_p: float, size: int) -> None:
+    logits = torch.randn(1, size, generator=torch.Generator().manual_seed(seed)) * 3
+    (token,) = draw(logits, temperature=1.0, top_p=top_p, seeds=[seed])
+    mass = logits[0].double().softmax(-1)
+    above = mass[logits[0] > logits[0, token]].sum()
+
+    assert above <= top_p + 1e-3
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_no_numbers_are_told(bad: float) -> None:
+    logits = torch.zeros(1, 70)
+    logits[0, 66] = bad
+
+    assert draw(logits, temperature=0.0, top_p=1.0, seeds=[1]) == [-1]
+
+
+@pytest.mark.parametrize(("norm", "add", "silu"), [(True, False, True), (False, True, False)])
+@pytest.mark.parametrize("columns", [60, 300])
+def test_the_matrix_vector_kernel(norm, add, silu, columns) -> None:
+    source = torch.Generator().manual_seed(1)
+    rows = 37
+    weight = torch.randn(rows * (2 if silu else 1), columns, generator=source)
+    x, gain = torch.randn(1, columns, generator=source), torch.randn(columns, generator=source)
+    addend, out = torch.randn(1, rows, generator=source), torch.full((1, rows), math.nan)
+    kernels.gemv[(-(-rows // 4),)](
+        x, weight, gain, addend, out, rows, columns, 1e-5, norm=norm, add=add, silu=silu,
+        whole=columns <= 64, block_rows=4, block=64, chained=False,
+    )  # fmt: skip
+    want = F.linear(F.rms_norm(x, (columns,), gain, 1e-5) if norm else x, weight)
+    if silu:
+        gate, up = want.chunk(2, -1)
+        want = F.silu(gate) * up
+    want = want + addend if add else want
+
+    torch.testing.assert_close(out, want, rtol=1e-4, atol=1e-4)
+
+
+def test_llama_3_stretches_slow_turns_and_keeps_fast_ones() -> None:
+    scaling = RopeScaling(
+        factor=8.0, low_frequency_factor=1.0, high_frequency_factor=4.0,
+        original_context_tokens=8_192,
+    )  # fmt: skip
+    slow, fast = 2 * math.pi / 100_000, 2 * math.pi / 100
+
+    assert scaling.rate(slow) == pytest.approx(slow / 8)
+    assert scaling.rate(fast) == fast
