@@ -16,7 +16,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from audit.events import event_bytes, parse_leaf, same_event
-from audit.finding import Finder, searched
+from audit.finding import Finder, RecordFinder, searched
 from audit.index_rows import who_of
 from audit.intake import Intent, Waiting
 from audit.opened import opened_payload
@@ -65,7 +65,7 @@ class AuditLog:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._settings = parts.settings
-        self.finder = Finder(parts.index, parts.publisher.rows, self._parts.leaf)
+        self._finder = RecordFinder(Finder(parts.index, parts.publisher.rows), parts.leaf)
         self._committer: Committer | None = None
         self._in_flight: dict[_Key, Waiting] = {}
         self._recent: dict[_Key, int] = {}
@@ -335,7 +335,7 @@ class AuditLog:
             newest_first=False,
             limit=_TRACE_RECORDS_MAX,
         )
-        return await asyncio.to_thread(self.finder.records, query)
+        return await asyncio.to_thread(self._finder.all, query)
 
     async def search(
         self, tenant: str, question: Question, *, page_size: int = 0, page_token: str = ""
@@ -346,7 +346,7 @@ class AuditLog:
             Refusal: INVALID_FIELD (the question, or the token is not of this one); KEYS_DOWN, if
                 people are named whose pseudonyms cannot be made; AUDIT_DOWN; EVIDENCE_LOST.
         """
-        return await searched(self._parts, self.finder, (tenant, question), page_size, page_token)
+        return await searched(self._parts, self._finder, (tenant, question), page_size, page_token)
 
     async def payload(self, tenant: str, index: int) -> Opened:
         """Open an entry's sealed payload; for the tenant's own people, and audited by the caller.

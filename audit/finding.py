@@ -2,23 +2,73 @@
 
     finder = Finder(index, pending)
     hits = finder.hits(Query(tenant=pseudonym, subjects=(...,), limit=1_000))
+    records = RecordFinder(finder, leaf_of).all(query)
 
-Everything here blocks; callers are in a thread.
+Everything but `people_of` blocks; callers are in a thread.
 """
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from audit.index_rows import row_of
+from audit.questions import Page, People, position_in, query_of, token_of
 from audit.search import BLOCK, Hit, Query, matches
+from meshkit.contract import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from audit.index import Index
+    from audit.parts import Parts
+    from audit.pseudonyms import Kind, Pseudonyms
+    from audit.questions import Question
     from audit.search import IndexRow
 
-__all__ = ["Finder"]
+__all__ = ["Finder", "RecordFinder", "people_of", "searched"]
+
+_PAGE_RECORDS = 100
+"""In a page, where nothing is said."""
+
+
+async def searched(
+    parts: Parts, finder: RecordFinder, asked: tuple[str, Question], page_size: int, page_token: str
+) -> Page:
+    """Find a page of a tenant's records: see `audit.appender.AuditLog.search`."""
+    tenant, question = asked
+    question.check()
+    after = position_in(question, tenant, page_token)
+    people = await people_of(parts.pseudonyms, tenant, question)
+    limit = min(page_size or _PAGE_RECORDS, parts.settings.search_page_records_max)
+    pseudonym = parts.pseudonyms.tenant(tenant)
+    query = query_of(question, pseudonym, people, after=after, limit=limit)
+    records, position = await asyncio.to_thread(
+        finder.page,
+        query,
+        scan_max=parts.settings.search_scan_events_max,
+        bytes_max=parts.settings.search_page_bytes_max,
+    )
+    more = "" if position is None else token_of(question, tenant, position)
+    return Page(records=records, next_token=more)
+
+
+async def people_of(pseudonyms: Pseudonyms, tenant: str, question: Question) -> People:
+    """Return the pseudonyms of whom a question names, under every key that is left.
+
+    Raises:
+        Refusal: KEYS_DOWN, rather than an answer that lacks some.
+    """
+
+    async def all_of(kind: Kind, name: str) -> tuple[str, ...] | None:
+        return tuple(await pseudonyms.all_of(kind, tenant, name)) if name else None
+
+    return People(
+        actors=await all_of("workload", question.actor),
+        users=await all_of("user", question.user),
+        subjects=await all_of("subject", question.subject),
+    )
 
 
 class Finder:
@@ -63,3 +113,63 @@ class Finder:
         if len(hits) > query.limit:
             return hits[: query.limit], hits[query.limit - 1].number
         return hits, position
+
+
+class RecordFinder:
+    """Finds records, and looks into each before it is given out.
+
+    leaf_of: Reads a durable entry's leaf.
+    """
+
+    def __init__(self, finder: Finder, leaf_of: Callable[[int], bytes]) -> None:
+        self._finder = finder
+        self._leaf_of = leaf_of
+
+    def all(self, query: Query) -> tuple[Record, ...]:
+        """Find at most `query.limit` records, in the order asked for, however long it takes.
+
+        Raises:
+            Refusal: AUDIT_DOWN, if the index cannot be read; EVIDENCE_LOST, if the log cannot.
+        """
+        found = (self._read(query, hit.number) for hit in self._finder.hits(query))
+        return tuple(record for record in found if record is not None)
+
+    def page(
+        self, query: Query, *, scan_max: int, bytes_max: int
+    ) -> tuple[tuple[Record, ...], int | None]:
+        """Find and read some, within bounds on the work and on the leaves' size.
+
+        Args:
+            query: What to find; at most `query.limit` records.
+            scan_max: About so many entries are looked at.
+            bytes_max: Once there are so many bytes of leaves, the page is full.
+
+        Returns:
+            Records, maybe none; and behind which entry to go on, None at the end.
+
+        Raises:
+            Refusal: as `all`.
+        """
+        hits, position = self._finder.some(query, scan_max=scan_max)
+        records: list[Record] = []
+        size = 0
+        for hit in hits:
+            record = self._read(query, hit.number)
+            if record is None:
+                continue
+            records.append(record)
+            size += len(record.leaf)
+            if size >= bytes_max and hit is not hits[-1]:
+                return tuple(records), hit.number
+        return tuple(records), position
+
+    def _read(self, query: Query, number: int) -> Record | None:
+        """Read an entry; None if its leaf is not what was asked for: the index knows 8 bytes of it.
+
+        So nothing of another tenant leaves, whatever the index says.
+        """
+        leaf = self._leaf_of(number)
+        row = row_of(number, leaf)
+        if not matches(replace(query, after=None), row):
+            return None
+        return Record(index=number, phase=row.phase, leaf=leaf)

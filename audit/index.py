@@ -216,15 +216,6 @@ class Index:
             raise Refusal(Reason.AUDIT_DOWN) from None
         return Place(rows[0][0], phase, rows[0][1]) if rows else None
 
-    def by_call(self, tenant: str, call_id: bytes) -> list[Place]:
-        """Return a call's entries, within the tenant (pseudonym)."""
-        rows = self._ask(
-            "SELECT number, phase, payload FROM entries WHERE call_id = ? AND tenant = ?",
-            call_id,
-            number_of("tenant", tenant, tenant),
-        )
-        return [Place(row[0], PHASES[row[1]], row[2]) for row in rows]
-
     def newest_call(self) -> bytes:
         """Return the largest call id; empty if there is none."""
         newest: bytes | None = self._ask("SELECT max(call_id) FROM entries")[0][0]
@@ -260,7 +251,7 @@ class Index:
         ids = self._ids(query)
         if not all(some for _, some in ids):
             return [], None  # a word that no entry has
-        if query.trace_id:
+        if query.by_key:
             hits = self._hits(entries_asked(query, ids, None, query.limit))
             return hits, hits[-1].number if len(hits) == query.limit else None
         most = -1 if blocks_max < 0 else blocks_max + 1

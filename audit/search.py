@@ -100,6 +100,7 @@ class Query:
     users: tuple[str, ...] | None = None
     subjects: tuple[str, ...] | None = None
     model: str = ""
+    call_id: bytes = b""
     trace_id: bytes = b""
     verdict_type: str = ""
     """With `verdict_action`: one and the same verdict must have both."""
@@ -112,6 +113,11 @@ class Query:
     """Go on behind this entry, in the order asked for."""
     limit: int = 100
     """At most so many hits."""
+
+    @property
+    def by_key(self) -> bool:
+        """Whether call or trace narrow it down: then no blocks are looked for."""
+        return bool(self.call_id or self.trace_id)
 
     @property
     def any_verdict(self) -> bool:
@@ -148,6 +154,7 @@ def matches(query: Query, row: IndexRow) -> bool:
         all(getattr(row, kind) in values for kind, values in filters_of(query))
         and query.since_us <= row.time_us
         and (query.until_us is None or row.time_us < query.until_us)
+        and (not query.call_id or row.call_id == query.call_id)
         and (not query.trace_id or row.trace_id == query.trace_id)
         and (query.phase is None or row.phase is query.phase)
         and (query.any_verdict or _verdict_matches(query, row.verdicts))
@@ -207,7 +214,7 @@ def _within(query: Query) -> Iterator[tuple[str, object]]:
 
 
 def entries_asked(query: Query, ids: Ids, block: int | None, most: int) -> tuple[str, list[object]]:
-    """Ask for the entries of one block, or (None) of the query's trace, that are hits.
+    """Ask for the entries of one block, or (None) of the query's call or trace, that are hits.
 
     Returns:
         A statement that gives number, call_id, phase and payload a row, and its parameters.
@@ -230,8 +237,10 @@ def _plain(query: Query, block: int | None) -> Iterator[tuple[str, object]]:
     if block is not None:
         yield "number >= ?", block * BLOCK
         yield "number < ?", (block + 1) * BLOCK
+    if query.call_id:
+        yield "call_id = ?", query.call_id
     if query.trace_id:
-        yield "trace_id = ?" if block is None else "+trace_id = ?", query.trace_id
+        yield "trace_id = ?", query.trace_id
     if query.until_us is not None:
         yield "time_us < ?", query.until_us
     if query.phase is not None:

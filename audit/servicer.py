@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from audit.wire import ack_of, event_from_wire, record_to_wire
+from audit.questions import Question
+from audit.wire import ack_of, event_from_wire, question_from_wire, record_to_wire
 from meshkit.contract import Audit, Document, Event, Reason, Refusal, TraceContext
 from meshkit.identity import ServiceIdentity, TenantIdentity
 from meshkit.interceptors import current
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import grpc
 
     from audit.archive import Archive
+    from audit.questions import Page
     from audit.reads import Reads
     from meshkit.contract import Appended, Record
     from meshkit.identity import Identity
@@ -47,7 +49,7 @@ log = structlog.get_logger()
 
 SERVICE = "sealgate.v1.AuditService"
 APPENDERS = frozenset({"gateway", "compliance", "cache", "inference", "audit", "operator"})
-"""Services whose events are taken, and the operator's commands: what they do to keys is recorded."""
+"""Services whose events are taken, and the operator: what `sealgate keys` does is recorded."""
 
 BATCH_EVENTS_MAX = 1_024
 BATCHES_MAX = 64
@@ -56,6 +58,7 @@ BATCHES_MAX = 64
 _FOR_SERVICES = frozenset({f"/{SERVICE}/Append", f"/{SERVICE}/Archive"})
 _CALL_ID_BYTES = 16
 _TRACE_ID_BYTES = 16
+_TRACE_RECORDS_MAX = 1_000
 _SPAN_ID_BYTES = 8
 _DIGEST_BYTES = 32
 
@@ -74,6 +77,12 @@ class Log(Audit, Protocol):
 
         `producer` is the SPIFFE id of the service that sent them.
         """
+        ...
+
+    async def search(
+        self, tenant: str, question: Question, *, page_size: int = 0, page_token: str = ""
+    ) -> Page:
+        """Find a page of a tenant's records: see `audit.appender.AuditLog.search`."""
         ...
 
     def pseudonym_of(self, tenant: str) -> str:
@@ -153,10 +162,35 @@ class AuditServicer(AuditServiceServicer):
         traced = {"trace": request.trace_id.hex()} if sound else {}
         async with self._reads.of("trace", request.tenant, detail=traced) as read:
             _demand(sound, "trace_id")
-            records = await self._log.records(read.tenant, trace_id=request.trace_id)
-            read.count = len(records)
-            found = _found(records)
-        return pb.GetByTraceResponse(records=found)
+            traced_back = Question(trace_id=request.trace_id, newest_first=False)
+            page = await self._log.search(
+                read.tenant,
+                traced_back,
+                page_size=_TRACE_RECORDS_MAX,
+                page_token=request.page_token,
+            )
+            read.count = len(page.records)
+            first = not request.page_token
+            found = _found(page.records) if first else [*map(record_to_wire, page.records)]
+        return pb.GetByTraceResponse(records=found, next_page_token=page.next_token)
+
+    async def Search(
+        self,
+        request: pb.SearchRequest,
+        context: Context,  # noqa: ARG002 -- gRPC's signature
+    ) -> pb.SearchResponse:
+        """See audit.proto. Recorded with the names of what was asked for, not with what."""
+        question = question_from_wire(request)
+        fields = {"fields": ",".join(question.asked)}
+        async with self._reads.of(
+            "search", request.tenant, action="log.search", detail=fields
+        ) as read:
+            page = await self._log.search(
+                read.tenant, question, page_size=request.page_size, page_token=request.page_token
+            )
+            read.count = len(page.records)
+        records = [record_to_wire(record) for record in page.records]
+        return pb.SearchResponse(records=records, next_page_token=page.next_token)
 
     async def Archive(
         self,

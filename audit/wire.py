@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from audit.questions import Question
 from meshkit.contract import (
     Actor,
     Appended,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from meshkit.contract import Record
 
-__all__ = ["ack_of", "event_from_wire", "record_to_wire"]
+__all__ = ["ack_of", "event_from_wire", "question_from_wire", "record_to_wire"]
 
 _PHASES = {
     Phase.INTENT: pb.PHASE_INTENT,
@@ -109,6 +110,31 @@ def ack_of(event: pb.AuditEvent, result: Appended | Refusal) -> pb.AppendAck:
 def record_to_wire(record: Record) -> pb.Record:
     """Write a record: its leaf byte for byte."""
     return pb.Record(index=record.index, phase=_PHASES[record.phase], leaf=record.leaf)
+
+
+def question_from_wire(request: pb.SearchRequest) -> Question:
+    """Read what is searched for.
+
+    Raises:
+        Refusal: INVALID_FIELD, for an unknown phase.
+    """
+    if request.phase and request.phase not in _PHASES_BACK:
+        raise Refusal(Reason.INVALID_FIELD, field="phase")
+    return Question(
+        since_us=_microseconds(request.since),
+        until_us=_microseconds(request.until) if request.HasField("until") else None,
+        actor=request.actor,
+        user=request.user,
+        subject=request.subject,
+        model=request.model,
+        trace_id=request.trace_id,
+        verdict_type=request.verdict_type,
+        verdict_action=request.verdict_action,
+        outcome=request.outcome,
+        action=request.action,
+        phase=_PHASES_BACK.get(request.phase),
+        newest_first=not request.oldest_first,
+    )
 
 
 def _microseconds(stamp: Timestamp) -> int:

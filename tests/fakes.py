@@ -20,6 +20,7 @@ from hashlib import sha256
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from audit.questions import Page
 from meshkit.contract import (
     Appended,
     BlockedText,
@@ -315,6 +316,11 @@ class MemoryAudit:
             and (call_id is None or event.call_id == call_id)
             and (trace_id is None or event.trace.trace_id == trace_id)
         )
+
+    async def search(self, tenant, question, *, page_size=0, page_token=""):
+        assert not page_token
+        assert question.asked in (("newest_first", "trace_id"), ("trace_id",))
+        return Page(records=await self.records(tenant, trace_id=question.trace_id))
 
     async def checkpoint(self):
         return Checkpoint(
