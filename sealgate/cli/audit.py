@@ -15,14 +15,14 @@ from meshkit.tlog import (
     NoteInvalid,
     Proof,
     ProofInvalid,
-    VerifierKey,
     check_log,
     check_proof,
     format_proof,
+    origin_of,
 )
-from sealgate.cli import prove
+from sealgate.cli import monitor, prove, witness
 from sealgate.cli._command import add_command
-from sealgate.cli._vkey import vkey_of
+from sealgate.cli._vkey import add_trust, trust_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +38,8 @@ _EPILOG = """examples:
   sealgate audit verify --log var/appliance/audit/log --vkey var/appliance/audit/vkey
   sealgate audit prove --call 0192f3a4b5c67d8e9fa0b1c2d3e4f506 --out proofs --tls var/appliance/tls
   sealgate audit check proofs/000000000041-outcome.tlog-proof --vkey var/appliance/audit/vkey
+  sealgate audit verify --log var/appliance/audit/log --policy var/appliance/audit/policy
+  sealgate audit monitor --log https://logs.example.org/mesh --policy policy --state state.json
 
 exit codes: 0 it holds, 1 it does not, 2 usage, or a file or key that cannot be read."""
 _VERIFY_EPILOG = """examples:
@@ -70,8 +72,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     one.add_argument("file", type=Path, help="a proof file, as `sealgate audit prove` writes it")
     one.set_defaults(run=check)
     prove.add_parser(commands)
+    witness.add_parser(commands)
+    monitor.add_parser(commands)
     for command in (whole, one):
-        command.add_argument("--vkey", required=True, help="the log's verifier key, or its file")
+        add_trust(command)
         command.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -82,7 +86,7 @@ def _say(told: dict[str, object], sentence: str, *, as_json: bool) -> None:
 def _unusable(failure: OSError | UnicodeDecodeError | NoteInvalid, *, as_json: bool) -> int:
     """Say what could not even be looked at: that is no verdict on the log."""
     if isinstance(failure, NoteInvalid):
-        told, sentence = {"error": "vkey"}, f"--vkey: {failure}"
+        told, sentence = {"error": "vkey"}, f"--vkey or --policy: {failure}"
     elif isinstance(failure, OSError):
         told = {"error": "unreadable", "file": str(failure.filename)}
         sentence = f"cannot read {failure.filename}: {failure.strerror}"
@@ -96,7 +100,7 @@ def _unusable(failure: OSError | UnicodeDecodeError | NoteInvalid, *, as_json: b
 
 
 def verify(args: argparse.Namespace) -> int:
-    """Run `sealgate audit verify --log DIR --vkey VKEY|FILE [--json]`; return the exit code."""
+    """Run `sealgate audit verify --log DIR --vkey VKEY or --policy FILE`; return the code."""
     folder: Path = args.log
 
     def read(path: str) -> bytes | None:
@@ -106,9 +110,9 @@ def verify(args: argparse.Namespace) -> int:
             return None
 
     try:
-        vkey = vkey_of(args.vkey)
+        trust = trust_of(args)
         folder.stat()  # a name that was mistyped speaks against no log
-        checked = check_log(read, vkey, _paths(folder))
+        checked = check_log(read, trust, _paths(folder))
     except LogInvalid as bad:
         told = {"ok": False, "step": bad.step, "file": bad.path, "index": bad.index}
         _say(told | {"reason": bad.reason}, f"log does NOT hold: {bad}", as_json=args.json)
@@ -133,19 +137,19 @@ def _paths(folder: Path) -> Iterator[str]:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Run `sealgate audit check FILE --vkey VKEY|FILE [--json]`; return the exit code."""
+    """Run `sealgate audit check FILE --vkey VKEY or --policy FILE`; return the code."""
     try:
-        vkey = vkey_of(args.vkey)
+        trust = trust_of(args)
         text = args.file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, NoteInvalid) as failure:
         return _unusable(failure, as_json=args.json)
     try:
-        proof = check_proof(text, vkey)
+        proof = check_proof(text, trust)
     except ProofInvalid as bad:
         told: dict[str, object] = {"ok": False, "step": bad.step, "reason": bad.reason}
         _say(told, f"proof does NOT hold: {bad}", as_json=args.json)
         return FAILS
-    origin = VerifierKey.parse(vkey).name
+    origin = origin_of(proof.checkpoint)
     leaf = proof.leaf.decode(errors="backslashreplace")
     told = {"ok": True, "origin": origin, "index": proof.index, "size": proof.checkpoint.size}
     sentence = (
