@@ -157,7 +157,7 @@ async def test_proofs_from_the_service_verify_offline(world, tmp_path):
         newer = await published(audit, audit.stats.durable)
         for index in (0, 255, 256, newer.size - 1):
             proof = await audit.inclusion(index, newer.size)
-            leaf = audit._leaf(index)
+            leaf = audit.parts.leaf(index)
             assert is_included(
                 leaf_hash(leaf), index=index, size=newer.size, proof=proof, root=newer.root
             )
