@@ -93,6 +93,7 @@ ACTIONS: dict[str, Activity] = {
     "key.pseudonym": Activity(_ENTITY, 1),
     "tenant.offboard": Activity(_ENTITY, 4),
     "tenant.irrecoverable": Activity(_STORE, 7),
+    "policy.load": Activity(_ENTITY, 2),
     "policy.change": Activity(_ENTITY, 3),
     "permission.change": Activity(OcsfClass.USER_ACCESS, 1),
     "backup.make": Activity(_LOG, 3),

@@ -1,0 +1,176 @@
+"""The console as one block: served, drained. Tests and composition roots enter here.
+
+async with console_at(settings, trust_domain=..., log=log, authorizer=..., certificate=...) as c:
+    c.port
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jinja2
+from aiohttp import web
+
+from audit.console import fields
+from audit.console.gate import around
+from audit.console.house import CONSOLE, Console
+from audit.console.oidc import Oidc
+from audit.console.pages import ROUTES
+from audit.console.rates import Rates
+from audit.console.sessions import Sessions
+from audit.console.spans import receiving_spans
+from audit.console.tls import browser_context
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from audit.appender import AuditLog
+    from audit.console.settings import ConsoleSettings
+    from audit.notes import Notes
+    from meshkit.authorization import Authorizer
+    from meshkit.tls import CertificateHolder
+
+__all__ = ["Serving", "console_at"]
+
+_HERE = Path(__file__).parent
+_SHUTDOWN_S = 5.0
+_silent = logging.getLogger("sealgate.console")
+_silent.addHandler(logging.NullHandler())
+_silent.propagate = False
+"""aiohttp would log a request it cannot read, with what stood in it."""
+
+
+@dataclass(slots=True)
+class Serving:
+    """Where the console is, once it is."""
+
+    port: int = 0
+    spans_port: int | None = None
+
+
+@asynccontextmanager
+async def console_at(
+    settings: ConsoleSettings,
+    *,
+    trust_domain: str,
+    log: AuditLog,
+    notes: Notes,
+    authorizer: Authorizer,
+    certificate: CertificateHolder,
+) -> AsyncIterator[Serving]:
+    """Serve the console for as long as the block runs.
+
+    Args:
+        settings: With a port; `None` is the caller's business.
+        trust_domain: Of certificates that are let in.
+        log: Whose records are shown.
+        notes: Records each read.
+        authorizer: Knows the policies in force.
+        certificate: Shown to each browser as it then is.
+
+    Raises:
+        OSError: the address cannot be bound.
+        ssl.SSLError: the certificate is none that OpenSSL takes.
+    """
+    serving = Serving()
+
+    def redirect_url() -> str:
+        return f"{settings.public_url or f'https://localhost:{serving.port}'}/login/oidc/back"
+
+    async with AsyncExitStack() as owned:
+        spans = await owned.enter_async_context(receiving_spans(settings))
+        serving.spans_port = None if spans is None else spans.port
+        app = web.Application(middlewares=[around], client_max_size=settings.body_bytes_max)
+        app[CONSOLE] = Console(
+            settings=settings,
+            trust_domain=trust_domain,
+            log=log,
+            notes=notes,
+            authorizer=authorizer,
+            sessions=Sessions(
+                idle_s=settings.session_idle_s,
+                life_s=settings.session_life_s,
+                most=settings.sessions_max,
+            ),
+            rates=Rates(per_minute=settings.requests_per_minute, burst=settings.requests_burst),
+            oidc=Oidc(settings.oidc, redirect_url) if settings.oidc.issuer else None,
+            spans=spans,
+            templates=_templates(),
+            login_key=secrets.token_bytes(32),
+        )
+        app.add_routes(ROUTES)
+        serving.port = await owned.enter_async_context(_listening(app, settings, certificate))
+        yield serving
+
+
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["clock"] = fields.clock
+    environment.filters["took"] = fields.span_of_time
+    environment.filters["ocsf"] = fields.ocsf_name
+    environment.filters["thousands"] = lambda number: f"{number:,}".replace(",", "\u202f")
+    return environment
+
+
+@asynccontextmanager
+async def _listening(
+    app: web.Application, settings: ConsoleSettings, certificate: CertificateHolder
+) -> AsyncIterator[int]:
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        logger=_silent,
+        max_line_size=settings.line_bytes_max,
+        max_field_size=settings.line_bytes_max,
+        shutdown_timeout=_SHUTDOWN_S,
+    )
+    await runner.setup()
+    try:
+        assert runner.server is not None  # set up
+        server = await asyncio.get_running_loop().create_server(
+            _Doorkeeper(settings, runner.server).admit,
+            settings.host,
+            settings.port,
+            ssl=browser_context(certificate, certificate_required=not settings.oidc.issuer),
+            ssl_handshake_timeout=settings.handshake_s,
+        )
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+    finally:
+        await runner.cleanup()
+
+
+@dataclass(slots=True)
+class _Doorkeeper:
+    """Lets so many connections in, each for so long."""
+
+    settings: ConsoleSettings
+    server: web.Server
+    _open: int = field(default=0, init=False)
+
+    def admit(self) -> asyncio.Protocol:
+        """Make what reads one connection; one too many is closed once its handshake is done."""
+        if len(self.server.connections) >= self.settings.connections_max:
+            return _Closed()
+        handler = self.server()
+        asyncio.get_running_loop().call_later(self.settings.connection_life_s, handler.close)
+        return handler
+
+
+class _Closed(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()

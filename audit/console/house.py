@@ -1,0 +1,43 @@
+"""What the console is made of, and how a page asks for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from audit.appender import AuditLog
+    from audit.console.oidc import Oidc
+    from audit.console.rates import Rates
+    from audit.console.sessions import Sessions
+    from audit.console.settings import ConsoleSettings
+    from audit.console.spans import SpanStore
+    from audit.notes import Notes
+    from meshkit.authorization import Authorizer
+
+__all__ = ["CONSOLE", "Console"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Console:
+    """Everything a page may need; one for each server."""
+
+    settings: ConsoleSettings
+    trust_domain: str
+    log: AuditLog
+    notes: Notes
+    authorizer: Authorizer
+    sessions: Sessions
+    rates: Rates
+    oidc: Oidc | None
+    spans: SpanStore | None
+    templates: jinja2.Environment
+    login_key: bytes
+    """Makes the token of a form that is shown before there is a session."""
+
+
+CONSOLE = web.AppKey("console", Console)

@@ -1,0 +1,230 @@
+"""A console as production serves it, over a log of real records, and what looks at it."""
+
+import asyncio
+import datetime as dt
+import json
+import ssl
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+
+import httpx2
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from audit.console.app import console_at
+from audit.console.settings import ConsoleSettings
+from audit.notes import Notes
+from meshkit.authorization import Authorizer
+from meshkit.call_id import new_call_id
+from meshkit.contract import (
+    Actor,
+    Direction,
+    FindingCount,
+    Phase,
+    TraceContext,
+    Usage,
+)
+from meshkit.policies import FOLDER
+from meshkit.tls import Certificate, CertificateHolder
+from tests.audit.world import World, make_event, make_intent, make_outcome
+
+DOMAIN = "sealgate.local"
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}"
+
+
+def spiffe(tenant, workload):
+    return f"spiffe://{DOMAIN}/tenant/{tenant}/{workload}"
+
+
+class Authority:
+    """A CA of these tests alone."""
+
+    def __init__(self):
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")])
+        ca = x509.BasicConstraints(ca=True, path_length=0)
+        self.pem = self._signed(self.name, self.key, [ca], 3_600)
+
+    def issue(self, *uris, life_s=3_600):
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = [x509.UniformResourceIdentifier(uri) for uri in uris]
+        alternative = x509.SubjectAlternativeName([*names, x509.DNSName("localhost")])
+        chain = self._signed(x509.Name([]), key, [alternative], life_s)
+        private = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        return Certificate.from_pem(chain=chain, key=private, peer_ca=self.pem)
+
+    def _signed(self, name, key, extensions, life_s):
+        now = dt.datetime.now(dt.UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(self.name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(minutes=1))
+            .not_valid_after(now + dt.timedelta(seconds=life_s))
+        )
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=True)
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def policies(folder):
+    """Lay out policies that know auditors of two tenants, and people behind the console."""
+    folder.mkdir()
+    for name in ("base.cedar", "schema.cedarschema"):
+        (folder / name).write_bytes((FOLDER / name).read_bytes())
+    roles = ("model_admin", "data_scientist", "auditor", "application", "privacy_officer")
+    known = [each for each in json.loads((FOLDER / "entities.json").read_text())]
+    kept = [each for each in known if each["uid"]["type"] == "Sealgate::Role"]
+    names = {each["uid"]["id"] for each in kept}
+    for tenant in ("acme", "globex"):
+        there = {"type": "Sealgate::Tenant", "id": tenant}
+        kept.append(
+            {
+                "uid": there,
+                "attrs": {
+                    "data_class": "internal",
+                    "user_roles": [role for role in roles if role in names],
+                },
+                "parents": [],
+            }
+        )
+        for workload, role in (
+            ("auditor", "auditor"),
+            ("console", "auditor"),
+            ("app", "application"),
+            ("officer", "privacy_officer"),
+        ):
+            if role in names:
+                kept.append(
+                    {
+                        "uid": {"type": "Sealgate::Workload", "id": spiffe(tenant, workload)},
+                        "attrs": {"tenant": {"__entity": there}},
+                        "parents": [
+                            {"type": "Sealgate::Role", "id": each}
+                            for each in sorted({role, "auditor"} & names)
+                            if role != "application" or each == "application"
+                        ]
+                        or [{"type": "Sealgate::Role", "id": role}],
+                    }
+                )
+    (folder / "entities.json").write_text(json.dumps(kept))
+    return folder
+
+
+@dataclass
+class House:
+    """A running console, and the log behind it."""
+
+    authority: Authority
+    holder: CertificateHolder
+    log: object
+    world: World
+    port: int
+    spans_port: int | None
+
+    @property
+    def url(self):
+        return f"https://localhost:{self.port}"
+
+    def certificate(self, tenant="acme", workload="auditor"):
+        return self.authority.issue(spiffe(tenant, workload))
+
+    @asynccontextmanager
+    async def client(self, certificate=None):
+        """A client without a browser, to say what a browser would not."""
+        context = client_context(self.authority, certificate)
+        async with httpx2.AsyncClient(
+            base_url=self.url, verify=context, timeout=20, trust_env=False
+        ) as client:
+            yield client
+
+    async def published(self):
+        while self.log.stats.published < self.log.stats.durable:
+            await asyncio.sleep(0.01)
+
+
+def client_context(authority, certificate=None):
+    context = ssl.create_default_context(cadata=authority.pem.decode())
+    if certificate is not None:
+        import tempfile
+
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(certificate.key_pem + b"\n" + certificate.chain_pem)
+            file.flush()
+            context.load_cert_chain(file.name)
+    return context
+
+
+@asynccontextmanager
+async def house(folder, *, authority=None, **settings):
+    authority = authority or Authority()
+    holder = CertificateHolder(authority.issue(f"spiffe://{DOMAIN}/service/audit"))
+    world = World(folder / "log")
+    world.folder.mkdir(parents=True)
+    whole = {"port": 0, "requests_per_minute": 100_000, "requests_burst": 10_000} | settings
+    async with (
+        world.open() as log,
+        console_at(
+            ConsoleSettings.model_validate(whole),
+            trust_domain=DOMAIN,
+            log=log,
+            notes=Notes(log),
+            authorizer=Authorizer(policies(folder / "policies")),
+            certificate=holder,
+        ) as console,
+    ):
+        yield House(authority, holder, log, world, console.port, console.spans_port)
+
+
+def person(tenant="acme", user="ada", workload="app"):
+    return Actor(spiffe_id=spiffe(tenant, workload), tenant=tenant, workload=workload, user=user)
+
+
+async def a_call(log, *, tenant="acme", user="ada", ago_s=0, trace_id=None, refused="", **fields):
+    """Record a whole call; return its id."""
+    call_id, now = new_call_id(), time.time_ns() // 1_000 - int(ago_s * 1_000_000)
+    trace = TraceContext(
+        trace_id=trace_id or sha256(call_id).digest()[:16], span_id=sha256(call_id).digest()[:8]
+    )
+    same = {"tenant": tenant, "actor": person(tenant, user), "trace": trace, "model": "smollm2"}
+    await log.append(make_intent(call_id, occurred_at_us=now, action="chat.stream", **same))
+    counts = (
+        _found("PERSON", 2),
+        _found("EMAIL", 1),
+    )
+    whole = {
+        "occurred_at_us": now + 812_000,
+        "action": "chat.stream",
+        "counts": counts,
+        "usage": Usage(prompt_tokens=41, completion_tokens=80),
+        "cache_tier": "miss",
+        "model_digest": sha256(b"model").digest(),
+        "compliance_policy_digest": sha256(b"policy").digest(),
+        "duration_us": 812_000,
+        "first_token_us": 164_000,
+    }
+    if refused:
+        whole |= {"outcome": refused, "payload": None, "answer_released": None}
+        whole |= {"answer_delivered": None, "first_token_us": 0}
+    await log.append(make_outcome(call_id, **same | whole | fields))
+    return call_id
+
+
+def a_note(action="service.start", **fields):
+    return make_event(Phase.NOTE, action=action, actor=None, **fields)
+
+
+def _found(kind, count, action="mask"):
+    return FindingCount(
+        direction=Direction.PROMPT, type=kind, subtype="", action=action, count=count
+    )
