@@ -7,8 +7,9 @@
 Of the first start's root token: it makes the policies and the operator's login, and is revoked
 before anything else happens. Afterwards `operator.json` (0600, beside the data) is how this module
 comes back: an AppRole whose secret id is replaced at each start, bound to this host, and whose
-policy can prepare everything but decrypt, sign or read nothing. `init.json` then holds the recovery
-key alone, with which a new root token can be made: move it off this host.
+policy can prepare everything but decrypt, sign or read nothing, and take no key away. That is the
+keyholder's (`keyholder.json`, made with the root token). `init.json` then holds the recovery key
+alone, with which a new root token can be made: move both off this host.
 
 An OpenBao that somebody else runs is prepared by the same steps: `prepare` takes any `Vault`.
 """
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from appliance.offboarding import read_stage
 from appliance.openbao import OpenBaoError
 from appliance.openbao_admin import Admin
 from meshkit.files import read_or_none, replace_together, write_private
@@ -45,12 +47,14 @@ log = structlog.get_logger()
 
 SERVICES = ("gateway", "compliance", "cache", "inference", "audit")
 OPERATOR = "operator"
+KEYHOLDER = "keyholder"
 CHECKPOINT_KEY = "audit-checkpoint"
 CHECKPOINT_LOCK = "audit/checkpoint-lock"
 SECRETS = ("screening-mac", "cache-keys", "pseudonym-key", "token-keys")
 """Each is `{"key": base64 of 32 bytes}`; `Vault.secret` reads it with the version before."""
 
 _KEY_BYTES = 32
+_OPERATOR_TTL_S = 600
 
 
 class BootstrapSettings(BaseModel):
@@ -223,11 +227,26 @@ async def _from_root_to_operator(bao: OpenBao, settings: BootstrapSettings) -> N
             await admin.policy(OPERATOR)
             await _login_role(admin, OPERATOR, settings)
             await _write_operator(admin, bao.data)
+            await _make_keyholder(admin, bao.data, settings)
             await keys.token.revoke_self()
     del stored["root_token"]
     stored["notice"] = "The recovery key makes root tokens. Move this file off this host."
     write_private(bao.data / "init.json", json.dumps(stored, indent=2).encode())
     log.info("bootstrap.root_token_revoked")
+
+
+async def _make_keyholder(admin: Admin, data: Path, settings: BootstrapSettings) -> None:
+    """Make the one login that can take keys away; by root alone, so that no operator can."""
+    await admin.policy(KEYHOLDER)
+    await _login_role(admin, KEYHOLDER, settings)
+    await admin.forget_secret_ids(KEYHOLDER)  # of a start that was cut off here
+    login = await admin.login(KEYHOLDER)
+    stored = {
+        "role_id": login.role_id,
+        "secret_id": login.secret_id,
+        "notice": "This login destroys keys. Give it to another person, and take it off this host.",
+    }
+    write_private(data / "keyholder.json", json.dumps(stored, indent=2).encode())
 
 
 async def _still_good(keys: Vault) -> bool:
@@ -257,8 +276,8 @@ async def prepare(keys: Vault, settings: BootstrapSettings) -> None:
     await admin.mount("transit", "transit")
     await admin.mount("kv", "kv", {"version": "2"})
     await admin.mount("pki", "pki", max_lease_ttl_s=settings.root_certificate_ttl_s)
-    await _prepare_keys(keys, admin, settings)
     await _prepare_secrets(keys, admin)
+    await _prepare_keys(keys, admin, settings)
     await _prepare_certificates(admin, settings)
     await _prepare_logins(admin, settings)
     log.info("bootstrap.prepared", services=len(SERVICES), tenants=len(settings.tenants))
@@ -269,7 +288,8 @@ async def _prepare_keys(keys: Vault, admin: Admin, settings: BootstrapSettings) 
     await admin.disable_upsert()
     await keys.create_key(CHECKPOINT_KEY, "ed25519")
     for tenant in settings.tenants:
-        await keys.create_key(f"t-{tenant}", "aes256-gcm96")
+        if await read_stage(keys, tenant) is None:  # else its key is gone, and is to stay so
+            await keys.create_key(f"t-{tenant}", "aes256-gcm96")
 
 
 async def _prepare_secrets(keys: Vault, admin: Admin) -> None:
@@ -290,6 +310,9 @@ async def _prepare_certificates(admin: Admin, settings: BootstrapSettings) -> No
             dns_names=settings.dns_names,
             ip_ranges=settings.ip_ranges,
         )
+    # A client alone: with it the operator's commands append to the audit log.
+    operator = ServiceIdentity(settings.trust_domain, OPERATOR)
+    await admin.certificate_role(f"service.{OPERATOR}", operator.spiffe_id, ttl_s=_OPERATOR_TTL_S)
 
 
 async def _prepare_logins(admin: Admin, settings: BootstrapSettings) -> None:

@@ -42,3 +42,7 @@ path "transit/datakey/plaintext/t-*" {
 path "transit/decrypt/t-*" {
   capabilities = ["update"]
 }
+# To wrap them anew after a rotation: OpenBao's own rewrap knows no associated data.
+path "transit/encrypt/t-*" {
+  capabilities = ["update"]
+}

@@ -40,12 +40,35 @@ path "sys/policies/acl/*" {
 path "auth/approle/role/*" {
   capabilities = ["create", "read", "update", "list"]
 }
+# But not of the keyholder, who alone takes keys away: that login was made by the root token.
+path "sys/policies/acl/keyholder" {
+  capabilities = ["deny"]
+}
+path "auth/approle/role/keyholder" {
+  capabilities = ["deny"]
+}
+path "auth/approle/role/keyholder/*" {
+  capabilities = ["deny"]
+}
 
 # Keys: make them and see their public side.
 path "transit/config/keys" {
   capabilities = ["create", "read", "update"]
 }
-path "transit/keys/*" {
+path "transit/keys" {
+  capabilities = ["list"]
+}
+path "transit/keys/+" {
+  capabilities = ["create", "read", "update"]
+}
+# A new version takes nothing away. Whatever does is the keyholder's: trim, soft-delete, delete, and
+# the configuration that allows them.
+path "transit/keys/+/rotate" {
+  capabilities = ["update"]
+}
+
+# Which tenants were destroyed, so that preparing does not give them a new key.
+path "kv/data/offboarded/*" {
   capabilities = ["create", "read", "update"]
 }
 
@@ -85,4 +108,9 @@ path "pki/roles/*" {
 }
 path "pki/issue/*" {
   capabilities = ["update"]
+}
+
+# Backups: all of it as it lies on OpenBao's disk, sealed under keys that are not in it.
+path "sys/storage/raft/snapshot" {
+  capabilities = ["read"]
 }

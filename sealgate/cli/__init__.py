@@ -24,6 +24,7 @@ _COMMANDS = {
     "models": "list the models you may ask",
     "audit": "check the log and its proofs",
     "compliance": "find and mask personal data, offline",
+    "keys": "rotate, rewrap, trim and destroy keys of what runs here",
     "doctor": "find out why it does not work",
 }
 

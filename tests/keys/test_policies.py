@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshkit.vault import Vault, VaultRejected
+from meshkit.vault import Vault, VaultDown, VaultRejected
 
 AAD = b"v1|demo|2026-11-21|payload"
 
@@ -134,48 +134,115 @@ async def test_a_rotated_secret_keeps_the_version_before(estate, vault_of) -> No
     assert "b'" not in repr(after)
 
 
-BEYOND = (
-    ("GET", "sys/mounts"),
-    ("POST", "sys/mounts/other"),
-    ("POST", "sys/auth/userpass"),
-    ("POST", "sys/policies/acl/{service}"),
-    ("GET", "sys/policies/acl/{service}"),
-    ("POST", "sys/seal"),
-    ("POST", "sys/capabilities-self"),
-    ("GET", "auth/approle/role/{service}/role-id"),
-    ("POST", "auth/approle/role/{service}/secret-id"),
-    ("POST", "auth/token/create"),
-    ("POST", "transit/keys/t-new"),
-    ("POST", "transit/keys/t-demo/config"),
-    ("POST", "transit/keys/t-demo/rotate"),
-    ("DELETE", "transit/keys/t-demo"),
-    ("GET", "transit/backup/t-demo"),
-    ("GET", "transit/export/encryption-key/t-demo"),
-    ("POST", "transit/encrypt/t-demo"),
-    ("POST", "transit/sign/t-demo"),
-    ("POST", "kv/data/screening-mac"),
-    ("POST", "kv/data/pseudonym-key"),
-    ("DELETE", "kv/data/audit/checkpoint-lock"),
-    ("DELETE", "kv/metadata/audit/checkpoint-lock"),
-    ("LIST", "kv/metadata/"),
-    ("POST", "pki/issue/tenant.demo.assistant"),
-    ("POST", "pki/roles/service.{service}"),
-    ("POST", "pki/revoke"),
-    ("POST", "cubbyhole/x"),
-)
+SEAL_AND_OPEN = {"POST transit/datakey/plaintext/t-ghost", "POST transit/decrypt/t-ghost"}
+MAY = {
+    "gateway": {"POST pki/issue/service.gateway"},
+    "compliance": {
+        "POST pki/issue/service.compliance",
+        "GET kv/data/screening-mac",
+        "GET kv/data/token-keys",
+    },
+    "inference": {"POST pki/issue/service.inference", "GET kv/data/screening-mac"},
+    "cache": SEAL_AND_OPEN
+    | {
+        "POST pki/issue/service.cache",
+        "GET kv/data/screening-mac",
+        "GET kv/data/cache-keys",
+    },
+    "audit": SEAL_AND_OPEN
+    | {
+        "POST pki/issue/service.audit",
+        "POST transit/encrypt/t-demo",
+        "POST transit/sign/audit-checkpoint",
+        "GET transit/keys/audit-checkpoint",
+        "GET kv/data/pseudonym-key",
+        "GET kv/data/audit/checkpoint-lock",
+    },
+    "operator": {
+        *(f"POST pki/issue/service.{name}" for name in ALLOWED),
+        "POST pki/issue/service.operator",
+        "POST pki/issue/tenant.demo.assistant",
+        "POST pki/roles/service.ghost",
+        "GET sys/mounts",
+        "GET sys/storage/raft/snapshot",
+        "GET sys/policies/acl/gateway",
+        "GET auth/approle/role/gateway/role-id",
+        "LIST auth/approle/role/gateway/secret-id",
+        "LIST transit/keys",
+        "GET transit/keys/t-ghost",
+        "GET transit/keys/audit-checkpoint",
+        "POST transit/keys/t-ghost/rotate",
+        "GET kv/metadata/screening-mac",
+        "GET kv/data/offboarded/ghost",
+    },
+    "keyholder": {
+        "GET transit/keys/t-ghost",
+        "GET transit/keys/audit-checkpoint",
+        "DELETE transit/keys/t-ghost",
+        "POST transit/keys/t-ghost/config",
+        "POST transit/keys/t-ghost/trim",
+        "DELETE transit/keys/t-ghost/soft-delete",
+        "POST transit/keys/t-ghost/soft-delete-restore",
+    },
+}
+"""What each login may do. All of it is harmless here: the tenant `ghost` has no key."""
+
+NOBODY_MAY = {
+    "POST sys/mounts/other",
+    "POST sys/auth/userpass",
+    "POST sys/seal",
+    "POST sys/step-down",
+    "POST sys/capabilities-self",
+    "POST transit/encrypt/t-ghost",
+    "POST sys/policies/acl/keyholder",
+    "GET auth/approle/role/keyholder/role-id",
+    "POST auth/approle/role/keyholder/secret-id",
+    "POST auth/approle/role/keyholder",
+    "POST auth/token/create",
+    "POST transit/keys/t-ghost/config?exportable=true",
+    "GET transit/backup/t-ghost",
+    "GET transit/export/encryption-key/t-ghost",
+    "POST transit/rewrap/t-ghost",
+    "POST transit/datakey/wrapped/t-ghost",
+    "POST transit/sign/t-ghost",
+    "POST transit/hmac/t-ghost",
+    "POST transit/keys/audit-checkpoint/config",
+    "POST transit/keys/audit-checkpoint/trim",
+    "DELETE transit/keys/audit-checkpoint",
+    "DELETE kv/data/audit/checkpoint-lock",
+    "DELETE kv/metadata/audit/checkpoint-lock",
+    "DELETE kv/data/offboarded/ghost",
+    "GET kv/data/pseudonym-keys",
+    "POST pki/revoke",
+    "POST cubbyhole/x",
+}
+EVERYTHING = sorted(NOBODY_MAY.union(*MAY.values()))
 
 
-@pytest.mark.parametrize("service", ALLOWED)
-async def test_a_service_may_do_nothing_beyond(vault_of, service) -> None:
-    """Not administer, not prolong its own powers, not use a key in another way than its work."""
-    async with vault_of(service) as keys:
-        allowed = []
-        for method, path in BEYOND:
-            try:
-                where = path.format(service=service)
-                await keys.ask(method, where, {} if method == "POST" else None, maybe=True)
-                allowed.append(where)
-            except VaultRejected as refused:
-                if refused.status != 403:
-                    allowed.append(where)
-    assert allowed == []
+async def is_allowed(keys: Vault, what: str) -> bool:
+    method, path = what.split(" ")
+    path, _, asked = path.partition("?")
+    name, _, value = asked.partition("=")
+    body = {name: value} if asked else {}
+    try:
+        await keys.ask(method, path, body if method == "POST" else None, maybe=True)
+    except VaultRejected as refused:
+        return refused.status != 403
+    except VaultDown:  # a bug of OpenBao's behind the door (500): it let us in
+        return True
+    return True
+
+
+@pytest.mark.parametrize("login", MAY)
+async def test_each_login_may_do_its_own_work_and_nothing_of_anybody_else_s(vault_of, login):
+    """Every login against every path that any of them may use, and many that none may."""
+    async with vault_of(login) as keys:
+        allowed = {what for what in EVERYTHING if await is_allowed(keys, what)}
+
+    assert allowed == MAY[login]
+
+
+async def test_a_destroying_login_is_none_of_the_operator_s(estate) -> None:
+    """Nor can the operator make itself one, or a policy as the keyholder's under that name."""
+    for what in sorted(MAY["keyholder"] - MAY["operator"]):
+        assert not await is_allowed(estate.keys, what), what
