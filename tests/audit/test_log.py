@@ -350,7 +350,7 @@ async def test_a_caller_that_goes_away_leaves_its_event_durable(world):
 async def test_the_receipt_key_is_in_the_log(world):
     async with world.open() as audit:
         outcome = await audit.append(make_outcome())
-        leaf = audit._leaf(0).decode()
+        leaf = audit.parts.leaf(0).decode()
     assert '"action":"receipt.key"' in leaf
     assert b64encode(outcome.receipt.key).decode() in leaf
 

@@ -183,7 +183,7 @@ async def test_our_own_lost_login_says_nothing_of_a_tenant(kept, service):
 
 
 def leaf_of(audit: AuditLog, index: int) -> dict:
-    return json.loads(audit._leaf(index))["event"]
+    return json.loads(audit.parts.leaf(index))["event"]
 
 
 async def test_the_leaf_names_its_key_and_a_repeat_is_the_same_event_after_a_rotation(
