@@ -141,7 +141,7 @@ def _entries(audit, start, end):
     """Read key -> (content, index) from the log."""
     found = {}
     for number in range(start, end):
-        leaf = parse_leaf(audit._leaf(number))
+        leaf = parse_leaf(audit.parts.leaf(number))
         assert leaf.call_id not in found, "a key is there twice"
         found[leaf.call_id] = (leaf.event["time_us"] - 1_790_000_000_000_000, number)
     return found

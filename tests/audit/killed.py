@@ -113,7 +113,7 @@ async def check(folder, acked):
     async with made.open() as audit:
         start = time.perf_counter()
         for number in range(audit.stats.durable):
-            leaf = parse_leaf(audit._leaf(number))
+            leaf = parse_leaf(audit.parts.leaf(number))
             assert (leaf.call_id, leaf.phase) not in seen, "an event is there twice"
             seen[leaf.call_id, leaf.phase] = number
         for key, index in acked.items():

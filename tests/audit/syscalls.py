@@ -195,7 +195,7 @@ async def judge(folder, told):
     start = time.perf_counter()
     async with made.open() as audit:
         took = time.perf_counter() - start
-        leaves = [audit._leaf(number) for number in range(audit.stats.durable)]
+        leaves = [audit.parts.leaf(number) for number in range(audit.stats.durable)]
         keys = [(leaf.call_id, leaf.phase) for leaf in map(parse_leaf, leaves)]
         assert len(set(keys)) == len(keys), "an event is there twice"
         for key, index in told.acked.items():
@@ -203,7 +203,7 @@ async def judge(folder, told):
         again = await audit.append_many([event_of(*key) for key in told.begun])
         for key, answer in zip(told.begun, again, strict=True):
             assert told.acked.get(key, answer.index) == answer.index, "a repeat has another index"
-        leaves = [audit._leaf(number) for number in range(audit.stats.durable)]
+        leaves = [audit.parts.leaf(number) for number in range(audit.stats.durable)]
     hashes = [leaf_hash(leaf) for leaf in leaves]
     for text in told.signed:
         _, size, root, _ = text.split("\n")

@@ -27,7 +27,7 @@ def forget_index(world):
 
 
 def keys_in(audit):
-    leaves = [parse_leaf(audit._leaf(number)) for number in range(audit.stats.durable)]
+    leaves = [parse_leaf(audit.parts.leaf(number)) for number in range(audit.stats.durable)]
     keys = [(leaf.call_id, leaf.phase) for leaf in leaves]
     assert len(set(keys)) == len(keys), "an event is there twice"
     return keys
@@ -81,7 +81,7 @@ async def survives(world, survivor, held, acked, begun):
     async with world.open(survivor) as audit:
         for key, appended in acked.items():
             assert audit.stats.durable > appended.index, "an acknowledged event is lost"
-            leaf = parse_leaf(audit._leaf(appended.index))
+            leaf = parse_leaf(audit.parts.leaf(appended.index))
             assert (leaf.call_id, leaf.phase) == key, "another event is at the index"
         repeated = await audit.append_many(begun)
         for event, answer in zip(begun, repeated, strict=True):
