@@ -38,13 +38,13 @@ ORIGIN = "bench.test/log"
 
 
 @asynccontextmanager
-async def fresh_log(folder: Path) -> AsyncIterator[AuditLog]:
-    """Open an empty log under `folder`; what was there before goes."""
+async def fresh_log(folder: Path, **settings: object) -> AsyncIterator[AuditLog]:
+    """Open an empty log under `folder`; what was there before goes. `settings`: AuditSettings'."""
     shutil.rmtree(folder, ignore_errors=True)
     async with (
         keyring(MemoryKeys(), MemoryWrappedKeys()) as keys,
         open_audit(
-            AuditSettings.model_validate({"data_dir": folder / "data"}),
+            AuditSettings.model_validate({"data_dir": folder / "data"} | settings),
             signer=MemorySigner(ORIGIN),
             lock=SqliteLock(folder / "lock.sqlite"),
             sealer=keys,
@@ -56,7 +56,7 @@ async def fresh_log(folder: Path) -> AsyncIterator[AuditLog]:
 
 
 @asynccontextmanager
-async def audit_server(folder: Path) -> AsyncIterator[int]:
+async def audit_server(folder: Path, **settings: object) -> AsyncIterator[int]:
     """Serve an empty log; yield the port. The caller's certificate is left in `folder`/tls."""
     names = {"server": f"spiffe://{DOMAIN}/service/audit", "client": _GATEWAY}
     own = make_identities(folder / "tls", names)["server"]
@@ -65,7 +65,7 @@ async def audit_server(folder: Path) -> AsyncIterator[int]:
     )
     guard = MeshInterceptor(trust_domain=DOMAIN, call_budget_ms=120_000, admits=admits)
     async with (
-        fresh_log(folder / "log") as log,
+        fresh_log(folder / "log", **settings) as log,
         serving(
             partial(add_AuditServiceServicer_to_server, AuditServicer(log, _reads(log))),
             address="127.0.0.1:0",
