@@ -25,6 +25,7 @@ from appliance.bootstrap import (
 )
 from appliance.clients import keep_clients
 from appliance.openbao import openbao
+from appliance.own_events import Telling
 from appliance.screening_keys import rotating
 from audit.app import audit_at
 from audit.keys import audit_keys
@@ -40,12 +41,14 @@ from compliance.settings import ComplianceSettings
 from compliance.token_vault import TOKEN_SECRET
 from gateway.app import Neighbours, gateway, pipeline_of
 from gateway.settings import GatewaySettings
+from inference.model_notes import models_noted
 from inference.service import InferenceService, open_inference
 from inference.settings import InferenceSettings
 from meshkit.authorization import Authorizer
 from meshkit.background import running
 from meshkit.envelope import keyring
 from meshkit.identity import ServiceIdentity
+from meshkit.own_events import policies_noted
 from meshkit.screening_keys import Watching, watched_screening_keys
 from meshkit.screening_mac import mac_verifier
 from meshkit.telemetry import telemetry
@@ -59,7 +62,6 @@ if TYPE_CHECKING:
 
     from appliance.openbao import OpenBao
     from appliance.settings import ApplianceSettings
-    from audit.appender import AuditLog
     from inference.engines.base import Engine
     from meshkit.contract import Cache, Compliance
     from meshkit.screening_mac import MacKeys
@@ -117,10 +119,10 @@ async def appliance(
         tell("Starting OpenBao and preparing keys, certificates and policies")
         builder = await _Builder.start(owned, settings)
         tell("Opening the audit log")
-        audit = await builder.audit()
-        neighbours = await builder.neighbours(audit, engine, tell)
+        telling = await builder.audit()
+        neighbours = await builder.neighbours(telling, engine, tell)
         authorizer = Authorizer(gateway_settings.policies_dir, gateway_settings.policies_archive)
-        audit_port = await builder.serve_audit(audit, authorizer)
+        audit_port = await builder.serve_audit(telling, authorizer)
         pipeline = await owned.enter_async_context(
             pipeline_of(gateway_settings, neighbours, authorizer=authorizer)
         )
@@ -128,6 +130,9 @@ async def appliance(
         port = await owned.enter_async_context(
             gateway(builder.placed(gateway_settings), pipeline, certificate.server_credentials())
         )
+        book = await telling.journal("gateway")
+        telling.serves(book, "gateway", certificate)
+        owned.enter_context(policies_noted(book, authorizer))
         yield House(
             port=port,
             audit_port=audit_port,
@@ -186,17 +191,19 @@ class _Builder:
         return cls(settings=settings, owned=owned, bao=bao, vaults=vaults, screening=screening)
 
     async def neighbours(
-        self, audit: AuditLog, engine: Engine | None, tell: Callable[[str], None]
+        self, telling: Telling, engine: Engine | None, tell: Callable[[str], None]
     ) -> Neighbours:
         """Open the other services that the gateway calls."""
         tell("Loading recognizers and name models")
-        compliance = await self.compliance()
-        cache = await self.cache()
+        compliance = await self.compliance(telling)
+        cache = await self.cache(telling)
         tell("Loading the language model")
-        inference = await self.inference(engine)
-        return Neighbours(compliance=compliance, cache=cache, inference=inference, audit=audit)
+        inference = await self.inference(engine, telling)
+        return Neighbours(
+            compliance=compliance, cache=cache, inference=inference, audit=telling.log
+        )
 
-    async def audit(self) -> AuditLog:
+    async def audit(self) -> Telling:
         """Open the log, its checkpoints signed and locked in OpenBao."""
         keys = self.vaults["audit"]
         settings = AuditSettings.load().model_copy(
@@ -218,9 +225,9 @@ class _Builder:
             )
         )
         await self.owned.enter_async_context(held.taking_orders())
-        return log
+        return await Telling.start(self.owned, log, settings, self.settings.trust_domain)
 
-    async def compliance(self) -> Compliance:
+    async def compliance(self, telling: Telling) -> Compliance:
         """Load policy, patterns and name models."""
         loaded = ComplianceSettings.load()
         archive = loaded.policy_archive or self.settings.data_dir / "compliance" / "policies"
@@ -228,17 +235,20 @@ class _Builder:
             update={"models_dir": self.settings.models_dir, "policy_archive": archive}
         )
         secret = (await self.vaults["compliance"].secret(TOKEN_SECRET)).newest
-        return await self.owned.enter_async_context(
-            open_compliance(settings, mac_keys=self.screening, token_secret=secret)
+        book = await telling.journal("compliance")
+        compliance = await self.owned.enter_async_context(
+            open_compliance(settings, mac_keys=self.screening, token_secret=secret, journal=book)
         )
+        telling.serves(book, "compliance")
+        return compliance
 
-    async def cache(self) -> Cache:
+    async def cache(self, telling: Telling) -> Cache:
         """Open its tiers; data keys live as long as entries: here, or in Redis if it has one."""
         keys, settings = self.vaults["cache"], CacheSettings.load()
         secret = (await keys.secret("cache-keys")).newest
         shared = await self.owned.enter_async_context(shared_tier(settings, secret))
         sealer = await self.owned.enter_async_context(keyring(keys, wrapped_keys(shared)))
-        return await self.owned.enter_async_context(
+        cache = await self.owned.enter_async_context(
             open_cache(
                 settings,
                 secret=secret,
@@ -247,9 +257,18 @@ class _Builder:
                 shared=shared,
             )
         )
+        telling.serves(await telling.journal("cache"), "cache")
+        return cache
 
-    async def inference(self, engine: Engine | None) -> InferenceService:
+    async def inference(self, engine: Engine | None, telling: Telling) -> InferenceService:
         """Load the model, or take the engine that was given."""
+        inference = await self._inference(engine)
+        book = await telling.journal("inference")
+        telling.serves(book, "inference")
+        self.owned.enter_context(models_noted(book, await inference.models()))
+        return inference
+
+    async def _inference(self, engine: Engine | None) -> InferenceService:
         verify = mac_verifier(self.screening)
         if engine is not None:
             return InferenceService((engine,), verify=verify)
@@ -273,7 +292,7 @@ class _Builder:
             )
         )
 
-    async def serve_audit(self, audit: AuditLog, authorizer: Authorizer) -> int:
+    async def serve_audit(self, telling: Telling, authorizer: Authorizer) -> int:
         """Let auditors in; return the port."""
         limits = GatewaySettings.load()
         place = _Place(
@@ -284,7 +303,18 @@ class _Builder:
             serving=limits.serving.model_copy(update={"lame_duck_ms": 0}),
         )
         certificate = await self.certificate("audit")
-        return await self.owned.enter_async_context(audit_at(place, audit, authorizer, certificate))
+        port = await self.owned.enter_async_context(
+            audit_at(
+                place,
+                telling.log,
+                authorizer,
+                certificate,
+                archive=telling.archive,
+                reads_per_s_max=AuditSettings.load().reads_per_s_max,
+            )
+        )
+        telling.serves(await telling.journal("audit"), "audit", certificate)
+        return port
 
     def placed(self, settings: GatewaySettings) -> GatewaySettings:
         """Put the gateway where the appliance says."""

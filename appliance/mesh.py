@@ -5,9 +5,10 @@ process of its own with its own login to OpenBao, its own certificate and its ow
 same settings and leaves the same facts in `ready.json`. A service that ends is started again, and
 so are OpenBao and Redis.
 
-Started first: audit, compliance, cache and inference, side by side; then the gateway, which is told
-where they are. Drained in reverse, by SIGINT or SIGTERM: the gateway finishes its calls while its
-neighbours still work.
+Started first: audit, since all others tell it that they start; then compliance, cache and
+inference, side by side; then the gateway, which is told where they are. Drained in reverse, by
+SIGINT or SIGTERM: the gateway finishes its calls while its neighbours still work, and audit goes
+last.
 
 `python -m appliance.mesh restart` replaces every service of the mesh that runs on the same data,
 one after another and without a refused call: the new process starts beside the old, on the same
@@ -153,9 +154,9 @@ async def mesh(
             redis=redis,
             modules=modules or {},
         )
-        tell("Starting audit, compliance, cache and inference")
-        children = [_child(name, settings, house) for name in NEIGHBOURS]
-        await _start(owned, house, children)
+        tell("Starting audit, then compliance, cache and inference")
+        for names in (NEIGHBOURS[:1], NEIGHBOURS[1:]):
+            await _start(owned, house, [_child(name, settings, house) for name in names])
         tell("Starting the gateway")
         await _start(owned, house, _gateways(settings, house), one_port=True)
         yield house
@@ -275,6 +276,8 @@ def _environment(service: str, settings: MeshHouseSettings, house: Mesh) -> dict
         "HOST": settings.host if exposed else "127.0.0.1",
         "SERVING__REUSE_PORT": "true",  # with the process that takes its place
     }
+    audit = house.children.get("audit")
+    own_events = {"AUDIT__TARGET": f"localhost:{audit.port}"} if audit else {}
     own = {
         "gateway": {
             "SERVING__REFLECTION": str(settings.reflection),
@@ -288,10 +291,11 @@ def _environment(service: str, settings: MeshHouseSettings, house: Mesh) -> dict
             "MODELS_DIR": str(settings.models_dir.absolute()),
             "POLICY_ARCHIVE": os.environ.get("COMPLIANCE_POLICY_ARCHIVE")
             or str(house.data / "compliance" / "policies"),  # as the appliance
+            **own_events,
             **_redis_of(service, house),
         },
-        "cache": _redis_of(service, house),
-        "inference": {"MODELS_DIR": str(settings.models_dir.absolute())},
+        "cache": {**own_events, **_redis_of(service, house)},
+        "inference": {**own_events, "MODELS_DIR": str(settings.models_dir.absolute())},
         "audit": {
             "DATA_DIR": str(house.data / "audit"),
             "WRITER_WAIT_MS": str(settings.handover_ms),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from audit.notes import Notes
 from audit.reads import Reads
 from audit.servicer import SERVICE, AuditServicer, admits
+from meshkit.identity import ServiceIdentity
 from meshkit.server import serving_neighbours
 
 if TYPE_CHECKING:
@@ -42,7 +43,13 @@ async def audit_at(
         archive: Where documents are kept by digest.
         reads_per_s_max: See `audit.reads`.
     """
-    reads = Reads(notes=Notes(log), naming=log, authorizer=authorizer, per_s_max=reads_per_s_max)
+    own = ServiceIdentity(settings.trust_domain, "audit").spiffe_id
+    reads = Reads(
+        notes=Notes(log, producer=own),
+        naming=log,
+        authorizer=authorizer,
+        per_s_max=reads_per_s_max,
+    )
     servicer = AuditServicer(log, reads, archive)
     try:
         async with serving_neighbours(

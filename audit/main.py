@@ -16,10 +16,14 @@ from audit.app import audit_at
 from audit.keys import audit_keys
 from audit.locks import VaultLock
 from audit.opening import open_audit
+from audit.own_events import InProcess, archive_of, log_noted
 from audit.settings import AuditSettings
 from audit.signer import VaultSigner
 from meshkit.authorization import Authorizer
+from meshkit.identity import ServiceIdentity
+from meshkit.journal import Journalling, journal
 from meshkit.member import Member, ServerSettings, run
+from meshkit.own_events import policies_noted, service_noted
 from meshkit.policies import FOLDER
 from meshkit.server import Serving
 
@@ -45,6 +49,7 @@ class AuditServer(AuditSettings, ServerSettings):
         "audit/checkpoint-lock", description="Where the newest checkpoint is held, in its KV."
     )
     policies_dir: Path = Field(default=FOLDER, description="Say who may read: see the gateway's.")
+    journal: Journalling = Journalling()
     policies_every_s: float = Field(2.0, gt=0, description="How often a change is looked for.")
     # Requests: a batch of events, each with the payload of a whole call. No lame duck: there is
     # one writer, so nobody else could take events meanwhile.
@@ -57,6 +62,7 @@ async def serve(settings: AuditServer, member: Member) -> AsyncIterator[int]:
     keys = member.keys
     authorizer = Authorizer(settings.policies_dir)
     origin = f"{settings.trust_domain}/audit"
+    own = ServiceIdentity(settings.trust_domain, "audit").spiffe_id
     async with (
         authorizer.watching(settings.policies_every_s),
         audit_keys(keys, settings) as held,
@@ -69,9 +75,25 @@ async def serve(settings: AuditServer, member: Member) -> AsyncIterator[int]:
             naming_keys=held.naming,
         ) as log,
         held.taking_orders(),
-        audit_at(settings, log, authorizer, member.certificate) as port,
+        log_noted(log, own),
     ):
-        yield port
+        archive = archive_of(settings, log, own)
+        async with (
+            journal(InProcess(log, archive, own), settings.journal) as book,
+            audit_at(
+                settings,
+                log,
+                authorizer,
+                member.certificate,
+                archive=archive,
+                reads_per_s_max=settings.reads_per_s_max,
+            ) as port,
+        ):
+            with (
+                service_noted(book, "audit", certificate=member.certificate),
+                policies_noted(book, authorizer),
+            ):
+                yield port
 
 
 if __name__ == "__main__":

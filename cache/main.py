@@ -16,8 +16,10 @@ from cache.service import open_cache
 from cache.servicer import SERVICE, CacheServicer, admits
 from cache.settings import CacheSettings
 from cache.tiers import shared_tier, wrapped_keys
+from meshkit.audit_link import AuditLink, journal_over
 from meshkit.envelope import keyring
 from meshkit.member import Member, ServerSettings, run
+from meshkit.own_events import service_noted
 from meshkit.screening_keys import Watching, watched_screening_keys
 from meshkit.screening_mac import mac_verifier
 from meshkit.server import serving_neighbours
@@ -43,6 +45,7 @@ class CacheServer(CacheSettings, ServerSettings):
 
     port: int = Field(50_053, ge=0, le=65_535, description="0 asks the kernel for a free one.")
     screening_keys: Watching = Watching()
+    audit: AuditLink = AuditLink()
 
 
 def cache_at(
@@ -58,6 +61,7 @@ async def serve(settings: CacheServer, member: Member) -> AsyncIterator[int]:
     """Open the service and serve it; yield the port."""
     secret = (await member.keys.secret("cache-keys")).newest
     async with (
+        journal_over(settings.audit, member.certificate) as journal,
         watched_screening_keys(member.keys, settings.screening_keys) as mac_keys,
         shared_tier(settings, secret) as shared,
         keyring(member.keys, wrapped_keys(shared)) as sealer,
@@ -70,7 +74,8 @@ async def serve(settings: CacheServer, member: Member) -> AsyncIterator[int]:
         ) as cache,
         cache_at(settings, cache, member.certificate) as port,
     ):
-        yield port
+        with service_noted(journal, "cache", certificate=member.certificate):
+            yield port
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ from compliance.service import open_compliance
 from compliance.servicer import SERVICE, ComplianceServicer, admits
 from compliance.settings import ComplianceSettings
 from compliance.token_vault import TOKEN_SECRET
+from meshkit.audit_link import AuditLink, journal_over
 from meshkit.member import Member, ServerSettings, run
+from meshkit.own_events import service_noted
 from meshkit.screening_keys import Watching, watched_screening_keys
 from meshkit.server import serving_neighbours
 from sealgate.v1.compliance_pb2_grpc import add_ComplianceServiceServicer_to_server
@@ -41,6 +43,7 @@ class ComplianceServer(ComplianceSettings, ServerSettings):
 
     port: int = Field(50_052, ge=0, le=65_535, description="0 asks the kernel for a free one.")
     screening_keys: Watching = Watching()
+    audit: AuditLink = AuditLink()
 
 
 def compliance_at(
@@ -56,11 +59,15 @@ async def serve(settings: ComplianceServer, member: Member) -> AsyncIterator[int
     """Open the service and serve it; yield the port."""
     secret = (await member.keys.secret(TOKEN_SECRET)).newest
     async with (
+        journal_over(settings.audit, member.certificate) as journal,
         watched_screening_keys(member.keys, settings.screening_keys) as mac_keys,
-        open_compliance(settings, mac_keys=mac_keys, token_secret=secret) as compliance,
+        open_compliance(
+            settings, mac_keys=mac_keys, token_secret=secret, journal=journal
+        ) as compliance,
         compliance_at(settings, compliance, member.certificate) as port,
     ):
-        yield port
+        with service_noted(journal, "compliance", certificate=member.certificate):
+            yield port
 
 
 if __name__ == "__main__":

@@ -111,6 +111,8 @@ class PolicyStore:
         self._names = names
         self._archive = archive
         self._clock = clock
+        self.listeners: list[Callable[[Book, Book], None]] = []
+        """Told of each change, perhaps in another thread: the set before, the set in force now."""
         self._bad_since: float | None = None
         self._loading = Lock()
         self._seen: frozenset[str] = frozenset()
@@ -214,6 +216,8 @@ class PolicyStore:
                 new=loaded.book.digest.hex(),
                 policies=len(loaded.book.policies),
             )
+            for listener in self.listeners:
+                listener(old.book, loaded.book)
         return changed
 
     def _reject(self) -> None:

@@ -10,7 +10,7 @@ policy and direction by a keyed digest of the text; an entry holds offsets and c
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from compliance.findings import TYPES
 from compliance.memo import Memo
 from compliance.opening import open_policies, open_scanner
 from compliance.policy import Action, Policy
+from compliance.policy_notes import compliance_noted
 from compliance.recognizers import ALL
 from compliance.scanner import OneScanner, Scanner, findings_of
 from compliance.stream import Kind
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from compliance.stream import Window
     from compliance.transform import Treated
     from meshkit.contract import Scope
+    from meshkit.journal import Journal
     from meshkit.screening_mac import MacKeys
 
 __all__ = ["ComplianceService", "open_compliance", "open_scanner"]
@@ -316,20 +318,24 @@ async def open_compliance(
     *,
     mac_keys: Callable[[], MacKeys] | MacKeys,
     token_secret: bytes | None = None,
+    journal: Journal | None = None,
 ) -> AsyncIterator[ComplianceService]:
     """Own a compliance service for as long as the block runs.
 
     mac_keys: the keys to tag with, or a function that returns those of now. token_secret: 32 random
-    bytes that all replicas share; None: this one's tokens are its own. Raises as
-    `open_policies` and `token_vault` do.
+    bytes that all replicas share; None: this one's tokens are its own. journal: where policies are
+    archived and their changes told. Raises as `open_policies` and `token_vault` do.
     """
     keys = mac_keys if callable(mac_keys) else (lambda: mac_keys)
     token_keys = lone_keys() if token_secret is None else TokenKeys(token_secret)
     async with (
+        AsyncExitStack() as owned,
         open_policies(settings) as policies,
         policies.watching(settings.policy_every_s),
         token_vault(settings, token_keys) as tokens,
     ):
+        if journal is not None:
+            owned.enter_context(compliance_noted(journal, policies))
         log.info(
             "compliance.ready",
             policies=len(policies.book.policies),

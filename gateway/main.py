@@ -14,9 +14,11 @@ from pydantic_settings import SettingsConfigDict
 from gateway.app import Neighbours, gateway, pipeline_of
 from gateway.clients import CacheClient, ComplianceClient, Hops, InferenceClient
 from gateway.settings import GatewaySettings
-from meshkit.audit_client import audit_client
+from meshkit.audit_client import AuditClient, audit_client
 from meshkit.channel import line
+from meshkit.journal import Journalling, journal
 from meshkit.member import Member, ServerSettings, run
+from meshkit.own_events import policies_noted, service_noted
 from sealgate.v1.audit_pb2_grpc import AuditServiceStub
 from sealgate.v1.cache_pb2_grpc import CacheServiceStub
 from sealgate.v1.compliance_pb2_grpc import ComplianceServiceStub
@@ -41,6 +43,7 @@ class GatewayServer(GatewaySettings, ServerSettings):
     cache_target: str = "localhost:50053"
     inference_target: str = "localhost:50054"
     audit_target: str = "localhost:50055"
+    journal: Journalling = Journalling()
     hops: Hops = Field(default=Hops(), description="Times and limits of calls to them.")
 
 
@@ -76,10 +79,21 @@ async def serve(settings: GatewayServer, member: Member) -> AsyncIterator[int]:
     """Reach the neighbours and serve; yield the port."""
     async with (
         neighbours(settings, member.certificate) as others,
+        journal(_recorder(others), settings.journal) as book,
         pipeline_of(settings, others) as pipeline,
         gateway(settings, pipeline, member.certificate.server_credentials) as port,
     ):
-        yield port
+        with (
+            service_noted(book, "gateway", certificate=member.certificate),
+            policies_noted(book, pipeline.door.authorizer),
+        ):
+            yield port
+
+
+def _recorder(others: Neighbours) -> AuditClient:
+    """The pipeline's own way to audit: it may only append, the journal archives too."""
+    assert isinstance(others.audit, AuditClient)
+    return others.audit
 
 
 if __name__ == "__main__":

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from inference.model_notes import models_noted
 from inference.service import open_inference
 from inference.servicer import SERVICE, InferenceServicer, admits
 from inference.settings import InferenceSettings
+from meshkit.audit_link import AuditLink, journal_over
 from meshkit.member import Member, ServerSettings, run
+from meshkit.own_events import service_noted
 from meshkit.screening_keys import Watching, watched_screening_keys
 from meshkit.screening_mac import mac_verifier
 from meshkit.server import serving_neighbours
@@ -41,6 +44,7 @@ class InferenceServer(InferenceSettings, ServerSettings):
 
     port: int = Field(50_054, ge=0, le=65_535, description="0 asks the kernel for a free one.")
     screening_keys: Watching = Watching()
+    audit: AuditLink = AuditLink()
 
 
 def inference_at(
@@ -55,11 +59,16 @@ def inference_at(
 async def serve(settings: InferenceServer, member: Member) -> AsyncIterator[int]:
     """Load the model and serve it; yield the port."""
     async with (
+        journal_over(settings.audit, member.certificate) as journal,
         watched_screening_keys(member.keys, settings.screening_keys) as mac_keys,
         open_inference(settings, verify=mac_verifier(mac_keys)) as inference,
         inference_at(settings, inference, member.certificate) as port,
     ):
-        yield port
+        with (
+            service_noted(journal, "inference", certificate=member.certificate),
+            models_noted(journal, await inference.models()),
+        ):
+            yield port
 
 
 if __name__ == "__main__":
