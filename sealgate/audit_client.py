@@ -22,11 +22,12 @@ from sealgate.v1 import audit_pb2 as pb
 from sealgate.v1.audit_pb2_grpc import AuditServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Iterable
     from pathlib import Path
     from types import TracebackType
     from typing import TypeVar
 
+    from sealgate.audit_search import Search
     from sealgate.v1.audit_pb2_grpc import AuditServiceAsyncStub
 
     _T = TypeVar("_T")
@@ -96,17 +97,46 @@ class AsyncAuditReader:
             NotFoundError: there is no such call in that tenant.
             SealgateError: see `sealgate.errors`.
         """
-        reply: pb.GetRecordResponse | pb.GetByTraceResponse
         if call_id is not None and trace_id is None:
             by_call = pb.GetRecordRequest(tenant=tenant, call_id=call_id)
             reply = await _told(self._stub().GetRecord(by_call, timeout=self._timeout_s))
-        elif trace_id is not None and call_id is None:
-            by_trace = pb.GetByTraceRequest(tenant=tenant, trace_id=trace_id)
-            reply = await _told(self._stub().GetByTrace(by_trace, timeout=self._timeout_s))
-        else:
-            msg = "give a call id or a trace id"
-            raise ValueError(msg)
-        return tuple(_records(reply.records))
+            return tuple(_records(reply.records))
+        if trace_id is not None and call_id is None:
+            return await self._of_trace(tenant, trace_id)
+        msg = "give a call id or a trace id"
+        raise ValueError(msg)
+
+    async def _of_trace(self, tenant: str, trace_id: bytes) -> tuple[Record, ...]:
+        """Fetch page after page: a trace may have any number of records."""
+        found: list[Record] = []
+        request = pb.GetByTraceRequest(tenant=tenant, trace_id=trace_id)
+        while True:
+            reply = await _told(self._stub().GetByTrace(request, timeout=self._timeout_s))
+            found += _records(reply.records)
+            if not reply.next_page_token:
+                return tuple(found)
+            request.page_token = reply.next_page_token
+
+    async def search(self, wanted: Search, *, page_size: int = 0) -> AsyncIterator[Record]:
+        """Yield the records that fit, newest first; pages are fetched as they are needed.
+
+        Args:
+            wanted: What to find.
+            page_size: Records to fetch at once; 0: as the service likes it.
+
+        Raises:
+            ValueError: a time has no time zone.
+            SealgateError: see `sealgate.errors`; none is raised because nothing was found.
+        """
+        token = ""
+        while True:
+            request = wanted.request(page_size, token)
+            reply = await _told(self._stub().Search(request, timeout=self._timeout_s))
+            for record in _records(reply.records):
+                yield record
+            token = reply.next_page_token
+            if not token:
+                return
 
     async def checkpoint(self) -> Checkpoint:
         """Return the newest published checkpoint, its signature checked if there is a `vkey`.

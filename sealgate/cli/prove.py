@@ -14,7 +14,7 @@ from sealgate.cli._vkey import vkey_of
 if TYPE_CHECKING:
     from meshkit.contract import Audit
 
-__all__ = ["add_parser"]
+__all__ = ["DEFAULT_TARGET", "add_parser", "id_of"]
 
 DEFAULT_TARGET = "localhost:50055"
 
@@ -36,8 +36,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--call", type=_id, metavar="HEX", help="call id: of a receipt")
-    which.add_argument("--trace", type=_id, metavar="HEX", help="trace id: may be several calls")
+    which.add_argument("--call", type=id_of, metavar="HEX", help="call id: of a receipt")
+    which.add_argument("--trace", type=id_of, metavar="HEX", help="trace id: may be several calls")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--tenant", default="", help="[your own]")
     parser.add_argument("--vkey", help="the log's verifier key, or its file: check the proofs")
@@ -63,7 +63,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(run=_run)
 
 
-def _id(text: str) -> bytes:
+def id_of(text: str) -> bytes:
     """Read 16 bytes in hex, with or without a UUID's hyphens."""
     try:
         found = bytes.fromhex(text.replace("-", ""))
