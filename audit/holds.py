@@ -2,9 +2,10 @@
 
     holds/<id>.json     one file a hold, durable before it is believed to be set
 
-A hold is on a whole tenant, on a retention class, on a subject or on a call. Of a subject only the
-pseudonyms are kept that its records bear; of a call, which entries and data keys it has, and whom
-it is about. A file that cannot be read keeps the service from starting: to guess would be to erase.
+A hold is on a whole tenant, on a retention class, on a subject or on a call. Of a subject its
+pseudonyms are kept as well, of which it has more after a rotation; of a call, which entries and
+data keys it has, and whom it is about. The files are the service's alone to read. One that cannot
+be read keeps the service from starting: to guess would be to erase.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Hold:
     tenant: str
     scope: HoldScope
     value: str = ""
-    """CLASS: its name. CALL: its id in hexadecimal."""
+    """CLASS: its name. SUBJECT: its id. CALL: its id in hexadecimal."""
     pseudonyms: tuple[str, ...] = ()
     """SUBJECT: under all pseudonym keys there were. CALL: whom it is about, if it is about one."""
     numbers: tuple[int, ...] = ()
@@ -95,6 +96,10 @@ class Holds:
         """Return a tenant's holds, oldest first."""
         return [hold for hold in self._holds.values() if hold.tenant == tenant]
 
+    def all(self) -> list[Hold]:
+        """Return the holds of all tenants, oldest first."""
+        return list(self._holds.values())
+
     def find(self, tenant: str, hold_id: bytes) -> Hold:
         """Return one. Raises Refusal: NOT_FOUND, also for another tenant's."""
         hold = self._holds.get(hold_id)
@@ -109,7 +114,7 @@ class Holds:
             Refusal: OVERLOADED, if there are `HOLDS_MAX`.
             OSError: it is not set.
         """
-        if len(self._holds) >= HOLDS_MAX:
+        if hold.id not in self._holds and len(self._holds) >= HOLDS_MAX:
             raise Refusal(Reason.OVERLOADED)
         write_private(self._path(hold.id), json.dumps(_written(hold)).encode())
         self._holds[hold.id] = hold

@@ -39,6 +39,7 @@ __all__ = [
     "Partition",
     "PayloadStore",
     "Sealer",
+    "partition_of",
     "payload_aad",
     "payload_bytes",
     "read_payload",
@@ -132,8 +133,9 @@ class Frame:
     place: str
 
 
-def _partition(tenant: str, received_us: int, leaf: bytes) -> Partition:
-    return Partition(received_us // _DAY_US, tenant, retention_of_leaf(leaf))
+def partition_of(tenant: str, received_us: int, retention: str) -> Partition:
+    """Return where a payload is kept that came at a time (UTC, microseconds)."""
+    return Partition(received_us // _DAY_US, tenant, retention)
 
 
 @lru_cache(maxsize=64)
@@ -168,7 +170,7 @@ class PayloadStore:
         """
         frames: dict[str, list[tuple[int, bytes]]] = {}
         for number, tenant, received_us, leaf, sealed in items:
-            partition = _partition(tenant, received_us, leaf).path
+            partition = partition_of(tenant, received_us, retention_of_leaf(leaf)).path
             frames.setdefault(partition, []).append((number, sealed))
         places: dict[int, str] = {}
         for partition, rows in frames.items():
@@ -228,7 +230,7 @@ class PayloadStore:
         """
         numbers: dict[str, set[int]] = {}
         for number, tenant, received_us, leaf in wanted:
-            partition = _partition(tenant, received_us, leaf).path
+            partition = partition_of(tenant, received_us, retention_of_leaf(leaf)).path
             numbers.setdefault(partition, set()).add(number)
         return {
             number: place

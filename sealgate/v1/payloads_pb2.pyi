@@ -282,9 +282,7 @@ class Hold(_message.Message):
     """16 bytes."""
     scope: Global___HoldScope.ValueType
     value: _builtins.str
-    """CLASS: its name. CALL: the call id in hex. TENANT and SUBJECT: empty; a subject's id is not
-    kept, only its pseudonym.
-    """
+    """CLASS: its name. SUBJECT: its id. CALL: the call id in hex. TENANT: empty."""
     reference: _builtins.str
     """Why: a reference such as a case number."""
     set_us: _builtins.int
