@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from audit.appender import AuditLog
+    from audit.archive import Archive
     from audit.console.settings import ConsoleSettings
+    from audit.erasure import Custody
     from audit.notes import Notes
     from meshkit.authorization import Authorizer
     from meshkit.tls import CertificateHolder
@@ -63,6 +65,8 @@ async def console_at(
     notes: Notes,
     authorizer: Authorizer,
     certificate: CertificateHolder,
+    archive: Archive | None = None,
+    custody: Custody | None = None,
 ) -> AsyncIterator[Serving]:
     """Serve the console for as long as the block runs.
 
@@ -73,6 +77,8 @@ async def console_at(
         notes: Records each read.
         authorizer: Knows the policies in force.
         certificate: Shown to each browser as it then is.
+        archive: Where what digests stand for is kept.
+        custody: Keeps the texts; without it none is shown, exported or erased.
 
     Raises:
         OSError: the address cannot be bound.
@@ -92,6 +98,8 @@ async def console_at(
             trust_domain=trust_domain,
             log=log,
             notes=notes,
+            archive=archive,
+            custody=custody,
             authorizer=authorizer,
             sessions=Sessions(
                 idle_s=settings.session_idle_s,

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from audit.console.gate import Visit
-    from audit.payloads import Opened
     from audit.questions import Question
-    from meshkit.contract import Record
+    from meshkit.contract import Document, Record
 
 __all__ = ["Desk", "Entry", "Found", "Proved"]
 
@@ -160,12 +159,14 @@ class Desk:
             text, checkpoint.size, checkpoint.root.hex(), tuple(each.hex() for each in hashes)
         )
 
-    async def payload(self, entry: Entry) -> Opened:
-        """Open the texts of a record, for those whom the policies let do `payload.read`.
+    async def document(self, digest: bytes) -> Document:
+        """Return what an archived digest stands for.
 
         Raises:
-            Refusal: DENIED; NOT_FOUND, if there are none or they were erased; KEYS_DOWN.
+            Refusal: NOT_FOUND, also if it is another tenant's, or nothing is archived.
         """
-        self._visit.must("payload.read")
-        await self.note("payload.read", index=str(entry.index), call=entry.call)
-        return await self._log.payload(self._visit.tenant, entry.index)
+        archive = self._visit.console.archive
+        await self.note("log.read", kind="archive", digest=digest.hex())
+        if archive is None:
+            raise Refusal(Reason.NOT_FOUND)
+        return await archive.get(digest, self._visit.tenant)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COOKIE",
+    "HEADERS",
     "Visit",
     "around",
     "connection_of",
@@ -55,7 +56,7 @@ LOGIN_COOKIE = "__Host-sealgate-login"
 _TLS = "TLSv1.3"
 _OPEN = ("/login", "/login/certificate", "/login/oidc", "/login/oidc/back", "/static/console.css")
 """Paths that are there for anybody who gets through the handshake."""
-_HEADERS = {
+HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self' data:; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -178,7 +179,7 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception as bug:  # noqa: BLE001 -- the last line before the wire
         log.error("console.bug", kind=type(bug).__name__, frames=frames_of(bug))  # noqa: TRY400 -- its text may be a user's
         reply = _told(request, 500, Reason.INTERNAL.value)
-    for name, value in _HEADERS.items():
+    for name, value in HEADERS.items():
         reply.headers.setdefault(name, value)
     return reply
 

@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     import jinja2
 
     from audit.appender import AuditLog
+    from audit.archive import Archive
     from audit.console.oidc import Oidc
     from audit.console.rates import Rates
     from audit.console.sessions import Sessions
     from audit.console.settings import ConsoleSettings
     from audit.console.spans import SpanStore
+    from audit.erasure import Custody
     from audit.notes import Notes
     from meshkit.authorization import Authorizer
 
@@ -30,6 +32,8 @@ class Console:
     trust_domain: str
     log: AuditLog
     notes: Notes
+    archive: Archive | None
+    custody: Custody | None
     authorizer: Authorizer
     sessions: Sessions
     rates: Rates

@@ -1,14 +1,20 @@
 """One module a page, or a few that belong together; here are all routes."""
 
-from audit.console.pages import login, overview, records, search, static, verdicts
+from audit.console.pages import (
+    archive,
+    login,
+    overview,
+    records,
+    search,
+    static,
+    subjects,
+    verdicts,
+)
 
 __all__ = ["ROUTES"]
 
-ROUTES = (
-    *login.ROUTES,
-    *overview.ROUTES,
-    *records.ROUTES,
-    *search.ROUTES,
-    *static.ROUTES,
-    *verdicts.ROUTES,
+ROUTES = tuple(
+    route
+    for page in (archive, login, overview, records, search, static, subjects, verdicts)
+    for route in page.ROUTES
 )

@@ -2,25 +2,64 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from audit.console.desk import Desk
+from audit.console.fields import clock
 from audit.console.gate import rendered, visit_of
 from audit.console.house import CONSOLE, Console
 from audit.console.pages.static import attached
 from audit.questions import Question
+from meshkit.contract import Phase, Reason, Refusal
 from meshkit.tlog import NoteInvalid, VerifierKey, open_checkpoint
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from meshkit.contract import Checkpoint
 
 __all__ = ["ROUTES"]
 
 _NEWEST = 12
 _READS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Witness:
+    """A row of the table; `size` is -1 and `when` empty until it has cosigned in this run."""
+
+    name: str
+    size: int
+    when: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Quorum:
+    """What the witnesses of the policy say together, and each."""
+
+    held: bool
+    each: tuple[_Witness, ...]
+
+
+def _quorum(console: Console) -> _Quorum | None:
+    witnesses = console.log.witnesses
+    if witnesses is None:
+        return None
+    rows = tuple(
+        _Witness(
+            name=", ".join(state.names),
+            size=state.size,
+            when=clock(state.cosigned_at_s * 1_000_000) if state.cosigned_at_s else "",
+            why=state.failing or ("" if state.size >= 0 else "not yet"),
+        )
+        for state in witnesses.states
+    )
+    return _Quorum(witnesses.quorum, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +70,7 @@ class _Standing:
     checkpoint: Checkpoint
     signed: bool
     age_s: float
-    witnesses: object
+    witnesses: _Quorum | None
 
 
 async def _standing(console: Console) -> _Standing:
@@ -42,7 +81,7 @@ async def _standing(console: Console) -> _Standing:
     except NoteInvalid:
         signed = False
     return _Standing(
-        key.name, checkpoint, signed, console.log.parts.publisher.checkpoint_age_s, None
+        key.name, checkpoint, signed, console.log.parts.publisher.checkpoint_age_s, _quorum(console)
     )
 
 
@@ -59,14 +98,15 @@ async def page(request: web.Request) -> web.Response:
         age_s=standing.age_s,
         signed=standing.signed,
         witnesses=standing.witnesses,
-        entries=(await desk.find(Question(), limit=_NEWEST)).entries,
+        entries=(await desk.find(Question(phase=Phase.OUTCOME), limit=_NEWEST)).entries,
         reads=(await desk.find(Question(action="log.read"), limit=_READS)).entries,
     )
 
 
 async def checkpoint_page(request: web.Request) -> web.Response:
     """GET /checkpoint: public by nature, so no read is recorded."""
-    standing = await _standing(request.app[CONSOLE])
+    console = request.app[CONSOLE]
+    standing = await _standing(console)
     return rendered(
         request,
         "checkpoint.html",
@@ -75,7 +115,7 @@ async def checkpoint_page(request: web.Request) -> web.Response:
         signed=standing.signed,
         age_s=standing.age_s,
         witnesses=standing.witnesses,
-        policy=False,
+        policy=_policy_file(console).exists(),
         vkey=request.app[CONSOLE].log.vkey,
     )
 
@@ -85,8 +125,22 @@ async def note(request: web.Request) -> web.Response:
     return attached((await request.app[CONSOLE].log.checkpoint()).note, "checkpoint")
 
 
+def _policy_file(console: Console) -> Path:
+    return console.log.parts.settings.data_dir / "policy"
+
+
+async def policy(request: web.Request) -> web.Response:
+    """GET /checkpoint/policy: the tlog-policy that auditors are handed."""
+    try:
+        text = await asyncio.to_thread(_policy_file(request.app[CONSOLE]).read_text)
+    except FileNotFoundError:
+        raise Refusal(Reason.NOT_FOUND) from None
+    return attached(text, "policy")
+
+
 ROUTES = (
     web.get("/", page),
     web.get("/checkpoint", checkpoint_page),
     web.get("/checkpoint/note", note),
+    web.get("/checkpoint/policy", policy),
 )

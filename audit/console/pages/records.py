@@ -23,25 +23,25 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES"]
 
 _ID = r"[0-9a-f]{32}"
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_OPENABLE = ("event.model_digest", "event.prompt_template_digest")
+_DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
+_OPENABLE = ("event.model_digest", "event.prompt_template_digest", "event.detail", "event.policies")
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A field as the table has it; `digest` names what the archive may have."""
+    """A field as the table has it; `digests` name what the archive may have."""
 
     name: str
     value: str
     meaning: str
-    digest: str
+    digests: tuple[str, ...]
 
 
 def _rows(entry: Entry) -> list[_Row]:
     rows = []
     for field in fields_of(entry.event, entry.log):
-        digest = field.value if field.name in _OPENABLE and _DIGEST.fullmatch(field.value) else ""
-        rows.append(_Row(field.name, field.value, field.meaning, digest))
+        digests = tuple(_DIGEST.findall(field.value)) if field.name in _OPENABLE else ()
+        rows.append(_Row(field.name, field.value, field.meaning, digests))
     return rows
 
 
@@ -108,9 +108,19 @@ async def proof(request: web.Request) -> web.Response:
 
 
 async def texts(request: web.Request) -> web.Response:
-    """POST /calls/<call id>/<phase>/texts: an act, so no link or prefetch does it."""
-    desk, entry, _ = await _entry(request)
-    return rendered(request, "texts.html", entry=entry, opened=await desk.payload(entry))
+    """POST /calls/<call id>/texts: an act, so no link or prefetch does it. Recorded there."""
+    visit = visit_of(request)
+    visit.must("payload.read")
+    custody = request.app[CONSOLE].custody
+    if custody is None:
+        raise Refusal(Reason.NOT_FOUND)
+    items = await custody.read_payload(
+        visit.tenant,
+        bytes.fromhex(request.match_info["call"]),
+        actor=visit.actor,
+        connection=visit.connection,
+    )
+    return rendered(request, "texts.html", call=request.match_info["call"], items=items)
 
 
 async def trace(request: web.Request) -> web.Response:
@@ -133,6 +143,6 @@ ROUTES = (
     web.get(_CALL, call),
     web.get(_RECORD, record),
     web.get(f"{_RECORD}/proof", proof),
-    web.post(f"{_RECORD}/texts", texts),
+    web.post(f"{_CALL}/texts", texts),
     web.get(rf"/traces/{{trace:{_ID}}}", trace),
 )
