@@ -1,6 +1,7 @@
 """Has the kernel fail, or kill, a writer at each of its system calls, one by one; then checks it.
 
     python -m tests.audit.syscalls FOLDER EIO|ENOSPC|KILL SHARE SEED
+    python -m tests.audit.syscalls FOLDER ORDER
 
 strace attaches to a forked writer and injects the fault into the K-th call of one kind (of each
 thread). Which calls there are, and how many of each, a run without faults tells. SHARE is the part
@@ -10,6 +11,9 @@ of all faults that is tried, drawn by SEED; 1 is every one. After each fault, as
     a start without faults takes it up       (nothing that one fault does may need a human)
     every acknowledged event is there once, at its index; a repeat gets that index
     every checkpoint that was ever signed is a beginning of the log that there is now
+
+ORDER has nothing fail, and holds the calls that were made against the order that durability needs
+(tests/audit/order.py).
 
 Prints one JSON line.
 """
@@ -38,13 +42,16 @@ from meshkit.contract import Appended, Phase, Refusal
 from meshkit.files import read_or_none
 from meshkit.tlog import ListHashes, check_log, leaf_hash, root_of
 from tests.audit.killed import event_of, world
+from tests.audit.order import in_order
 from tests.audit.world import ORIGIN
 
 CALLS = (
     "openat", "write", "pwrite64", "pread64", "fsync", "fdatasync", "link", "linkat", "mkdir",
     "mkdirat", "rename", "renameat", "unlink", "unlinkat", "rmdir", "close", "ftruncate",
-    "fallocate", "flock", "statvfs", "fstatfs", "statfs", "getdents64",
+    "fallocate", "flock", "statvfs", "fstatfs", "statfs", "getdents64", "writev",
 )  # fmt: skip
+TELLS = "writev"
+"""By which the writer tells: nothing else in it does that."""
 BATCHES = 5
 TRIES = 8
 LIMIT_S = 30.0
@@ -148,7 +155,7 @@ def run(folder, inject=()):
         _child(folder, go_read, write_end)
     os.close(write_end)
     trace = folder / "strace"
-    command = ["strace", "-f", "-y", "-qq", "-o", str(trace), "-p", str(child)]
+    command = ["strace", "-f", "-y", "-qq", "-s", "160", "-o", str(trace), "-p", str(child)]
     words = [word for each in (f"trace={','.join(f'?{call}' for call in CALLS)}", *inject)
              for word in ("-e", each)]  # fmt: skip
     tracer = subprocess.Popen([*command, *words], stderr=subprocess.PIPE)
@@ -183,7 +190,8 @@ def faults(folder):
     counts = Counter(re.findall(r"^(\d+) +(\w+)\(", trace, re.MULTILINE))
     most = Counter()
     for (_thread, call), count in counts.items():
-        most[call] = max(most[call], count)
+        if call != TELLS:
+            most[call] = max(most[call], count)
     return [(call, number) for call in sorted(most) for number in range(1, most[call] + 1)]
 
 
@@ -221,9 +229,15 @@ def _words(kind, call, number):
 
 
 def main():
-    top, kind, share, seed = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), sys.argv[4]
+    top, kind, *more = Path(sys.argv[1]), *sys.argv[2:]
     told, _, _ = run(top / "warm")
     asyncio.run(judge(top / "warm", told))
+    if kind == "ORDER":
+        _, status, trace = run(top / "order")
+        assert status == 0, "the writer fails by itself"
+        sys.stdout.write(json.dumps(in_order(trace)))
+        return
+    share, seed = float(more[0]), more[1]
     all_faults = faults(top / "count")
     rng = random.Random(seed)
     drawn = [fault for fault in all_faults if rng.random() < share]

@@ -25,3 +25,15 @@ def test_a_system_call_that_fails_or_kills_costs_no_event_and_signs_nothing_bad(
     assert told["places"] > 250, "the writer no longer does what it did: are calls renamed?"
     assert told["tried"] >= 4
     assert told["hit"] >= 2
+
+
+def test_nothing_is_told_or_named_before_it_is_durable(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.audit.syscalls", str(tmp_path), "ORDER"],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2_000:]
+    told = json.loads(done.stdout)
+    assert told["acknowledged"] == 10
+    assert told["published"] >= 5
+    assert told["fsyncs"] > 50

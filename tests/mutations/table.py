@@ -1,0 +1,143 @@
+"""What is broken, one line at a time, and the test that must fail because of it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`old` stands once in `file`; with `new` in its place `test` fails."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+_DURABLE = "tests/audit/test_durability.py::"
+_POWER = f"{_DURABLE}test_power_loss_at_any_moment_loses_and_doubles_nothing"
+_ORDER = "tests/audit/test_syscalls.py::test_nothing_is_told_or_named_before_it_is_durable"
+_SEALING = "tests/keys/test_sealing.py::"
+_HISTORIES = "tests/audit/test_histories.py::"
+
+FIVE = (
+    Mutation(
+        "fsync", "audit/disk.py", "        os.fdatasync(handle)", "        os.fstat(handle)", _ORDER
+    ),
+    Mutation(
+        "lock",
+        "audit/locks.py",
+        '" WHERE version = ?2"',
+        '" WHERE version >= ?2 - ?2"',
+        "tests/audit/test_locks.py::"
+        "test_a_lock_is_replaced_by_who_knows_what_it_holds_and_by_nobody_else[sqlite]",
+    ),
+    Mutation(
+        "AAD",
+        "meshkit/sealing.py",
+        "            *(size(len(aad)), aad),\n",
+        "",
+        f"{_SEALING}test_a_record_opens_only_where_it_belongs",
+    ),
+    Mutation(
+        "commitment",
+        "meshkit/sealing.py",
+        "if not hmac.compare_digest(okm[32:], record[_COMMITMENT_AT:_BODY_AT]):",
+        "if not hmac.compare_digest(okm[32:], okm[32:]):",
+        f"{_SEALING}test_the_commitment_is_checked_not_only_the_tag",
+    ),
+    Mutation(
+        "leaf prefix",
+        "meshkit/tlog/merkle.py",
+        'sha256(b"\\x00" + entry)',
+        "sha256(entry)",
+        "tests/tlog/test_merkle.py::test_known_hashes_of_rfc_6962",
+    ),
+)
+"""What proof rests on: durable, not forked, bound, committed, hashed as a leaf."""
+
+MORE = (
+    Mutation(
+        "fsync of folders",
+        "audit/disk.py",
+        "            os.fsync(handle)",
+        "            os.fstat(handle)",
+        _ORDER,
+    ),
+    Mutation(
+        "fsync before the ack",
+        "audit/wal.py",
+        "body, at)\n                self._disk.sync(handle)",
+        "body, at)",
+        f"{_POWER}[1]",
+    ),
+    Mutation(
+        "exclusive writer",
+        "audit/disk.py",
+        "fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)",
+        f"{_DURABLE}test_a_second_writer_is_refused_and_the_first_goes_on",
+    ),
+    Mutation(
+        "chain of the write-ahead log",
+        "audit/wal.py",
+        "        if chain != _chained(self._chain, _FACTS.pack(first, count, length), body):\n"
+        "            return None\n",
+        "",
+        f"{_DURABLE}test_a_flipped_bit_in_the_write_ahead_log_is_refused",
+    ),
+    Mutation(
+        "lock in OpenBao",
+        "audit/locks.py",
+        "            raise LockConflict from None\n",
+        "            return Locked(note, 0)\n",
+        "tests/audit/test_locks.py::"
+        "test_a_lock_is_replaced_by_who_knows_what_it_holds_and_by_nobody_else[vault]",
+    ),
+    Mutation(
+        "node prefix",
+        "meshkit/tlog/merkle.py",
+        'sha256(b"\\x01" + left + right)',
+        "sha256(left + right)",
+        "tests/tlog/test_merkle.py::test_known_hashes_of_rfc_6962",
+    ),
+    Mutation(
+        "root of the whole log",
+        "meshkit/tlog/whole.py",
+        "    _check_root(log)  # 5\n",
+        "",
+        "tests/audit/test_tampering.py::"
+        "test_entries_that_changed_places_together_with_their_hashes_are_found",
+    ),
+    Mutation(
+        "conflict with what is not durable",
+        "audit/appender.py",
+        "(under_way.followers if same else under_way.rivals).append(future)",
+        "if not same:\n            raise Refusal(Reason.CONFLICT)\n"
+        "        under_way.followers.append(future)",
+        f"{_HISTORIES}test_what_never_became_durable_conflicts_with_nothing",
+    ),
+    Mutation(
+        "repeats under way",
+        "audit/appender.py",
+        "        if under_way is not None:\n",
+        "        if under_way is not None and self._closed:\n",
+        f"{_HISTORIES}test_two_hundred_histories_under_faults_are_linearizable",
+    ),
+    Mutation(
+        "a lock that is sent a checkpoint twice",
+        "audit/locks.py",
+        "        held = self._load()\n",
+        "        held = None\n",
+        "tests/audit/test_locks.py::test_a_replacement_that_is_sent_again_meets_itself[sqlite]",
+    ),
+    Mutation(
+        "length of a SPIFFE id's path",
+        "meshkit/identity.py",
+        'case ["tenant", tenant, workload] if is_label(tenant) and is_label(workload):',
+        'case ["tenant", tenant, *_, workload] if is_label(tenant) and is_label(workload):',
+        "tests/audit/test_foreign.py::test_what_is_another_tenants_is_refused_every_time",
+    ),
+)
+
+TABLE = FIVE + MORE
