@@ -97,7 +97,9 @@ async def running() -> AsyncIterator[House]:
     """Run the appliance in a process of its own, as an operator would."""
     shutil.rmtree(DATA, ignore_errors=True)
     DATA.mkdir(parents=True, mode=0o700)
-    places = {"DATA_DIR": str(DATA), "GATEWAY_PORT": "0", "AUDIT_PORT": "0"}
+    places = {
+        "DATA_DIR": str(DATA), "GATEWAY_PORT": "0", "AUDIT_PORT": "0", "CONSOLE_PORT": "0",
+    }  # fmt: skip
     environment = os.environ | {f"APPLIANCE_{name}": value for name, value in places.items()}
     with (DATA / "appliance.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
@@ -331,6 +333,7 @@ async def demo() -> None:
     titled("Starting: OpenBao, certificates, audit log, filters, SmolLM2-135M-Instruct")
     async with running() as house:
         shown(f"serving with mutual TLS 1.3 on {house.facts['gateway']}")
+        shown(f"audit console for browsers on {house.facts['console']}, until the demo ends")
         titled("What the compliance policy makes of two prompts")
         await screened_offline()
         await conversation(house, titled)

@@ -28,6 +28,7 @@ from appliance.openbao import openbao
 from appliance.own_events import Telling
 from appliance.screening_keys import rotating
 from audit.app import audit_at
+from audit.console.app import console_if
 from audit.keys import audit_keys
 from audit.locks import VaultLock
 from audit.opening import open_audit
@@ -81,6 +82,8 @@ class House:
     port: int
     """The gateway's."""
     audit_port: int
+    console_port: int | None
+    """None, if settings want none."""
     tls: Path
     """`ca.pem`, `client.pem`, `client.key` of the first tenant's assistant."""
     auditor_tls: Path
@@ -122,7 +125,9 @@ async def appliance(
         telling = await builder.audit()
         neighbours = await builder.neighbours(telling, engine, tell)
         authorizer = Authorizer(gateway_settings.policies_dir, gateway_settings.policies_archive)
-        audit_port = await builder.serve_audit(telling, authorizer)
+        certificate = await builder.certificate("audit")
+        audit_port = await builder.serve_audit(telling, authorizer, certificate)
+        console_port = await builder.serve_console(telling, authorizer, certificate)
         pipeline = await owned.enter_async_context(
             pipeline_of(gateway_settings, neighbours, authorizer=authorizer)
         )
@@ -136,6 +141,7 @@ async def appliance(
         yield House(
             port=port,
             audit_port=audit_port,
+            console_port=console_port,
             tls=settings.data_dir / "tls",
             auditor_tls=settings.data_dir / "tls-auditor",
             log=settings.data_dir / "audit" / "log",
@@ -292,7 +298,9 @@ class _Builder:
             )
         )
 
-    async def serve_audit(self, telling: Telling, authorizer: Authorizer) -> int:
+    async def serve_audit(
+        self, telling: Telling, authorizer: Authorizer, certificate: CertificateHolder
+    ) -> int:
         """Let auditors in; return the port."""
         limits = GatewaySettings.load()
         place = _Place(
@@ -302,7 +310,6 @@ class _Builder:
             call_budget_ms=limits.call_budget_ms,
             serving=limits.serving.model_copy(update={"lame_duck_ms": 0}),
         )
-        certificate = await self.certificate("audit")
         port = await self.owned.enter_async_context(
             audit_at(
                 place,
@@ -315,6 +322,24 @@ class _Builder:
         )
         telling.serves(await telling.journal("audit"), "audit", certificate)
         return port
+
+    async def serve_console(
+        self, telling: Telling, authorizer: Authorizer, certificate: CertificateHolder
+    ) -> int | None:
+        """Let auditors' browsers in; return the port, or None if there is to be no console."""
+        port = self.settings.console_port if self.settings.console else None
+        placed = {"host": self.settings.host, "port": port}
+        console = await self.owned.enter_async_context(
+            console_if(
+                AuditSettings.load().console.model_copy(update=placed),
+                trust_domain=self.settings.trust_domain,
+                audit=telling.log,
+                authorizer=authorizer,
+                certificate=certificate,
+                archive=telling.archive,
+            )
+        )
+        return None if console is None else console.port
 
     def placed(self, settings: GatewaySettings) -> GatewaySettings:
         """Put the gateway where the appliance says."""

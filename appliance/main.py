@@ -66,6 +66,7 @@ def _facts(house: House, data: Path) -> dict[str, object]:
     return {
         "gateway": f"localhost:{house.port}",
         "audit": f"localhost:{house.audit_port}",
+        "console": f"https://localhost:{house.console_port}" if house.console_port else "",
         "tls": str(house.tls),
         "auditor_tls": str(house.auditor_tls),
         "log": str(house.log),
@@ -76,11 +77,17 @@ def _facts(house: House, data: Path) -> dict[str, object]:
 
 def _welcome(house: House, data: Path) -> str:
     return (
-        f"Serving on localhost:{house.port}, auditors on localhost:{house.audit_port}. Try:\n"
+        f"Serving on localhost:{house.port}, auditors on localhost:{house.audit_port}"
+        f"{_console(house)}. Try:\n"
         f"  sealgate chat 'What is a tamper-evident log?' --target localhost:{house.port} "
         f"--tls {house.tls}\n"
         f"  sealgate audit verify --log {house.log} --vkey {data / 'audit' / 'vkey'}"
     )
+
+
+def _console(house: House) -> str:
+    port = house.console_port
+    return f", their browsers on https://localhost:{port} (docs/console.md)" if port else ""
 
 
 def _say(text: str) -> None:

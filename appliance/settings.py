@@ -26,9 +26,11 @@ class ApplianceSettings(MeshSettings):
 
     data_dir: Path = Field(Path("var/appliance"), description="All that it keeps. Local disk.")
     models_dir: Path = Field(Path("var/models"), description="What `make models` unpacked.")
-    host: str = Field("127.0.0.1", description="Where gateway and audit listen.")
+    host: str = Field("127.0.0.1", description="Where gateway, audit and console listen.")
     gateway_port: int = Field(50_051, ge=0, le=65_535, description="0 asks for a free one.")
     audit_port: int = Field(50_055, ge=0, le=65_535, description="0 asks for a free one.")
+    console: bool = Field(default=True, description="Whether the audit console is served.")
+    console_port: int = Field(8_444, ge=0, le=65_535, description="0 asks for a free one.")
     openbao_port: int = Field(0, ge=0, le=65_535, description="Loopback; 0 takes a free one.")
     trust_domain: str = Field("sealgate.local", description="Of every SPIFFE id.")
     tenants: tuple[str, ...] = Field(("demo",), description="Each gets a key of its own.")

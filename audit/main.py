@@ -13,6 +13,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from audit.app import audit_at
+from audit.console.app import console_if
 from audit.keys import audit_keys
 from audit.locks import VaultLock
 from audit.opening import open_audit
@@ -88,6 +89,14 @@ async def serve(settings: AuditServer, member: Member) -> AsyncIterator[int]:
                 archive=archive,
                 reads_per_s_max=settings.reads_per_s_max,
             ) as port,
+            console_if(
+                settings.console,
+                trust_domain=settings.trust_domain,
+                audit=log,
+                authorizer=authorizer,
+                certificate=member.certificate,
+                archive=archive,
+            ),
         ):
             with (
                 service_noted(book, "audit", certificate=member.certificate),

@@ -9,6 +9,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from audit.console.settings import ConsoleSettings
 from audit.subjects import CLASS_PATTERN
 from meshkit.settings import MeshSettings
 
@@ -210,6 +211,8 @@ class AuditSettings(MeshSettings):
         "spiffe://sealgate.local/service/gateway",
         description="SPIFFE id recorded for events appended in process, without a connection.",
     )
+
+    console: ConsoleSettings = ConsoleSettings.model_validate({})
 
     @model_validator(mode="after")
     def _classes_are_known(self) -> Self:

@@ -72,7 +72,7 @@ async def appliance(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
     )
     shutil.rmtree(options["folder"], ignore_errors=True)
     wanted = settings.ApplianceSettings.model_validate(
-        {"data_dir": options["folder"], "gateway_port": 0, "audit_port": 0}
+        {"data_dir": options["folder"], "gateway_port": 0, "audit_port": 0, "console": False}
     )
     async with house.appliance(wanted, engine=engine) as running:
         yield {"port": running.port, "tls": str(running.tls)}

@@ -12,9 +12,10 @@ import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
 import jinja2
+import structlog
 from aiohttp import web
 
 from audit.console import fields
@@ -26,6 +27,7 @@ from audit.console.rates import Rates
 from audit.console.sessions import Sessions
 from audit.console.spans import receiving_spans
 from audit.console.tls import browser_context
+from audit.notes import Notes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,11 +36,12 @@ if TYPE_CHECKING:
     from audit.archive import Archive
     from audit.console.settings import ConsoleSettings
     from audit.erasure import Custody
-    from audit.notes import Notes
     from meshkit.authorization import Authorizer
     from meshkit.tls import CertificateHolder
 
-__all__ = ["Serving", "console_at"]
+__all__ = ["Parts", "Serving", "console_at", "console_if"]
+
+log = structlog.get_logger()
 
 _HERE = Path(__file__).parent
 _SHUTDOWN_S = 5.0
@@ -56,29 +59,25 @@ class Serving:
     spans_port: int | None = None
 
 
-@asynccontextmanager
-async def console_at(
-    settings: ConsoleSettings,
-    *,
-    trust_domain: str,
-    log: AuditLog,
-    notes: Notes,
-    authorizer: Authorizer,
-    certificate: CertificateHolder,
-    archive: Archive | None = None,
-    custody: Custody | None = None,
-) -> AsyncIterator[Serving]:
-    """Serve the console for as long as the block runs.
+class Parts(TypedDict):
+    """What the console stands on.
 
-    Args:
-        settings: With a port; `None` is the caller's business.
-        trust_domain: Of certificates that are let in.
-        log: Whose records are shown.
-        notes: Records each read.
-        authorizer: Knows the policies in force.
-        certificate: Shown to each browser as it then is.
-        archive: Where what digests stand for is kept.
-        custody: Keeps the texts; without it none is shown, exported or erased.
+    trust_domain: of certificates that are let in. audit: whose records are shown. authorizer: knows
+    the policies in force. certificate: shown to each browser as it then is. archive: where what
+    digests stand for is kept. custody: keeps the texts; without it none is shown or erased.
+    """
+
+    trust_domain: str
+    audit: AuditLog
+    authorizer: Authorizer
+    certificate: CertificateHolder
+    archive: NotRequired[Archive | None]
+    custody: NotRequired[Custody | None]
+
+
+@asynccontextmanager
+async def console_at(settings: ConsoleSettings, **parts: Unpack[Parts]) -> AsyncIterator[Serving]:
+    """Serve the console for as long as the block runs; without a port on a free one.
 
     Raises:
         OSError: the address cannot be bound.
@@ -95,12 +94,12 @@ async def console_at(
         app = web.Application(middlewares=[around], client_max_size=settings.body_bytes_max)
         app[CONSOLE] = Console(
             settings=settings,
-            trust_domain=trust_domain,
-            log=log,
-            notes=notes,
-            archive=archive,
-            custody=custody,
-            authorizer=authorizer,
+            trust_domain=parts["trust_domain"],
+            log=parts["audit"],
+            notes=Notes(parts["audit"]),
+            archive=parts.get("archive"),
+            custody=parts.get("custody"),
+            authorizer=parts["authorizer"],
             sessions=Sessions(
                 idle_s=settings.session_idle_s,
                 life_s=settings.session_life_s,
@@ -113,7 +112,22 @@ async def console_at(
             login_key=secrets.token_bytes(32),
         )
         app.add_routes(ROUTES)
-        serving.port = await owned.enter_async_context(_listening(app, settings, certificate))
+        serving.port = await owned.enter_async_context(
+            _listening(app, settings, parts["certificate"])
+        )
+        yield serving
+
+
+@asynccontextmanager
+async def console_if(
+    settings: ConsoleSettings, **parts: Unpack[Parts]
+) -> AsyncIterator[Serving | None]:
+    """Serve the console if settings name a port; else yield None. Raises as `console_at`."""
+    if settings.port is None:
+        yield None
+        return
+    async with console_at(settings, **parts) as serving:
+        log.info("console.serving", port=serving.port)
         yield serving
 
 
@@ -150,7 +164,7 @@ async def _listening(
         server = await asyncio.get_running_loop().create_server(
             _Doorkeeper(settings, runner.server).admit,
             settings.host,
-            settings.port,
+            settings.port or 0,
             ssl=browser_context(certificate, certificate_required=not settings.oidc.issuer),
             ssl_handshake_timeout=settings.handshake_s,
         )

@@ -17,7 +17,6 @@ from cryptography.x509.oid import NameOID
 
 from audit.console.app import console_at
 from audit.console.settings import ConsoleSettings
-from audit.notes import Notes
 from meshkit.authorization import Authorizer
 from meshkit.call_id import new_call_id
 from meshkit.contract import (
@@ -177,8 +176,7 @@ async def house(folder, *, authority=None, **settings):
         console_at(
             ConsoleSettings.model_validate(whole),
             trust_domain=DOMAIN,
-            log=log,
-            notes=Notes(log),
+            audit=log,
             authorizer=Authorizer(policies(folder / "policies")),
             certificate=holder,
         ) as console,

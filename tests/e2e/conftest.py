@@ -51,6 +51,7 @@ class House:
             "APPLIANCE_MODELS_DIR": str(ROOT / "var" / "models"),
             "APPLIANCE_GATEWAY_PORT": "0",
             "APPLIANCE_AUDIT_PORT": "0",
+            "APPLIANCE_CONSOLE_PORT": "0",
             "COMPLIANCE_CACHE_DIR": str(ROOT / "var" / "cache" / "compliance"),
             "GATEWAY_SERVING__LAME_DUCK_MS": "0",
             "GATEWAY_TELEMETRY__METRICS_PORT": "0",

@@ -20,6 +20,7 @@ def started(
         "APPLIANCE_DATA_DIR": str(data),
         "APPLIANCE_GATEWAY_PORT": "0",
         "APPLIANCE_AUDIT_PORT": "0",
+        "APPLIANCE_CONSOLE_PORT": "0",
         "APPLIANCE_MODELS_DIR": str(ROOT / "var" / "models"),
     }
     return subprocess.run(
