@@ -63,8 +63,8 @@ models: $(VENV)/.venv ## the small models, by pinned digest
 triton: $(VENV)/.venv # NVIDIA Triton on a CPU, for tests: 97 MB, in an environment of its own
 	@$(BIN)/python deploy/triton_server.py --into var/triton
 
-system-packages: # third-party verifiers: Go's x/mod, OpenSSL; Redis; promtool
-	@deploy/system-packages.sh golang-go golang-golang-x-mod-dev openssl redis-server
+system-packages: # third-party verifiers: Go's x/mod, OpenSSL; Redis; strace; promtool
+	@deploy/system-packages.sh golang-go golang-golang-x-mod-dev openssl redis-server strace
 	@deploy/promtool.sh var/tools
 
 client-packages: node_modules/.installed tests/node/node_modules/.installed # other languages
@@ -108,8 +108,10 @@ bench: install models ## every figure we publish, into bench/results/latest.json
 	@$(BIN)/python -m bench
 
 CHAOS ?= --seconds 300
-chaos: install models system-packages ## the mesh under load and random faults; CHAOS='--seconds 3600 --seed 7'
+SOAK ?= --seconds 300
+chaos: install models system-packages ## random faults under load, then the log's long tests; CHAOS='--seconds 3600 --seed 7'
 	@$(BIN)/python -m tests.chaos $(CHAOS)
+	@$(BIN)/python -m tests.soak $(SOAK)
 
 clean: ## forget everything that was made here, data included
 	@rm -rf var $(VENV) node_modules tests/node/node_modules build *.egg-info

@@ -46,7 +46,7 @@ from tests.audit.order import in_order
 from tests.audit.world import ORIGIN
 
 CALLS = (
-    "openat", "write", "pwrite64", "pread64", "fsync", "fdatasync", "link", "linkat", "mkdir",
+    "openat", "read", "write", "pwrite64", "pread64", "fsync", "fdatasync", "link", "linkat", "mkdir",
     "mkdirat", "rename", "renameat", "unlink", "unlinkat", "rmdir", "close", "ftruncate",
     "fallocate", "flock", "statvfs", "fstatfs", "statfs", "getdents64", "writev",
 )  # fmt: skip
@@ -133,8 +133,8 @@ async def _insist(audit, key, tell):
 
 def _child(folder, go, pipe):
     structlog.configure(processors=[_quiet])
-    os.read(go, 1)
     try:
+        os.read(go, 1)
         asyncio.run(write(folder, lambda line: os.writev(pipe, [line.encode() + b"\n"])))
     except* (OSError, Refusal, sqlite3.Error):
         os._exit(REFUSED)

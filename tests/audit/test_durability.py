@@ -19,6 +19,8 @@ from tests.audit.powerloss import FailingDisk, MemoryDisk, NoFolderSync, NoSync
 from tests.audit.world import MemoryLock, World, make_intent, make_outcome
 
 ROOT = Path(__file__).parents[2]
+SEEDS = range(1, 1 + int(os.environ.get("POWER_LOSS_SEEDS", "2")))
+"""Some 18 power losses each; `python -m tests.soak power-loss` asks for more."""
 
 
 def forget_index(world):
@@ -102,7 +104,7 @@ async def survives(world, survivor, held, acked, begun):
     assert check_log(read, world.vkey).size > len(begun)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", SEEDS)
 async def test_power_loss_at_any_moment_loses_and_doubles_nothing(world, seed):
     kept, begun = await load_with_snapshots(world, MemoryDisk, seed)
     assert len(kept) > 10

@@ -39,6 +39,12 @@ LONG = (
     Long("syscalls-enospc", "1", ("-m", "tests.audit.syscalls", FOLDER, "ENOSPC", "1", "all")),
     Long("syscalls-kill", "2", ("-m", "tests.audit.syscalls", FOLDER, "KILL", "1", "all")),
     Long("kills", "2", ("-m", "tests.audit.killed", FOLDER, "500", "long")),
+    Long(
+        "power-loss",
+        "3",
+        ("-m", "pytest", "tests/audit/test_durability.py", "-k", "test_power_loss"),
+        (("POWER_LOSS_SEEDS", "60"),),
+    ),
     Long("tampering", "5", ("-m", "tests.audit.tampering", "1000")),
     Long("writers", "8", ("-m", "tests.audit.writers", "10000")),
     Long(
