@@ -39,10 +39,15 @@ log = structlog.get_logger()
 
 KINDS_MAX = 4_096
 """Actors and seconds kept apart; what comes beyond is counted together, as nobody's."""
+STRANGERS_PER_S_MAX = 10
+"""Peers turned away at the port that are recorded one by one in a second, all of them together."""
 RETRY_MS = 1_000
 _EVER = sys.maxsize
 _NOBODY = Actor(spiffe_id="", tenant="", workload="")
-_METHODS = frozenset({"Append", "Archive", "GetArchived", "GetByTrace", "GetRecord", "Search"})
+_METHODS = frozenset(
+    {"Append", "Archive", "GetArchived", "GetByTrace", "GetRecord", "Search"}
+    | {"ReadPayload", "ExportSubject", "EraseSubject", "SetHold", "ReleaseHold", "ListHolds"}
+)
 _FLUSH_S = 1.1
 _READ, _COUNTED, _REFUSED = "log.read", "reads.counted", "access.refused"
 
@@ -109,6 +114,36 @@ class Reads:
         if not self.authorizer.decide(request).allowed:
             raise Refusal(Reason.DENIED)
 
+    async def let(self, needs: str, asked: str) -> tuple[Actor, str]:
+        """Let the caller of this RPC do what records itself; a refusal is recorded here.
+
+        Returns:
+            Who it is, and whose data it asks for: its own tenant's, if it named none.
+
+        Raises:
+            Refusal: DENIED; LIMITED, too many in this second; AUDIT_DOWN, OVERLOADED or KEYS_DOWN,
+                it cannot be recorded.
+        """
+        actor = self.actor()
+        if not self._singly(actor):
+            raise Refusal(Reason.LIMITED, retry_after_ms=RETRY_MS)
+        tenant = asked or actor.tenant
+        try:
+            if not is_label(tenant):
+                raise Refusal(Reason.DENIED)  # noqa: TRY301 -- recorded below, as all of them
+            self.may(actor, tenant, action=needs)
+        except Refusal as refusal:
+            await self.notes.note(
+                _REFUSED,
+                tenant=actor.tenant,
+                actor=actor,
+                connection=current().connection,
+                outcome=refusal.reason.name,
+                detail={"action": needs},
+            )
+            raise
+        return actor, tenant
+
     @asynccontextmanager
     async def of(
         self,
@@ -133,7 +168,7 @@ class Reads:
                 it cannot be recorded. And whatever the block raises.
         """
         actor, connection = self.actor(), current().connection
-        if not self._singly(actor):
+        if not self._singly(actor, self.per_s_max):
             raise Refusal(Reason.LIMITED, retry_after_ms=RETRY_MS)
         read = Read(actor, asked or actor.tenant)
         known = is_label(read.tenant)
@@ -155,7 +190,7 @@ class Reads:
 
     async def stranger(self, refusal: Refusal, method: str) -> None:
         """Record a refusal by the interceptor: of a peer that is nobody we know, or not for us."""
-        if self._singly(_NOBODY):
+        if self._singly(_NOBODY, STRANGERS_PER_S_MAX):
             name = method.rpartition("/")[2]
             detail = {"method": name if name in _METHODS else "other"}
             await self.notes.note(_REFUSED, outcome=refusal.reason.name, detail=detail)
@@ -170,7 +205,7 @@ class Reads:
 
     # --- a flood ------------------------------------------------------------------------------
 
-    def _singly(self, actor: Actor) -> bool:
+    def _singly(self, actor: Actor, per_s_max: int) -> bool:
         """Note one read; return whether it gets a record of its own."""
         second = int(self.clock())
         seen = self._seen.get((actor.spiffe_id, second))
@@ -179,7 +214,7 @@ class Reads:
             seen = self._seen.setdefault((who.spiffe_id, second), _Second(who, second))
             self._flush_later()
         seen.count += 1
-        return seen.count <= self.per_s_max
+        return seen.count <= per_s_max
 
     def _flush_later(self) -> None:
         if self._timer is None:
@@ -192,8 +227,9 @@ class Reads:
     async def _note_counts(self, before: int) -> None:
         for key in [key for key in self._seen if key[1] < before]:
             seen = self._seen.pop(key)
-            if seen.count > self.per_s_max:
-                await self._note_count(seen, seen.count - self.per_s_max)
+            singly = self.per_s_max if seen.actor.tenant else STRANGERS_PER_S_MAX
+            if seen.count > singly:
+                await self._note_count(seen, seen.count - singly)
         if self._seen:
             self._flush_later()
 

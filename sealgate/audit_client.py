@@ -10,6 +10,7 @@ that `sealgate audit check` then checks offline). The methods are those of
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING, Self
 
 import grpc
@@ -137,6 +138,25 @@ class AsyncAuditReader:
             token = reply.next_page_token
             if not token:
                 return
+
+    async def archived(self, digest: bytes, tenant: str = "") -> tuple[str, bytes]:
+        """Return what a digest in a record stands for: its kind, and bytes that hash to it.
+
+        Args:
+            digest: 32 bytes.
+            tenant: Empty: the caller's own.
+
+        Raises:
+            NotFoundError: there is no such document, or it is another tenant's.
+            InternalError: the service gave something else.
+            SealgateError: see `sealgate.errors`.
+        """
+        request = pb.GetArchivedRequest(tenant=tenant, digest=digest)
+        reply = await _told(self._stub().GetArchived(request, timeout=self._timeout_s))
+        if sha256(reply.content).digest() != digest:
+            msg = "the audit service gave a document of another digest"
+            raise InternalError(msg)
+        return reply.kind, reply.content
 
     async def checkpoint(self) -> Checkpoint:
         """Return the newest published checkpoint, its signature checked if there is a `vkey`.

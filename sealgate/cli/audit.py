@@ -20,7 +20,7 @@ from meshkit.tlog import (
     format_proof,
     origin_of,
 )
-from sealgate.cli import monitor, prove, search, witness
+from sealgate.cli import digest, monitor, prove, search, witness
 from sealgate.cli._command import add_command
 from sealgate.cli._vkey import add_trust, trust_of
 
@@ -72,6 +72,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     one.add_argument("file", type=Path, help="a proof file, as `sealgate audit prove` writes it")
     one.set_defaults(run=check)
     prove.add_parser(commands)
+    digest.add_parser(commands)
     witness.add_parser(commands)
     monitor.add_parser(commands)
     search.add_parser(commands)
