@@ -46,8 +46,8 @@ from tests.audit.order import in_order
 from tests.audit.world import ORIGIN
 
 CALLS = (
-    "openat", "read", "write", "pwrite64", "pread64", "fsync", "fdatasync", "link", "linkat", "mkdir",
-    "mkdirat", "rename", "renameat", "unlink", "unlinkat", "rmdir", "close", "ftruncate",
+    "openat", "read", "write", "pwrite64", "pread64", "fsync", "fdatasync", "link", "linkat",
+    "mkdir", "mkdirat", "rename", "renameat", "unlink", "unlinkat", "rmdir", "close", "ftruncate",
     "fallocate", "flock", "statvfs", "fstatfs", "statfs", "getdents64", "writev",
 )  # fmt: skip
 TELLS = "writev"
