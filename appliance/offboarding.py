@@ -45,6 +45,6 @@ async def read_stage(keys: Vault, tenant: str) -> Offboarding | None:
 
 async def write_stage(keys: Vault, tenant: str, stage: Offboarding | None) -> Offboarding:
     """Keep how far it is; None: that the tenant lives. Returns what was given. Raises VaultDown."""
-    told = {} if stage is None else {"stage": stage.stage.value, "next_s": f"{stage.next_s:.0f}"}
+    told = {} if stage is None else {"stage": stage.stage.value, "next_s": str(int(stage.next_s))}
     await keys.kv_put(f"offboarded/{tenant}", told)
     return stage or Offboarding(Stage.GRACE, 0.0)

@@ -38,7 +38,9 @@ import httpx2
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
+from appliance.openbao_audit import AuditFile, rotating
 from appliance.openbao_tls import ensure_listener_tls
+from meshkit.background import running
 from meshkit.files import write_private
 from meshkit.vault import VaultDown, VaultSettings
 from meshkit.vault_http import VaultHttp, connected_http
@@ -51,6 +53,7 @@ __all__ = ["LAUNCHER", "OpenBao", "OpenBaoError", "OpenBaoSettings", "openbao"]
 log = structlog.get_logger()
 
 _SEAL_KEY_BYTES = 32
+_AUDIT_FILE = "audit/openbao.jsonl"
 _HEALTH = frozenset({429, 472, 473, 474, 501, 503, 530})
 _NOT_INITIALIZED = 501
 _ACTIVE = 200
@@ -90,6 +93,7 @@ class OpenBaoSettings(BaseModel):
     restart_pause_s: float | None = Field(
         default=None, gt=0, description="When it ends by itself it is started again; None: not."
     )
+    audit_file: AuditFile = AuditFile()
 
 
 class OpenBaoError(RuntimeError):
@@ -131,6 +135,8 @@ async def openbao(settings: OpenBaoSettings) -> AsyncIterator[OpenBao]:
             if settings.restart_pause_s is not None:
                 keeper = asyncio.create_task(server.kept(settings.restart_pause_s))
                 owned.push_async_callback(_cancelled, keeper)
+            pieces = rotating(data / _AUDIT_FILE, settings.audit_file, lambda: bao.pid)
+            await owned.enter_async_context(running(pieces, "openbao-audit-file"))
             yield bao
 
 
@@ -287,10 +293,23 @@ def _config(data: Path, port: int) -> dict[str, Any]:
             {
                 "type": "file",
                 "path": "main",
-                "options": {"file_path": str(data / "audit" / "openbao.jsonl")},
+                "options": {"file_path": _audit_path(data)},
             }
         ],
     }
+
+
+def _audit_path(data: Path) -> str:
+    """Return where OpenBao records: relative to `data`, so that a restored one may lie elsewhere.
+
+    It keeps the path among its own data, and does not start with another: so one that was first
+    started with an absolute path stays with that.
+    """
+    try:
+        known = json.loads((data / "openbao.json").read_text(encoding="utf-8"))
+        return str(known["audit"][0]["options"]["file_path"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return _AUDIT_FILE
 
 
 async def _launch(program: Path, config: Path, logfile: Path) -> asyncio.subprocess.Process:
@@ -302,6 +321,7 @@ async def _launch(program: Path, config: Path, logfile: Path) -> asyncio.subproc
             stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
             # Ctrl-C reaches the whole foreground group: OpenBao must outlive the drain.
             start_new_session=True,
+            cwd=config.parent,  # see `_audit_path`
             # OpenBao logs the names of what it inherits, and needs none of it.
             env={"PATH": "/usr/bin:/bin"},
         )  # fmt: skip

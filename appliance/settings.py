@@ -12,11 +12,13 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from appliance.openbao import OpenBaoSettings
+from appliance.openbao_audit import AuditFile
 from meshkit.settings import MeshSettings
 
 __all__ = ["ApplianceSettings"]
 
 _OPENBAO_PAUSE_S = 1.0
+_MIB = 1_024 * 1_024
 
 
 class ApplianceSettings(MeshSettings):
@@ -41,6 +43,17 @@ class ApplianceSettings(MeshSettings):
     screening_key_life_s: float = Field(
         86_400, gt=0, description="Then compliance's key is rotated; the one before still counts."
     )
+    openbao_audit_mib_max: int = Field(
+        256, gt=0, description="OpenBao's own audit file: beyond it a new piece is begun."
+    )
+    openbao_audit_days_max: float = Field(7, gt=0, description="After so long as well.")
+    openbao_audit_keep_days: float = Field(
+        400, gt=0, description="Then a finished piece is removed: ship it elsewhere first."
+    )
+    key_rotation_days: float = Field(
+        90, gt=0, description="Then a tenant's key gets a new version, and data keys are rewrapped."
+    )
+    key_rotation_look_s: float = Field(3_600, gt=0, description="How often that is looked at.")
     reflection: bool = Field(default=True, description="gRPC reflection on the gateway's port.")
 
     def openbao(self) -> OpenBaoSettings:
@@ -49,4 +62,9 @@ class ApplianceSettings(MeshSettings):
             data=self.data_dir / "openbao",
             port=self.openbao_port,
             restart_pause_s=_OPENBAO_PAUSE_S,
+            audit_file=AuditFile(
+                bytes_max=self.openbao_audit_mib_max * _MIB,
+                days_max=self.openbao_audit_days_max,
+                keep_days=self.openbao_audit_keep_days,
+            ),
         )

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from appliance.key_care import KeyCare, NotNowError, TenantState
 from appliance.operating import keyholder, operating, operating_secrets
 from meshkit.contract import Reason, Refusal
@@ -166,6 +168,8 @@ def _keyholder(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Do it; tell what goes wrong on standard error, or as JSON."""
+    if not structlog.is_configured():  # logs by default go where the answer goes
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         told = asyncio.run(_worked(args))
     except NotNowError as refused:

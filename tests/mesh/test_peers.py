@@ -27,7 +27,8 @@ STRANGERS = {
     "sixth service": service_id("billing"),
     "dot segments": f"spiffe://{DOMAIN}/service/x/../gateway",
 }
-IDENTITIES = {name: service_id(name) for name in SERVICES} | TENANTS | STRANGERS
+OPERATOR = {"operator": service_id("operator")}
+IDENTITIES = {name: service_id(name) for name in SERVICES} | OPERATOR | TENANTS | STRANGERS
 DOORS = ("Chat", "Screen", "Release", "Reveal", "Get", "Put", "Purge", "Generate", "ListModels")
 DOORS += ("Append", "GetCheckpoint")
 
@@ -37,7 +38,7 @@ GATEWAY_ALONE = {"gateway"}
 ADMITTED = {
     "Chat": set(TENANTS),
     **dict.fromkeys(DOORS[1:9], GATEWAY_ALONE),
-    "Append": set(SERVICES),
+    "Append": {*SERVICES, "operator"},
     "GetCheckpoint": {"auditor"},
 }
 
@@ -119,7 +120,7 @@ async def test_every_identity_against_every_door(fake_mesh, host):
                         wrong[who, door] = code.name
 
     assert wrong == {}
-    assert len(list(product(IDENTITIES, DOORS))) == 121
+    assert len(list(product(IDENTITIES, DOORS))) == 132
 
 
 @pytest.mark.parametrize("service", SERVICES)
