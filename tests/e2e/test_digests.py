@@ -108,12 +108,10 @@ def own_events(house):
 
 def entries(log):
     """Leaves of all bundles, each once: a full bundle takes the place of its partial ones."""
-    best = {}
-    for path in (log / "tile" / "entries").rglob("*"):
+    best, bundles = {}, log / "tile" / "entries"
+    for path in bundles.rglob("*"):
         if path.is_file() and not path.name.startswith("."):
-            number, _, width = (
-                path.relative_to(log / "tile" / "entries").as_posix().partition(".p/")
-            )
+            number = path.relative_to(bundles).as_posix().partition(".p/")[0]
             raw = path.read_bytes()
             if len(raw) >= len(best.get(number, b"")):
                 best[number] = raw
