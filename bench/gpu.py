@@ -23,6 +23,7 @@ import torch.nn.functional as F  # noqa: N812 -- everybody's name for it
 
 from inference.architecture import Architecture
 from inference.engines.cuda.device import random_weights, turns
+from inference.engines.cuda.products import Fp8, to_fp8
 from inference.engines.cuda.runner import CudaRunner
 from inference.scheduler import Scheduler
 from meshkit.contract import Parameters
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inference.engines.cuda.device import DeviceWeights
+    from inference.engines.cuda.products import Matrix
 
 PROMPT_TOKENS, ANSWER_TOKENS = 256, 200
 SHAPES = {
@@ -82,17 +84,20 @@ def reference(weights: DeviceWeights, tokens: Sequence[int]) -> torch.Tensor:
     def norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(x, (arch.width,), weight.float(), arch.norm_epsilon)
 
+    def full(matrix: Matrix) -> torch.Tensor:
+        return matrix.dequantised() if isinstance(matrix, Fp8) else matrix.float()
+
     x = weights.embedding[torch.tensor(tokens, device="cuda")].float()
     heads = [arch.heads, arch.kv_heads, arch.kv_heads]
     for layer in weights.layers:
-        qkv = F.linear(norm(x, layer.attention_norm), layer.qkv.float())
+        qkv = F.linear(norm(x, layer.attention_norm), full(layer.qkv))
         q, k, v = qkv.view(len(tokens), -1, arch.head).split(heads, 1)
         parts = (part.transpose(0, 1)[None] for part in (turned(q), turned(k), v))
         seen = F.scaled_dot_product_attention(*parts, is_causal=True, enable_gqa=True)[0]
-        x = x + F.linear(seen.transpose(0, 1).flatten(1), layer.attention_out.float())
-        gate, up = F.linear(norm(x, layer.feed_norm), layer.gate_up.float()).chunk(2, -1)
-        x = x + F.linear(F.silu(gate) * up, layer.down.float())
-    return F.linear(norm(x, weights.final_norm), weights.head.float())
+        x = x + F.linear(seen.transpose(0, 1).flatten(1), full(layer.attention_out))
+        gate, up = F.linear(norm(x, layer.feed_norm), full(layer.gate_up)).chunk(2, -1)
+        x = x + F.linear(F.silu(gate) * up, full(layer.down))
+    return F.linear(norm(x, weights.final_norm), full(weights.head))
 
 
 def check(weights: DeviceWeights, slots: int) -> float:
@@ -217,6 +222,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--chunk", type=int, default=8_192, help="prompt tokens in one step")
+    parser.add_argument("--fp8", action="store_true", help="matrices of the blocks in e4m3")
     parser.add_argument("--check", action="store_true", help="against fp32, before anything else")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -227,6 +233,8 @@ def main() -> None:
     for name in args.shape or list(SHAPES):
         with torch.inference_mode():
             weights = random_weights(SHAPES[name], device="cuda")
+            if args.fp8:
+                weights = to_fp8(weights)
             for slots in (1, 8, 40) if args.check else ():
                 print(f"{name:8} slots {slots:4}  worst regret {check(weights, slots):.4f}")
             for slots in map(int, args.slots.split(",")):

@@ -17,6 +17,7 @@ import triton
 from inference.engines.cuda import kernels
 from inference.engines.cuda.device import turns
 from inference.engines.cuda.graphs import captured
+from inference.engines.cuda.products import Products
 
 if TYPE_CHECKING:
     from inference.engines.cuda.device import DeviceLayer, DeviceWeights
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Decoder", "Slots", "buckets"]
 
-_CHAINED_WIDTH_MAX = 2_048
+_FUSED_WIDTH_MAX = 2_048
 """Up to this width a single row runs as chained matrix-vector kernels: 0.45 ms a step instead of
 0.87 for 135M; wider models are bound by memory either way."""
 _BLOCK = 64
@@ -124,6 +125,7 @@ class Decoder:
         self._part_stat = torch.zeros(parts * _GROUP_PAD * 2, device=device)
         self._arrived = torch.zeros(slots.count * arch.kv_heads, device=device, dtype=torch.int32)
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self.products = Products(weights)
 
     def _split(self, rows: int) -> int:
         """Into how many parts the context is cut so that few rows keep the device busy."""
@@ -154,83 +156,41 @@ class Decoder:
             graph.replay()
 
     def _step(self, rows: int) -> None:
-        arch = self._weights.architecture
-        chained = self._on_gpu and rows == 1 and arch.width <= _CHAINED_WIDTH_MAX
-        if chained and not arch.qkv_bias:
-            logits = self._one_row()
-        else:
-            chained = False
-            logits = self._rows(rows)
+        fused = rows == 1 and self._fuses
+        chained = fused and self._on_gpu
+        logits = self._one_row(chained=chained) if fused else self._rows(rows)
         self.sample(logits, self._slots.rows, chained=chained)
+
+    @property
+    def _fuses(self) -> bool:
+        """Whether a single row is better off without cuBLAS."""
+        arch = self._weights.architecture
+        return not arch.qkv_bias and (self.products.fp8 or arch.width <= _FUSED_WIDTH_MAX)
 
     def _rows(self, rows: int) -> torch.Tensor:
         """Logits of several rows: cuBLAS products, kernels between them."""
-        weights = self._weights
+        weights, do = self._weights, self.products
         x = F.embedding(self._slots.tokens[:rows], weights.embedding)
         rest: torch.Tensor | None = None
         for number, layer in enumerate(weights.layers):
-            qkv = F.linear(self.add_norm(x, rest, layer.attention_norm), layer.qkv, layer.qkv_bias)
+            qkv = do.product(do.normed(x, rest, layer.attention_norm), layer.qkv, layer.qkv_bias)
             seen = self._attention(qkv, number, layer)
-            rest = F.linear(seen, layer.attention_out)
-            hidden = self.silu_mul(F.linear(self.add_norm(x, rest, layer.feed_norm), layer.gate_up))
-            rest = F.linear(hidden, layer.down)
-        return F.linear(self.add_norm(x, rest, weights.final_norm), weights.head)
+            rest = do.product(do.plain(seen), layer.attention_out)
+            gate_up = do.product(do.normed(x, rest, layer.feed_norm), layer.gate_up)
+            rest = do.product(do.activated(gate_up), layer.down)
+        return do.product(do.normed(x, rest, weights.final_norm), weights.head)
 
-    def _one_row(self) -> torch.Tensor:
+    def _one_row(self, *, chained: bool) -> torch.Tensor:
         """Logits of one row: each product fused with what is around it, each kernel chained."""
-        weights = self._weights
+        weights, times = self._weights, partial(self.products.one_row, chained=chained)
         x = F.embedding(self._slots.tokens[:1], weights.embedding)
         for number, layer in enumerate(weights.layers):
-            qkv = self._gemv(x, layer.qkv, norm=layer.attention_norm)
-            seen = self._attention(qkv, number, layer, chained=True)
-            x = self._gemv(seen, layer.attention_out, addend=x)
-            hidden = self._gemv(x, layer.gate_up, norm=layer.feed_norm, silu=True)
-            x = self._gemv(hidden, layer.down, addend=x)
-        return self._gemv(x, weights.head, norm=weights.final_norm)
-
-    def _gemv(
-        self,
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        *,
-        norm: torch.Tensor | None = None,
-        addend: torch.Tensor | None = None,
-        silu: bool = False,
-    ) -> torch.Tensor:
-        rows, columns = weight.shape
-        rows //= 2 if silu else 1
-        block = triton.next_power_of_2(min(columns, 2_048))
-        out = torch.empty(1, rows, device=x.device, dtype=x.dtype)
-        kernels.gemv[(triton.cdiv(rows, 4),)](
-            x, weight, x if norm is None else norm, x if addend is None else addend, out,
-            rows, columns, self._weights.architecture.norm_epsilon,
-            norm=norm is not None, add=addend is not None, silu=silu, whole=columns <= block,
-            block_rows=4, block=block, chained=True, num_warps=4, launch_pdl=True,
-        )  # fmt: skip
-        return out
-
-    def add_norm(
-        self, x: torch.Tensor, addend: torch.Tensor | None, weight: torch.Tensor
-    ) -> torch.Tensor:
-        """Add to the residual stream in place and return its norm: (rows, width)."""
-        rows, width = x.shape
-        out = torch.empty_like(x)
-        kernels.add_norm[(rows,)](
-            x, x if addend is None else addend, weight, out, width,
-            self._weights.architecture.norm_epsilon,
-            add=addend is not None, block=triton.next_power_of_2(width),
-            num_warps=4 if width < 2_048 else 8,  # noqa: PLR2004 -- as measured
-        )  # fmt: skip
-        return out
-
-    def silu_mul(self, gate_up: torch.Tensor) -> torch.Tensor:
-        """Return silu(gate) * up: (rows, hidden)."""
-        rows, hidden = gate_up.shape[0], gate_up.shape[1] // 2
-        out = torch.empty(rows, hidden, device=gate_up.device, dtype=gate_up.dtype)
-        kernels.silu_mul[(rows, triton.cdiv(hidden, 1_024))](
-            gate_up, out, hidden, block=1_024, num_warps=4
-        )
-        return out
+            qkv = times(x, layer.qkv, norm=layer.attention_norm)
+            seen = self._attention(qkv, number, layer, chained=chained)
+            x = times(seen, layer.attention_out, addend=x)
+            hidden = times(x, layer.gate_up, norm=layer.feed_norm, silu=True)
+            x = times(hidden, layer.down, addend=x)
+        return times(x, weights.head, norm=weights.final_norm)
 
     def _attention(
         self, qkv: torch.Tensor, number: int, layer: DeviceLayer, *, chained: bool = False

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from inference.architecture import Architecture
+    from inference.engines.cuda.products import Matrix
     from inference.weights import Weights
 
 __all__ = ["DeviceLayer", "DeviceWeights", "from_codes", "from_state", "random_weights", "turns"]
@@ -26,11 +27,11 @@ class DeviceLayer:
     """One block: (outputs, inputs) each; `qkv_bias` and head norms where the model has them."""
 
     attention_norm: torch.Tensor
-    qkv: torch.Tensor
-    attention_out: torch.Tensor
+    qkv: Matrix
+    attention_out: Matrix
     feed_norm: torch.Tensor
-    gate_up: torch.Tensor
-    down: torch.Tensor
+    gate_up: Matrix
+    down: Matrix
     qkv_bias: torch.Tensor | None = None
     q_norm: torch.Tensor | None = None
     k_norm: torch.Tensor | None = None
@@ -44,12 +45,12 @@ class DeviceWeights:
     embedding: torch.Tensor
     layers: tuple[DeviceLayer, ...]
     final_norm: torch.Tensor
-    head: torch.Tensor
+    head: Matrix
 
     @property
     def bytes_read(self) -> int:
         """What a decode step reads of them: all but the embedding, unless it is the head."""
-        matrices = [self.head]
+        matrices: list[Matrix] = [self.head]
         for layer in self.layers:
             matrices += [layer.qkv, layer.attention_out, layer.gate_up, layer.down]
         return sum(matrix.numel() * matrix.element_size() for matrix in matrices)

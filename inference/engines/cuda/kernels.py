@@ -25,10 +25,20 @@ except ImportError:  # a build of Triton without the CUDA part
         """Nothing to launch."""
 
 
-__all__ = ["add_norm", "decode_attention", "gemv", "rope_and_keep", "sample", "silu_mul"]
+__all__ = [
+    "add_norm",
+    "decode_attention",
+    "gemv",
+    "norm_fp8",
+    "rope_and_keep",
+    "sample",
+    "silu_mul",
+    "silu_mul_fp8",
+]
 
 LOG2_E = tl.constexpr(1.44269504)
 NEAR_ZERO = tl.constexpr(-1e30)
+FP8_MAX = tl.constexpr(448.0)
 LEAST_SHARE = tl.constexpr(-30.0)
 """In nucleus sampling: e^-30 of the likeliest token's mass is nothing."""
 
@@ -64,14 +74,55 @@ def silu_mul(gate_up, out, hidden, block: tl.constexpr):
 
 
 @triton.jit
+def norm_fp8(
+    x, addend, weight, codes, scales, width, epsilon,
+    add: tl.constexpr, norm: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """Code x (+ addend, kept in x), or its norm, in e4m3, a scale a row. One program a row."""
+    number = tl.program_id(0)
+    row = number.to(tl.int64) * width
+    lane = tl.arange(0, block)
+    mask = lane < width
+    value = tl.load(x + row + lane, mask=mask, other=0.0).to(tl.float32)
+    if add:
+        value += tl.load(addend + row + lane, mask=mask, other=0.0).to(tl.float32)
+        tl.store(x + row + lane, value.to(x.dtype.element_ty), mask=mask)
+        value = value.to(x.dtype.element_ty).to(tl.float32)
+    if norm:
+        gain = tl.load(weight + lane, mask=mask, other=0.0).to(tl.float32)
+        value = value * tl.rsqrt(tl.sum(value * value) / width + epsilon) * gain
+    scale = tl.maximum(tl.max(tl.abs(value)), 1e-6) / FP8_MAX
+    tl.store(scales + number, scale)
+    tl.store(codes + row + lane, (value / scale).to(codes.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def silu_mul_fp8(gate_up, codes, scales, hidden, block: tl.constexpr):
+    """codes, scales = e4m3 of silu(gate) * up. One program a row."""
+    number = tl.program_id(0)
+    lane = tl.arange(0, block)
+    mask = lane < hidden
+    at = gate_up + number.to(tl.int64) * 2 * hidden + lane
+    gate = tl.load(at, mask=mask, other=0.0).to(tl.float32)
+    up = tl.load(at + hidden, mask=mask, other=0.0).to(tl.float32)
+    told = gate * tl.sigmoid(gate) * up
+    scale = tl.maximum(tl.max(tl.abs(told)), 1e-6) / FP8_MAX
+    tl.store(scales + number, scale)
+    at = codes + number.to(tl.int64) * hidden + lane
+    tl.store(at, (told / scale).to(codes.dtype.element_ty), mask=mask)
+
+
+@triton.jit
 def gemv(
-    x, weight, norm_weight, addend, out, rows, columns, epsilon,
-    norm: tl.constexpr, add: tl.constexpr, silu: tl.constexpr, whole: tl.constexpr,
-    block_rows: tl.constexpr, block: tl.constexpr, chained: tl.constexpr,
+    x, weight, scales, norm_weight, addend, out, rows, columns, epsilon,
+    norm: tl.constexpr, add: tl.constexpr, silu: tl.constexpr, coded: tl.constexpr,
+    whole: tl.constexpr, block_rows: tl.constexpr, block: tl.constexpr,
+    chained: tl.constexpr,
 ):  # fmt: skip
     """out[rows] = f(norm(x)) . weight[rows, columns]^T (+ addend), for one row of x.
 
-    silu: weight has 2 x rows; out = silu(first half) * second half. whole: a row fits in a block.
+    silu: weight has 2 x rows; out = silu(first half) * second half. coded: weight is e4m3, with a
+    scale a row. whole: a row fits in a block.
     """
     row = tl.program_id(0) * block_rows + tl.arange(0, block_rows)
     lane = tl.arange(0, block)
@@ -117,11 +168,15 @@ def gemv(
                 w2 = tl.load(second + start + lane[None, :], mask=both, other=0.0)
                 sums2 += w2.to(tl.float32) * value[None, :]
     told = tl.sum(sums, 1)
+    if coded:
+        told = told * tl.load(scales + row, mask=inside, other=0.0)
     if norm:
         scale = tl.rsqrt(tl.sum(squares, 0) / columns + epsilon)
         told = told * scale
     if silu:
         up = tl.sum(sums2, 1)
+        if coded:
+            up = up * tl.load(scales + rows + row, mask=inside, other=0.0)
         if norm:
             up = up * scale
         told = told * tl.sigmoid(told) * up

@@ -82,6 +82,17 @@ class Prefiller:
             if chunk.start:
                 self._onwards(chunk)
 
+    def score(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Return the logits after each token of a text: (tokens, vocabulary). In the last slot."""
+        count = len(tokens)
+        x = self._blocks(
+            torch.tensor(tokens).to(self._device),
+            torch.full((count,), self._slots.count - 1).to(self._device),
+            torch.arange(count, dtype=torch.int32).to(self._device),
+            (1, count),
+        )
+        return self._logits(x)
+
     def _alone(self, chunk: Chunk) -> None:
         count = len(chunk.tokens)
         size = next((size for size in self._graphs if size >= count), None)
@@ -149,9 +160,8 @@ class Prefiller:
         self._decoder.sample(self._logits(x.index_select(0, ends.to(self._device))), here)
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(
-            self._decoder.add_norm(x, None, self._weights.final_norm), self._weights.head
-        )
+        weights, do = self._weights, self._decoder.products
+        return do.product(do.normed(x, None, weights.final_norm), weights.head)
 
     def _blocks(
         self,
@@ -163,17 +173,16 @@ class Prefiller:
         behind: Chunk | None = None,
     ) -> torch.Tensor:
         """Run all blocks over (requests, tokens) of prompt; return the stream: (tokens, width)."""
-        decoder = self._decoder
+        do = self._decoder.products
         x = F.embedding(tokens, self._weights.embedding)
         rest: torch.Tensor | None = None
         for number, layer in enumerate(self._weights.layers):
-            normed = decoder.add_norm(x, rest, layer.attention_norm)
-            qkv = F.linear(normed, layer.qkv, layer.qkv_bias)
+            qkv = do.product(do.normed(x, rest, layer.attention_norm), layer.qkv, layer.qkv_bias)
             q, k = self._turn_and_keep(qkv, slots, positions, number, layer)
             seen = self._seen(q, k, qkv, shape, number=number, behind=behind)
-            rest = F.linear(seen, layer.attention_out)
-            gate_up = F.linear(decoder.add_norm(x, rest, layer.feed_norm), layer.gate_up)
-            rest = F.linear(decoder.silu_mul(gate_up), layer.down)
+            rest = do.product(do.plain(seen), layer.attention_out)
+            gate_up = do.product(do.normed(x, rest, layer.feed_norm), layer.gate_up)
+            rest = do.product(do.activated(gate_up), layer.down)
         return x if rest is None else x + rest
 
     def _turn_and_keep(

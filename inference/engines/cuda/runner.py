@@ -101,6 +101,10 @@ class CudaRunner:
     def _buffer(self) -> torch.Tensor:
         return torch.zeros(self.slots.count, dtype=torch.int32, pin_memory=self._gpu)
 
+    def score(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Return the logits after each token of a text: (tokens, vocabulary). Nobody else is in."""
+        return self._prefiller.score(tokens)
+
     def move(self, move: Move) -> None:
         """See `Runner.move`."""
         self.slots.move(move)
