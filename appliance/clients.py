@@ -10,17 +10,18 @@ if TYPE_CHECKING:
     from appliance.bootstrap import Estate
     from appliance.settings import ApplianceSettings
 
-__all__ = ["ASSISTANT", "AUDITOR", "keep_clients"]
+__all__ = ["ASSISTANT", "AUDITOR", "PRIVACY", "keep_clients"]
 
 ASSISTANT = "assistant"
 AUDITOR = "auditor"
-"""Workloads of the first tenant that get a certificate at start; the policies know both."""
+PRIVACY = "privacy"
+"""Workloads of the first tenant that get a certificate at start; the policies know all three."""
 
-FOLDERS = {ASSISTANT: "tls", AUDITOR: "tls-auditor"}
+FOLDERS = {ASSISTANT: "tls", AUDITOR: "tls-auditor", PRIVACY: "tls-privacy"}
 
 
 async def keep_clients(owned: AsyncExitStack, estate: Estate, settings: ApplianceSettings) -> None:
-    """Write `tls/` and `tls-auditor/`, and renew them at two thirds of each certificate's life.
+    """Write the folders of `FOLDERS`, and renew each at two thirds of its certificate's life.
 
     Raises:
         VaultDown: OpenBao issues none.

@@ -29,6 +29,9 @@ from appliance.own_events import Telling
 from appliance.screening_keys import rotating
 from audit.app import audit_at
 from audit.console.app import console_if
+from audit.epoch import origin_of
+from audit.erasure import Custody, open_custody
+from audit.estate import Estate as Belongings
 from audit.keys import audit_keys
 from audit.locks import VaultLock
 from audit.opening import open_audit
@@ -47,7 +50,7 @@ from inference.service import InferenceService, open_inference
 from inference.settings import InferenceSettings
 from meshkit.authorization import Authorizer
 from meshkit.background import running
-from meshkit.envelope import keyring
+from meshkit.envelope import FolderWrappedKeys, Keyring, keyring
 from meshkit.identity import ServiceIdentity
 from meshkit.own_events import policies_noted
 from meshkit.screening_keys import Watching, watched_screening_keys
@@ -126,8 +129,9 @@ async def appliance(
         neighbours = await builder.neighbours(telling, engine, tell)
         authorizer = Authorizer(gateway_settings.policies_dir, gateway_settings.policies_archive)
         certificate = await builder.certificate("audit")
-        audit_port = await builder.serve_audit(telling, authorizer, certificate)
-        console_port = await builder.serve_console(telling, authorizer, certificate)
+        custody = await builder.custody(telling, neighbours.cache)
+        audit_port = await builder.serve_audit(telling, authorizer, certificate, custody)
+        console_port = await builder.serve_console(telling, authorizer, certificate, custody)
         pipeline = await owned.enter_async_context(
             pipeline_of(gateway_settings, neighbours, authorizer=authorizer)
         )
@@ -219,7 +223,7 @@ class _Builder:
             }
         )
         held = await self.owned.enter_async_context(audit_keys(keys, settings))
-        origin = f"{self.settings.trust_domain}/audit"
+        origin = origin_of(settings.data_dir, self.settings.trust_domain)
         log = await self.owned.enter_async_context(
             open_audit(
                 settings,
@@ -298,8 +302,25 @@ class _Builder:
             )
         )
 
+    async def custody(self, telling: Telling, cache: Cache) -> Custody:
+        """Keep retention of payloads, and erase what is asked for."""
+        parts = telling.log.parts
+        assert isinstance(parts.sealer, Keyring)  # `audit` gave it one
+        wrapped = FolderWrappedKeys(parts.settings.data_dir / "keys")
+
+        async def purge(tenant: str, subject: str) -> int:
+            return await cache.purge(tenant, subject=subject)
+
+        return await self.owned.enter_async_context(
+            open_custody(telling.log, Belongings(parts, wrapped, parts.sealer), purges=(purge,))
+        )
+
     async def serve_audit(
-        self, telling: Telling, authorizer: Authorizer, certificate: CertificateHolder
+        self,
+        telling: Telling,
+        authorizer: Authorizer,
+        certificate: CertificateHolder,
+        custody: Custody,
     ) -> int:
         """Let auditors in; return the port."""
         limits = GatewaySettings.load()
@@ -318,13 +339,18 @@ class _Builder:
                 certificate,
                 archive=telling.archive,
                 reads_per_s_max=AuditSettings.load().reads_per_s_max,
+                custody=custody,
             )
         )
         telling.serves(await telling.journal("audit"), "audit", certificate)
         return port
 
     async def serve_console(
-        self, telling: Telling, authorizer: Authorizer, certificate: CertificateHolder
+        self,
+        telling: Telling,
+        authorizer: Authorizer,
+        certificate: CertificateHolder,
+        custody: Custody,
     ) -> int | None:
         """Let auditors' browsers in; return the port, or None if there is to be no console."""
         port = self.settings.console_port if self.settings.console else None
@@ -337,6 +363,7 @@ class _Builder:
                 authorizer=authorizer,
                 certificate=certificate,
                 archive=telling.archive,
+                custody=custody,
             )
         )
         return None if console is None else console.port

@@ -157,6 +157,7 @@ async def mesh(
         tell("Starting audit, then compliance, cache and inference")
         for names in (NEIGHBOURS[:1], NEIGHBOURS[1:]):
             await _start(owned, house, [_child(name, settings, house) for name in names])
+        _caches_of(house).write_text(f"localhost:{house.children['cache'].port}\n")
         tell("Starting the gateway")
         await _start(owned, house, _gateways(settings, house), one_port=True)
         yield house
@@ -299,11 +300,17 @@ def _environment(service: str, settings: MeshHouseSettings, house: Mesh) -> dict
         "audit": {
             "DATA_DIR": str(house.data / "audit"),
             "WRITER_WAIT_MS": str(settings.handover_ms),
+            "CACHE_TARGETS_FILE": str(_caches_of(house)),
             **_shared_policies(),
         },
     }
     prefix = service.upper()
     return {f"{prefix}_{name}": value for name, value in (common | own[service]).items()}
+
+
+def _caches_of(house: Mesh) -> Path:
+    """Return where audit reads which caches must forget; they start after it."""
+    return house.data / "services" / "caches"
 
 
 def _redis_of(service: str, house: Mesh) -> dict[str, str]:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from audit.notes import Notes
+from audit.privacy.servicer import PayloadServicer
 from audit.reads import Reads
 from audit.servicer import SERVICE, AuditServicer, admits
 from meshkit.identity import ServiceIdentity
@@ -14,7 +15,10 @@ from meshkit.server import serving_neighbours
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    import grpc
+
     from audit.archive import Archive
+    from audit.erasure import Custody
     from audit.servicer import Log
     from meshkit.authorization import Authorizer
     from meshkit.server import Listening
@@ -32,6 +36,7 @@ async def audit_at(
     *,
     archive: Archive | None = None,
     reads_per_s_max: int = 50,
+    custody: Custody | None = None,
 ) -> AsyncIterator[int]:
     """Serve a log; yield the port. Tests enter here. Raises as `serving`.
 
@@ -42,6 +47,7 @@ async def audit_at(
         certificate: Shown to each handshake as it then is.
         archive: Where documents are kept by digest.
         reads_per_s_max: See `audit.reads`.
+        custody: Of the log's payloads; without, PayloadService is not served.
     """
     own = ServiceIdentity(settings.trust_domain, "audit").spiffe_id
     reads = Reads(
@@ -54,7 +60,7 @@ async def audit_at(
     try:
         async with serving_neighbours(
             settings,
-            servicer.add_to,
+            lambda server: _add(server, servicer, custody, reads),
             certificate,
             name=SERVICE,
             admits=admits,
@@ -64,3 +70,11 @@ async def audit_at(
             servicer.drain()
     finally:
         await reads.settled()
+
+
+def _add(
+    server: grpc.aio.Server, servicer: AuditServicer, custody: Custody | None, reads: Reads
+) -> None:
+    servicer.add_to(server)
+    if custody is not None:
+        PayloadServicer(custody, reads).add_to(server)

@@ -13,11 +13,15 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from audit.app import audit_at
+from audit.epoch import origin_of
 from audit.console.app import console_if
+from audit.erasure import open_custody
+from audit.estate import Estate
 from audit.keys import audit_keys
 from audit.locks import VaultLock
 from audit.opening import open_audit
 from audit.own_events import InProcess, archive_of, log_noted
+from audit.privacy.clients import CachePurger
 from audit.settings import AuditSettings
 from audit.signer import VaultSigner
 from meshkit.authorization import Authorizer
@@ -27,6 +31,7 @@ from meshkit.member import Member, ServerSettings, run
 from meshkit.own_events import policies_noted, service_noted
 from meshkit.policies import FOLDER
 from meshkit.server import Serving
+from meshkit.wrapped_keys import FolderWrappedKeys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -51,6 +56,15 @@ class AuditServer(AuditSettings, ServerSettings):
     )
     policies_dir: Path = Field(default=FOLDER, description="Say who may read: see the gateway's.")
     journal: Journalling = Journalling()
+    cache_targets: tuple[str, ...] = Field(
+        (), description="host:port of every replica of the cache: each must forget what is erased."
+    )
+    cache_targets_file: Path | None = Field(
+        None, description="Holds more of them, a line each; read at each erasure."
+    )
+    cache_purge_s: float = Field(
+        10.0, gt=0, description="How long a replica may take; then the erasure is tried again."
+    )
     policies_every_s: float = Field(2.0, gt=0, description="How often a change is looked for.")
     # Requests: a batch of events, each with the payload of a whole call. No lame duck: there is
     # one writer, so nobody else could take events meanwhile.
@@ -62,7 +76,7 @@ async def serve(settings: AuditServer, member: Member) -> AsyncIterator[int]:
     """Open the log and serve it; yield the port."""
     keys = member.keys
     authorizer = Authorizer(settings.policies_dir)
-    origin = f"{settings.trust_domain}/audit"
+    origin = origin_of(settings.data_dir, settings.trust_domain)
     own = ServiceIdentity(settings.trust_domain, "audit").spiffe_id
     async with (
         authorizer.watching(settings.policies_every_s),
@@ -79,7 +93,15 @@ async def serve(settings: AuditServer, member: Member) -> AsyncIterator[int]:
         log_noted(log, own),
     ):
         archive = archive_of(settings, log, own)
+        estate = Estate(log.parts, FolderWrappedKeys(settings.data_dir / "keys"), held.sealer)
+        caches = CachePurger(
+            targets=settings.cache_targets,
+            file=settings.cache_targets_file,
+            certificate=member.certificate,
+            timeout_s=settings.cache_purge_s,
+        )
         async with (
+            open_custody(log, estate, purges=(caches.purge,)) as custody,
             journal(InProcess(log, archive, own), settings.journal) as book,
             audit_at(
                 settings,
@@ -88,6 +110,7 @@ async def serve(settings: AuditServer, member: Member) -> AsyncIterator[int]:
                 member.certificate,
                 archive=archive,
                 reads_per_s_max=settings.reads_per_s_max,
+                custody=custody,
             ) as port,
             console_if(
                 settings.console,
@@ -96,6 +119,7 @@ async def serve(settings: AuditServer, member: Member) -> AsyncIterator[int]:
                 authorizer=authorizer,
                 certificate=member.certificate,
                 archive=archive,
+                custody=custody,
             ),
         ):
             with (

@@ -125,7 +125,7 @@ class Reads:
                 it cannot be recorded.
         """
         actor = self.actor()
-        if not self._singly(actor):
+        if not self._singly(actor, self.per_s_max):
             raise Refusal(Reason.LIMITED, retry_after_ms=RETRY_MS)
         tenant = asked or actor.tenant
         try:

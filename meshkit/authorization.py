@@ -55,7 +55,7 @@ __all__ = [
 
 log = structlog.get_logger()
 
-ROLES = frozenset({"model_admin", "data_scientist", "auditor", "application"})
+ROLES = frozenset({"model_admin", "data_scientist", "auditor", "application", "privacy_officer"})
 UNCLASSIFIED = "unclassified"
 _MEMO_S = 1
 _MEMO_MAX = 4_096
@@ -65,7 +65,9 @@ _MEMO_MAX = 4_096
 class Request:
     """What is to be decided.
 
-    action: `chat` (needs `model`), `models.list`, `audit.read` or `tokens.reveal` (on `tenant`).
+    action: `chat` (needs `model`), or one on `tenant`: `models.list`, `audit.read`,
+        `tokens.reveal`, `payload.read`, `payload.export`, `payload.erase`, `hold.set`,
+        `hold.release`, `hold.list`.
     tenant: whose records or models; empty for the actor's own.
     """
 

@@ -38,6 +38,7 @@ GATEWAY_ALONE = {"gateway"}
 ADMITTED = {
     "Chat": set(TENANTS),
     **dict.fromkeys(DOORS[1:9], GATEWAY_ALONE),
+    "Purge": {"gateway", "audit"},
     "Append": {*SERVICES, "operator"},
     "GetCheckpoint": {"auditor"},
 }

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ROUTES"]
 
-ERASE, EXPORT, HOLD, RELEASE = "subject.erase", "subject.export", "hold.set", "hold.release"
+ERASE, EXPORT, HOLD, RELEASE = "payload.erase", "payload.export", "hold.set", "hold.release"
 _LIST = "hold.list"
 
 
