@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from audit.settings import AuditSettings
+    from meshkit.held_keys import KeyringSettings
     from meshkit.vault import Vault
 
 __all__ = ["AuditKeys", "audit_keys"]
@@ -36,17 +37,26 @@ class AuditKeys:
 
 
 @asynccontextmanager
-async def audit_keys(vault: Vault, settings: AuditSettings) -> AsyncIterator[AuditKeys]:
-    """Hold the keys that are kept under `settings.data_dir` while the block runs."""
+async def audit_keys(
+    vault: Vault, settings: AuditSettings, rules: KeyringSettings | None = None
+) -> AsyncIterator[AuditKeys]:
+    """Hold the keys that are kept under `settings.data_dir` while the block runs.
+
+    Args:
+        vault: Logged in as the audit service.
+        settings: The service's.
+        rules: How long keys serve without OpenBao.
+    """
     data = settings.data_dir
     store = FolderWrappedKeys(data / "keys")
     async with (
-        keyring(vault, store) as sealer,
+        keyring(vault, store, rules) as sealer,
         pseudonym_keys(
             vault,
             data / "pseudonyms",
             life_days=settings.pseudonym_life_days,
             look_s=settings.pseudonym_look_s,
+            settings=rules,
         ) as naming,
     ):
         desk = KeyDesk(

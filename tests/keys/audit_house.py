@@ -19,6 +19,7 @@ from audit.opening import open_audit
 from audit.signer import VaultSigner
 from meshkit.authorization import Authorizer
 from meshkit.contract import Appended, Refusal
+from meshkit.held_keys import KeyringSettings
 from meshkit.policies import FOLDER
 from meshkit.tls import Certificate, CertificateHolder
 from meshkit.vault import Vault
@@ -36,7 +37,9 @@ class Load:
     log: AuditLog
     tenant: str
     done: list[float] = field(default_factory=list)
+    opens: bool = True
     opened: int = 0
+    failed_s: list[float] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     first: Appended | None = None
 
@@ -45,10 +48,12 @@ class Load:
         try:
             appended = await self.log.append(make_outcome(tenant=self.tenant))
             self.first = self.first or appended
-            await self.log.payload(self.tenant, self.first.index)
-            self.opened += 1
+            if self.opens:
+                await self.log.payload(self.tenant, self.first.index)
+                self.opened += 1
         except Refusal as refusal:
             self.failed.append(refusal.reason.name)
+            self.failed_s.append(time.monotonic())
         self.done.append(time.perf_counter() - began)
 
     @asynccontextmanager
@@ -105,7 +110,9 @@ class AuditHouse:
 
 
 @asynccontextmanager
-async def audit_house(bao, keys: Vault, settings, folder: Path) -> AsyncIterator[AuditHouse]:
+async def audit_house(
+    bao, keys: Vault, settings, folder: Path, rules: KeyringSettings | None = None
+) -> AsyncIterator[AuditHouse]:
     (folder / "openbao").symlink_to(bao.data)
     server = AuditServer(
         data_dir=folder / "audit",
@@ -127,7 +134,7 @@ async def audit_house(bao, keys: Vault, settings, folder: Path) -> AsyncIterator
             )
         )
         async with (
-            audit_keys(keys, server) as held,
+            audit_keys(keys, server, rules) as held,
             open_audit(
                 server,
                 signer=await VaultSigner.load(keys, "audit-checkpoint", f"{DOMAIN}/audit"),
