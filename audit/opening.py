@@ -23,6 +23,7 @@ from audit.pseudonyms import Pseudonyms
 from audit.publisher import Publisher
 from audit.receipts import ReceiptMaker
 from audit.recovery import recover
+from audit.spool import spooling
 from audit.storage import LogStore, Round
 from audit.wal import Wal
 from audit.witnesses import Witnesses, policy_for_auditors, witnesses_of
@@ -252,6 +253,8 @@ async def _started(owned: AsyncExitStack, parts: Parts) -> AuditLog:
     audit.attach(committer)
     _measure(owned, audit, committer, parts.publisher)
     await owned.enter_async_context(_running(audit, committer, parts.publisher))
+    # First of all, what a restore or recovery has to say of the log that goes on here.
+    await owned.enter_async_context(spooling(audit, parts.settings.data_dir))
     await audit.append(_key_note(parts.receipts))
     return audit
 

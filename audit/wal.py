@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["Entry", "Group", "Wal"]
+__all__ = ["Entry", "Group", "Wal", "sound_bytes"]
 
 _SEGMENT_MAGIC = b"SGWALS1\n"
 _GROUP_MAGIC = b"\xffSGWAL1\n"
@@ -373,3 +373,26 @@ class Wal:
                 self._disk.unlink(self._segments[0].path)
                 self._disk.sync_folder(self._folder)
                 del self._segments[0]
+
+
+def sound_bytes(data: bytes) -> int:
+    """Return how many bytes of a segment are its header and whole groups, one behind the other.
+
+    For who reads a segment that is being written: what follows may be a group half there.
+    """
+    if len(data) < _SEGMENT.size:
+        return 0
+    _, end, chain, _ = _SEGMENT.unpack_from(data)
+    if data[: _SEGMENT.size] != _segment_header(end, chain):
+        return 0
+    at = _SEGMENT.size
+    while len(data) - at >= _GROUP.size:
+        magic, first, count, length, sealed = _GROUP.unpack_from(data, at)
+        start = at + _GROUP.size
+        body = data[start : start + length]
+        if magic != _GROUP_MAGIC or first != end or len(body) != length:
+            break
+        if sealed != _chained(chain, _FACTS.pack(first, count, length), body):
+            break
+        at, end, chain = start + length, first + count, sealed
+    return at

@@ -23,6 +23,7 @@ _COMMANDS = {
     "chat": "ask a model and print its answer as it comes",
     "models": "list the models you may ask",
     "audit": "check the log and its proofs",
+    "backup": "back up, restore, go on after a loss",
     "compliance": "find and mask personal data, offline",
     "keys": "rotate, rewrap, trim and destroy keys of what runs here",
     "doctor": "find out why it does not work",

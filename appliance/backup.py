@@ -1,0 +1,378 @@
+"""Makes a backup of an installation that goes on working, and checks one.
+
+    await create(BackupOrder(data=…, out=…, recipients=(…,)))
+    verify(pieces_of("/backups/sealgate-….tar.age"), identity)
+
+One file, `sealgate-<UTC time>-<log size>.tar.age`: encrypted as age does (appliance/age.py), within
+it a tar with a manifest (appliance/backup_tar.py), in an order that makes one moment of it
+(appliance/backup_files.py). It is written beside and renamed, or uploaded as one object: there is
+the whole file under its name or none.
+
+That a backup is made is an event (`backup.make`), durable before the file gets its name: without
+the event there is no backup. The seal key of OpenBao is not in it: together with it the file would
+be every key there is, so it is exported by itself, to be kept elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import obstore
+
+from appliance.age import opened, sealed
+from appliance.backup_files import Source, Staged
+from appliance.backup_openbao import operator_of
+from appliance.backup_tar import ABOUT, BackupInvalid, Packer, read_members
+from audit.mirror_files import LogFiles, files_of
+from audit.objects import StorePlace, open_store
+from audit.spool import LAST_BACKUP, record
+from meshkit.files import fsync_folder, write_private
+from meshkit.tlog import LogInvalid, VerifierKey, check_log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from appliance.age import Opener, Sealer
+    from meshkit.contract import Checkpoint
+
+__all__ = [
+    "BackupOrder",
+    "Checked",
+    "Made",
+    "checked_log",
+    "create",
+    "pieces_of",
+    "read_about",
+    "unpacked",
+    "verify",
+]
+
+FORMAT = "sealgate-backup/1"
+_TRIES = 3
+_READ_BYTES = 1 << 20
+_UPLOAD_CHUNK = 8 << 20
+_UPLOAD_MS = 300_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupOrder:
+    """What to back up, where to, for whom."""
+
+    data: Path
+    out: str
+    """A folder, or the URL of an object store: see audit/objects.py."""
+    recipients: Sequence[Sealer]
+    credentials: Path | None = None
+    ca: Path | None = None
+    record_s: float = 15.0
+    """How long to wait until the audit service has recorded it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A backup that is there."""
+
+    name: str
+    size: int
+    """Of the log, in entries, at its checkpoint."""
+    files: int
+    bytes: int
+    sha256: str
+    """Of the encrypted file, in hex."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A backup that holds."""
+
+    about: dict[str, Any]
+    files: int
+    bytes: int
+    size: int
+    root: str
+
+
+class _Hashed:
+    """Passes pieces on, knows their hash and length, and has the last word before they end."""
+
+    def __init__(self, pieces: Iterator[bytes], at_end: Callable[[_Hashed], None]) -> None:
+        self._pieces = pieces
+        self._at_end = at_end
+        self._hasher = sha256()
+        self.bytes = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            self._hasher.update(piece)
+            self.bytes += len(piece)
+            yield piece
+        # Raised from here, it ends the write or the upload before there is anything to find.
+        self._at_end(self)
+
+    @property
+    def sha256(self) -> str:
+        return self._hasher.hexdigest()
+
+
+# --- making one -------------------------------------------------------------------------------
+
+
+async def create(order: BackupOrder) -> Made:
+    """Back an installation up while it works.
+
+    Raises:
+        BackupInvalid: the data folder holds no published log, or keys were rotated all the time.
+        Refusal: KEYS_DOWN, OpenBao does not run; EVIDENCE_LOST, the log does not fit its
+            checkpoint; AUDIT_DOWN, the backup was not recorded.
+        OSError, BaseError: disk or store do not take it. There is no backup then, not half a one.
+    """
+    began = time.monotonic()
+    with _staging(order.data) as staging:
+        held = await _held(Source(order.data, staging))
+        return await asyncio.to_thread(_written, order, held, staging, began)
+
+
+def _written(order: BackupOrder, held: _Held, staging: Path, began: float) -> Made:
+    size = held.checkpoint.size
+    name = f"sealgate-{held.about['made'].replace(':', '')}-{size}.tar.age"
+    with (staging / "manifest").open("w+b") as lines:
+        packer = Packer(lines)
+        stream = _Hashed(
+            sealed(_packed(held, packer), order.recipients), lambda done: _record(order, held, done)
+        )
+        _put(order, name, stream)
+    made = Made(
+        name=name,
+        size=size,
+        files=packer.files,
+        bytes=stream.bytes,
+        sha256=stream.sha256,
+        seconds=time.monotonic() - began,
+    )
+    told = json.dumps({"name": name, "sha256": made.sha256, "size": size}).encode()
+    write_private(order.data / "audit" / LAST_BACKUP, told)
+    return made
+
+
+def _record(order: BackupOrder, held: _Held, done: _Hashed) -> None:
+    detail = {
+        "size": str(held.checkpoint.size),
+        "sha256": done.sha256,
+        "bytes": str(done.bytes),
+        "recipients": str(len(order.recipients)),
+    }
+    record(order.data / "audit", "backup.make", detail, order.record_s)
+
+
+@contextmanager
+def _staging(data: Path) -> Iterator[Path]:
+    """Have an empty folder on the same disk; nothing of it stays."""
+    folder = data / f".backup-{secrets.token_hex(4)}"
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held:
+    """One moment of an installation, held fast."""
+
+    about: dict[str, Any]
+    files: LogFiles
+    checkpoint: Checkpoint
+    payloads: list[Staged]
+    snapshot: Staged
+    wal: list[Staged]
+    rest: list[Staged]
+
+
+async def _held(source: Source) -> _Held:
+    """Take the steps 1 to 6 of appliance/backup_files.py."""
+    vkey = (source.data / "audit" / "vkey").read_text(encoding="utf-8").strip()
+    files = LogFiles(source.data / "audit" / "log", VerifierKey.parse(vkey))
+    await asyncio.to_thread(source.stage_wal)
+    checkpoint = await asyncio.to_thread(files.checkpoint)
+    if checkpoint is None:
+        msg = "there is no published log to back up"
+        raise BackupInvalid(msg)
+    payloads = await asyncio.to_thread(source.stage_payloads)
+    about = {
+        "format": FORMAT,
+        "made": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "origin": VerifierKey.parse(vkey).name,
+        "vkey": vkey,
+        "checkpoint": checkpoint.note,
+        "size": checkpoint.size,
+    }
+    async with operator_of(source.data / "openbao") as operator:
+        for number in range(_TRIES):
+            versions = await operator.key_versions()
+            snapshot = source.staging / f"snapshot-{number}"
+            await operator.snapshot(snapshot)
+            wal = await asyncio.to_thread(source.stage_wal_end, f"wal-end-{number}")
+            rest = await asyncio.to_thread(source.stage_rest, f"rest-{number}")
+            if await operator.key_versions() == versions:
+                return _Held(
+                    about=about, files=files, checkpoint=checkpoint, payloads=payloads,
+                    snapshot=Staged("openbao/raft.snap", snapshot, snapshot.stat().st_size),
+                    wal=wal, rest=rest,
+                )  # fmt: skip
+    msg = "keys were rotated meanwhile, each time: try again"
+    raise BackupInvalid(msg)
+
+
+def _packed(held: _Held, packer: Packer) -> Iterator[bytes]:
+    yield from packer.data(ABOUT, json.dumps(held.about, indent=2).encode())
+    for file in files_of(held.checkpoint.size):
+        yield from packer.data(f"audit/log/{file.path}", held.files.read(file))
+    yield from packer.data("audit/log/checkpoint", held.checkpoint.note.encode())
+    for staged in (*held.payloads, held.snapshot, *held.wal, *held.rest):
+        yield from packer.file(staged.name, staged.path, staged.bytes)
+    yield from packer.end()
+
+
+def _put(order: BackupOrder, name: str, stream: _Hashed) -> None:
+    """Write the stream where it shall lie: whole under its name, or not at all."""
+    if "://" not in order.out or order.out.startswith("file://"):
+        _put_file(Path(order.out.removeprefix("file://")), name, stream)
+        return
+    place = StorePlace(
+        url=order.out, credentials=order.credentials, ca=order.ca, timeout_ms=_UPLOAD_MS
+    )
+    # An upload in parts is there once it is completed; one that fails is given up.
+    obstore.put(open_store(place), name, iter(stream), use_multipart=True, chunk_size=_UPLOAD_CHUNK)
+
+
+def _put_file(folder: Path, name: str, stream: _Hashed) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    beside = folder / f".{name}.part"
+    try:
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            for piece in stream:
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        (folder / name).hardlink_to(beside)  # never over another
+    finally:
+        beside.unlink(missing_ok=True)
+    fsync_folder(folder)
+
+
+# --- checking one -----------------------------------------------------------------------------
+
+
+def pieces_of(backup: str, credentials: Path | None = None) -> Iterator[bytes]:
+    """Read a file or an object (`s3://bucket/prefix/NAME`) piece by piece.
+
+    Raises:
+        OSError, BaseError: it cannot be read.
+    """
+    if "://" in backup:
+        url, _, name = backup.rpartition("/")
+        store = open_store(StorePlace(url=url, credentials=credentials, timeout_ms=_UPLOAD_MS))
+        yield from (bytes(piece) for piece in obstore.get(store, name).stream(_READ_BYTES))
+        return
+    with Path(backup).open("rb") as file:
+        while piece := file.read(_READ_BYTES):
+            yield piece
+
+
+def unpacked(
+    pieces: Iterator[bytes], opener: Opener, folder: Path, *, only: str = ""
+) -> tuple[int, int]:
+    """Unpack a backup under an empty folder, and hold it against its manifest.
+
+    Args:
+        pieces: The encrypted file: `pieces_of`.
+        opener: Who can open it.
+        folder: Exists; all that is written is below it, readable by the owner alone.
+        only: Keep what begins so (and `backup.json`); check all.
+
+    Returns:
+        How many files it holds, and their bytes.
+
+    Raises:
+        AgeInvalid, BackupInvalid: it is not whole. What was unpacked must not be used.
+        OSError: the disk does not take it.
+    """
+
+    def keep(name: str) -> IO[bytes] | None:
+        if name != ABOUT and not name.startswith(only):
+            return None
+        path = folder / name
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+    files = size = 0
+    with tempfile.TemporaryFile(dir=folder) as lines:
+        for member in read_members(opened(pieces, opener), keep, lines):
+            files, size = files + 1, size + member.bytes
+    return files, size
+
+
+def verify(
+    pieces: Iterator[bytes], opener: Opener, *, vkey: str | None = None, scratch: Path | None = None
+) -> Checked:
+    """Check a backup: every file against the manifest, and the whole log in it.
+
+    Args:
+        pieces: The encrypted file: `pieces_of`.
+        opener: Who can open it.
+        vkey: The log's verifier key, from where it is trusted; None: the backup's own, which says
+            that it is whole, not whose it is.
+        scratch: Where the log may be unpacked for a while; None: the system's temporary folder.
+
+    Raises:
+        AgeInvalid, BackupInvalid, LogInvalid: it does not hold.
+        OSError: it cannot be read, or the log not be unpacked.
+    """
+    with tempfile.TemporaryDirectory(dir=scratch) as made:
+        folder = Path(made)
+        files, size = unpacked(pieces, opener, folder, only="audit/log/")
+        about = read_about(folder)
+        checked = checked_log(folder / "audit" / "log", vkey or about["vkey"], about)
+        return Checked(about=about, files=files, bytes=size, size=checked[0], root=checked[1].hex())
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """Read `backup.json`. Raises BackupInvalid."""
+    try:
+        about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        known = about["format"] == FORMAT and isinstance(about["vkey"], str)
+    except (OSError, ValueError, LookupError, TypeError):
+        known = False
+    if not known:
+        msg = "it is of no format that is known here"
+        raise BackupInvalid(msg)
+    return about
+
+
+def checked_log(log: Path, vkey: str, about: dict[str, Any]) -> tuple[int, bytes]:
+    """Verify the log that was unpacked; return its size and root. Raises LogInvalid."""
+
+    def read(path: str) -> bytes | None:
+        try:
+            return (log / path).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    checked = check_log(read, vkey)
+    if checked.size != about["size"]:
+        raise LogInvalid(2, "checkpoint", "it is not the one that the backup names")
+    return checked.size, checked.root
