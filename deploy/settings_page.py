@@ -18,6 +18,7 @@ from pydantic_core import PydanticUndefined
 from appliance.mesh import MeshHouseSettings
 from appliance.settings import ApplianceSettings
 from audit.main import AuditServer
+from audit.witness.settings import WitnessSettings
 from cache.main import CacheServer
 from compliance.main import ComplianceServer
 from gateway.main import GatewayServer
@@ -48,6 +49,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel], type[BaseModel] | None], ...] =
     ("Cache", "CACHE", CacheServer, ServerSettings),
     ("Inference", "INFERENCE", InferenceServer, ServerSettings),
     ("Audit", "AUDIT", AuditServer, ServerSettings),
+    ("Witness, on another host", "WITNESS", WitnessSettings, None),
     ("Each service of the mesh, by its own prefix", "<SERVICE>", ServerSettings, None),
 )
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥", "max_length": "≤"}

@@ -26,6 +26,7 @@ ENTRANCES = {
     "sealgate": ("sealgate", set()),
     "gateway": ("gateway.app", {"cedarpy", "jwt"}),
     "audit": ("audit.opening, audit.servicer", {"cedarpy"}),
+    "witness": ("audit.witness.main", set()),
     "compliance": (
         "compliance.service",
         {"hyperscan", "onnxruntime", "numpy", "tokenizers", "yaml"},
