@@ -231,6 +231,10 @@ def event_bytes(event: Event, pseudonyms: EventNames) -> bytes:
     parts.append(f',"ocsf":{_ocsf(event)}')
     if event.outcome:
         parts.append(f',"outcome":"{event.outcome}"')
+    address = event.connection.peer_ip
+    # Only with somebody who came from there: no key of a tenant is made for an address.
+    if address and (pseudonyms.key_id or not event.tenant):
+        parts.append(f',"peer":"{pseudonyms.peer(event.tenant, address)}"')
     parts.append(f',"phase":"{event.phase.value}"')
     parts += _second_half(event, pseudonyms)
     return "".join(parts).encode()

@@ -1,7 +1,8 @@
 """Turns names into random-looking ones, so that a leaf outlives the erasure of whom it is about.
 
     tenant                     HMAC under the log's one key: partitions and search know it
-    workload, user, subject    HMAC under a key of the tenant; the leaf names the key's id
+    workload, user, subject,   HMAC under a key of the tenant; the leaf names the key's id
+    peer (an IP address)
 
     names = pseudonyms.at_hand(event) or await pseudonyms.names(event)
     names.user("acme", "ada"), names.key_id
@@ -45,7 +46,7 @@ _NAMES_MAX = 8_192
 _TENANTS_MAX = 4_096
 _LABEL = b"sealgate/pseudonym/v1\0"
 
-Kind = Literal["workload", "user", "subject"]
+Kind = Literal["workload", "user", "subject", "peer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,10 @@ class EventNames(Protocol):
         """Return the pseudonym, within the tenant, of whom data is about."""
         ...
 
+    def peer(self, tenant: str, address: str) -> str:
+        """Return the pseudonym, within the tenant, of an address that a call came from."""
+        ...
+
 
 class Names:
     """Names under the log's key (tenants) and one more (everybody else)."""
@@ -124,6 +129,10 @@ class Names:
     def subject(self, tenant: str, subject: str) -> str:
         """Return the pseudonym, within the tenant, of whom data is about."""
         return self._of("subject", tenant, subject)
+
+    def peer(self, tenant: str, address: str) -> str:
+        """Return the pseudonym, within the tenant, of an address that a call came from."""
+        return self._of("peer", tenant, address)
 
     def of(self, kind: Kind, tenant: str, name: str) -> str:
         """Return the pseudonym of a name of this kind."""
@@ -243,6 +252,9 @@ class _Echo:
 
     def subject(self, _tenant: str, _subject: str) -> str:
         return self._event.get("subject", "")
+
+    def peer(self, _tenant: str, _address: str) -> str:
+        return self._event.get("peer", "")
 
 
 def _names_somebody(event: Event) -> bool:
