@@ -13,8 +13,8 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from audit.app import audit_at
-from audit.epoch import origin_of
 from audit.console.app import console_if
+from audit.epoch import origin_of
 from audit.erasure import open_custody
 from audit.estate import Estate
 from audit.keys import audit_keys
