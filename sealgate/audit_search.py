@@ -1,8 +1,10 @@
 """What an auditor searches the log for.
 
-wanted = Search(model="smollm2", outcome="BLOCKED", since=datetime(2026, 11, 1, tzinfo=UTC))
-async for record in reader.search(wanted):
-    print(record.index, record.leaf.decode())
+    wanted = Search(model="smollm2", outcome="BLOCKED", since=datetime(2026, 11, 1, tzinfo=UTC))
+    async for record in reader.search(wanted):
+        print(record.index, record.leaf.decode())
+
+Names are names here; the service knows their pseudonyms.
 """
 
 from __future__ import annotations

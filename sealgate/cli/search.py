@@ -15,7 +15,7 @@ from sealgate.cli._command import add_command
 from sealgate.cli.prove import DEFAULT_TARGET, id_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from meshkit.contract import Record
     from sealgate.audit_search import Search
@@ -132,7 +132,7 @@ def _wanted(args: argparse.Namespace) -> Search:
     )
 
 
-async def _found(args: argparse.Namespace) -> AsyncIterator[Record]:
+async def _found(args: argparse.Namespace) -> AsyncGenerator[Record, None]:
     from sealgate.audit_client import AsyncAuditReader  # noqa: PLC0415 -- as in `_run`
 
     left = args.limit or None
