@@ -24,6 +24,7 @@ from appliance.bootstrap import (
     prepared,
 )
 from appliance.clients import keep_clients
+from appliance.key_rotation import rotating_keys
 from appliance.openbao import openbao
 from appliance.own_events import Telling
 from appliance.screening_keys import rotating
@@ -142,6 +143,10 @@ async def appliance(
         book = await telling.journal("gateway")
         telling.serves(book, "gateway", certificate)
         owned.enter_context(policies_noted(book, authorizer))
+        calendar = rotating_keys(
+            settings.data_dir, settings.key_rotation_days, settings.key_rotation_look_s
+        )
+        await owned.enter_async_context(running(calendar, "key-rotation"))
         yield House(
             port=port,
             audit_port=audit_port,

@@ -11,6 +11,7 @@ import time
 import pytest
 import pytest_asyncio
 
+from appliance.key_rotation import rotate_due
 from audit.key_orders import order
 from meshkit.contract import Reason, Refusal
 from meshkit.envelope import wrapping_aad
@@ -182,6 +183,17 @@ async def test_within_the_grace_a_tenant_can_be_restored(house) -> None:
     await house.log.append(make_outcome(tenant="back"))
     assert (await house.log.payload("back", first.index)).payload.released
     assert (await house.cli("restore", "--tenant", "back"))[0] == 1
+
+
+async def test_what_is_due_is_rotated_and_rewrapped_by_the_calendar(house, store) -> None:
+    await house.estate.add_tenant("calendar")
+    first = await house.log.append(make_outcome(tenant="calendar"))
+
+    assert "calendar" not in await rotate_due(house.data, life_days=1)
+    assert "calendar" in await rotate_due(house.data, life_days=0)
+
+    assert {version_of(key.wrapped) for key in await store.keys("calendar")} == {2}
+    assert (await house.log.payload("calendar", first.index)).payload.released
 
 
 async def test_what_cannot_be_recorded_is_not_done(house) -> None:
