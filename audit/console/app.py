@@ -57,6 +57,7 @@ class Serving:
 
     port: int = 0
     spans_port: int | None = None
+    oidc: Oidc | None = None
 
 
 class Parts(TypedDict):
@@ -91,6 +92,7 @@ async def console_at(settings: ConsoleSettings, **parts: Unpack[Parts]) -> Async
     async with AsyncExitStack() as owned:
         spans = await owned.enter_async_context(receiving_spans(settings))
         serving.spans_port = None if spans is None else spans.port
+        serving.oidc = Oidc(settings.oidc, redirect_url) if settings.oidc.issuer else None
         app = web.Application(middlewares=[around], client_max_size=settings.body_bytes_max)
         app[CONSOLE] = Console(
             settings=settings,
@@ -106,7 +108,7 @@ async def console_at(settings: ConsoleSettings, **parts: Unpack[Parts]) -> Async
                 most=settings.sessions_max,
             ),
             rates=Rates(per_minute=settings.requests_per_minute, burst=settings.requests_burst),
-            oidc=Oidc(settings.oidc, redirect_url) if settings.oidc.issuer else None,
+            oidc=serving.oidc,
             spans=spans,
             templates=_templates(),
             login_key=secrets.token_bytes(32),

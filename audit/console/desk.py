@@ -81,9 +81,11 @@ class Found:
 
 
 class Desk:
-    """One visit's reading."""
+    """One visit's reading, for those whom the policies let do `audit.read`."""
 
     def __init__(self, visit: Visit) -> None:
+        """Sit down. Raises Refusal: DENIED."""
+        visit.must("audit.read")
         self._visit = visit
         self._log = visit.console.log
 

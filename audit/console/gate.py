@@ -2,7 +2,7 @@
 
     1. one address may ask so often (429)
     2. who is signed in: a session, alive, over the connection that may use it; else the login page
-    3. the policies let them do `audit.read` on their tenant, at this very moment (403)
+    3. the policies let them do something here, at this very moment (403); what, each page asks
     4. a form bears its session's token, and comes from our own pages (403)
 
 No page is cached, framed, sniffed or scripted. Text of an exception never reaches a browser.
@@ -22,7 +22,7 @@ from aiohttp import web
 
 from audit.console.house import CONSOLE
 from audit.console.oidc import ProviderDownError
-from audit.console.people import Shown, actor_now, shown_by
+from audit.console.people import Shown, actor_now, may_enter, shown_by
 from meshkit.authorization import Request
 from meshkit.contract import Connection, Reason, Refusal
 from meshkit.counters import counted
@@ -217,7 +217,8 @@ def _sign_in(request: web.Request, console: Console) -> None:
     actor = actor_now(session.actor, session.claimed, console.authorizer)
     visit = Visit(console, actor, connection_of(request), session.way)
     visit.csrf = session.csrf
-    visit.must("audit.read")
+    if not may_enter(actor, visit.connection.peer_ip, console.authorizer):
+        raise Refusal(Reason.DENIED)
     request[_VISIT] = visit
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
+from meshkit.authorization import Request
 from meshkit.contract import Actor, Reason, Refusal
 from meshkit.identity import SPIFFE_ID_BYTES_MAX, TenantIdentity, is_label, parse_spiffe_id
 
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
 
     from meshkit.authorization import Authorizer
 
-__all__ = ["Shown", "actor_now", "person_of", "shown_by", "workload_of"]
+__all__ = ["ENTRY", "Shown", "actor_now", "may_enter", "person_of", "shown_by", "workload_of"]
+
+ENTRY = (
+    *("audit.read", "payload.read", "payload.export", "payload.erase"),
+    *("hold.set", "hold.release", "hold.list"),
+)
+"""Who may do one of these has something to do here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,4 +102,14 @@ def actor_now(actor: Actor, claimed: frozenset[str], authorizer: Authorizer) -> 
         workload=actor.workload,
         user=actor.user,
         roles=roles,
+    )
+
+
+def may_enter(actor: Actor, peer_ip: str, authorizer: Authorizer) -> bool:
+    """Whether the policies let somebody do anything that the console is for."""
+    return any(
+        authorizer.decide(
+            Request(actor=actor, action=action, tenant=actor.tenant, peer_ip=peer_ip)
+        ).allowed
+        for action in ENTRY
     )

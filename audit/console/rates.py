@@ -8,6 +8,7 @@ from __future__ import annotations
 __all__ = ["Rates"]
 
 _BUCKETS_MAX = 10_000
+_ROUNDING_S = 1e-9
 
 
 class Rates:
@@ -22,7 +23,7 @@ class Rates:
         """Take one; return 0, or how long to wait for it, in which case none was taken."""
         full_at = max(self._full_at.get(key, now_s), now_s) + self._step_s
         over_s = full_at - now_s - self._room_s
-        if over_s > 0:
+        if over_s > _ROUNDING_S:
             return over_s
         if key not in self._full_at and len(self._full_at) >= _BUCKETS_MAX:
             self._forget(now_s)

@@ -60,7 +60,7 @@ def browse(chromium):
         broken = []
         page.on("console", lambda message: broken.append(message.text))
         page.on("pageerror", lambda error: broken.append(str(error)))
-        page.on("dialog", lambda dialog: broken.append("dialog"))
+        page.on("dialog", lambda dialog: broken.append(dialog.message))
         try:
             yield page
         finally:

@@ -3,7 +3,9 @@
 import asyncio
 import datetime as dt
 import json
+import re
 import ssl
+import tempfile
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from cryptography.x509.oid import NameOID
 
 from audit.console.app import console_at
 from audit.console.settings import ConsoleSettings
+from audit.events import parse_leaf
+from audit.questions import Question
 from meshkit.authorization import Authorizer
 from meshkit.call_id import new_call_id
 from meshkit.contract import (
@@ -76,46 +80,34 @@ class Authority:
         return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
+WORKLOADS = {
+    "app": ("application",),
+    "auditor": ("auditor",),
+    "console": ("auditor", "privacy_officer"),
+    "dpo": ("auditor", "privacy_officer"),
+    "privacy": ("privacy_officer",),
+}
+
+
 def policies(folder):
-    """Lay out policies that know auditors of two tenants, and people behind the console."""
+    """Lay out policies that know auditors and privacy officers of two tenants."""
     folder.mkdir()
     for name in ("base.cedar", "schema.cedarschema"):
         (folder / name).write_bytes((FOLDER / name).read_bytes())
-    roles = ("model_admin", "data_scientist", "auditor", "application", "privacy_officer")
-    known = [each for each in json.loads((FOLDER / "entities.json").read_text())]
+    known = json.loads((FOLDER / "entities.json").read_text())
     kept = [each for each in known if each["uid"]["type"] == "Sealgate::Role"]
-    names = {each["uid"]["id"] for each in kept}
     for tenant in ("acme", "globex"):
         there = {"type": "Sealgate::Tenant", "id": tenant}
-        kept.append(
-            {
-                "uid": there,
-                "attrs": {
-                    "data_class": "internal",
-                    "user_roles": [role for role in roles if role in names],
-                },
-                "parents": [],
-            }
-        )
-        for workload, role in (
-            ("auditor", "auditor"),
-            ("console", "auditor"),
-            ("app", "application"),
-            ("officer", "privacy_officer"),
-        ):
-            if role in names:
-                kept.append(
-                    {
-                        "uid": {"type": "Sealgate::Workload", "id": spiffe(tenant, workload)},
-                        "attrs": {"tenant": {"__entity": there}},
-                        "parents": [
-                            {"type": "Sealgate::Role", "id": each}
-                            for each in sorted({role, "auditor"} & names)
-                            if role != "application" or each == "application"
-                        ]
-                        or [{"type": "Sealgate::Role", "id": role}],
-                    }
-                )
+        about = {"data_class": "internal", "user_roles": ["auditor", "privacy_officer"]}
+        kept.append({"uid": there, "attrs": about, "parents": []})
+        for workload, roles in WORKLOADS.items():
+            kept.append(
+                {
+                    "uid": {"type": "Sealgate::Workload", "id": spiffe(tenant, workload)},
+                    "attrs": {"tenant": {"__entity": there}},
+                    "parents": [{"type": "Sealgate::Role", "id": role} for role in roles],
+                }
+            )
     (folder / "entities.json").write_text(json.dumps(kept))
     return folder
 
@@ -130,6 +122,8 @@ class House:
     world: World
     port: int
     spans_port: int | None
+    authorizer: Authorizer
+    oidc: object = None
 
     @property
     def url(self):
@@ -147,16 +141,38 @@ class House:
         ) as client:
             yield client
 
+    @asynccontextmanager
+    async def signed_in(self, certificate=None):
+        """A client of somebody who has signed in by certificate."""
+        async with self.client(certificate or self.certificate()) as client:
+            reply = await client.post("/login/certificate", data=await login_form(client))
+            assert reply.status_code == 303, reply.text
+            yield client
+
+    async def recorded(self, action, tenant="acme", **asked):
+        """The events of an action, oldest first, straight out of the log."""
+        page = await self.log.search(
+            tenant, Question(action=action, newest_first=False, **asked), page_size=1_000
+        )
+        return [parse_leaf(record.leaf).event for record in page.records]
+
     async def published(self):
         while self.log.stats.published < self.log.stats.durable:
             await asyncio.sleep(0.01)
 
 
+def token_in(text):
+    return re.search(r'name="csrf" value="([^"]+)"', text)[1]
+
+
+async def login_form(client, **fields):
+    page = await client.get("/login")
+    return {"csrf": token_in(page.text), "next": "/", **fields}
+
+
 def client_context(authority, certificate=None):
     context = ssl.create_default_context(cadata=authority.pem.decode())
     if certificate is not None:
-        import tempfile
-
         with tempfile.NamedTemporaryFile() as file:
             file.write(certificate.key_pem + b"\n" + certificate.chain_pem)
             file.flush()
@@ -171,17 +187,27 @@ async def house(folder, *, authority=None, **settings):
     world = World(folder / "log")
     world.folder.mkdir(parents=True)
     whole = {"port": 0, "requests_per_minute": 100_000, "requests_burst": 10_000} | settings
+    authorizer = Authorizer(policies(folder / "policies"))
     async with (
         world.open() as log,
         console_at(
             ConsoleSettings.model_validate(whole),
             trust_domain=DOMAIN,
             audit=log,
-            authorizer=Authorizer(policies(folder / "policies")),
+            authorizer=authorizer,
             certificate=holder,
         ) as console,
     ):
-        yield House(authority, holder, log, world, console.port, console.spans_port)
+        yield House(
+            authority,
+            holder,
+            log,
+            world,
+            console.port,
+            console.spans_port,
+            authorizer,
+            console.oidc,
+        )
 
 
 def person(tenant="acme", user="ada", workload="app"):

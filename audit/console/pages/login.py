@@ -18,8 +18,7 @@ from audit.console.gate import (
     shown_by_browser,
 )
 from audit.console.house import CONSOLE
-from audit.console.people import actor_now, person_of, workload_of
-from meshkit.authorization import Request
+from audit.console.people import actor_now, may_enter, person_of, workload_of
 from meshkit.contract import Reason, Refusal
 from meshkit.counters import counted
 
@@ -130,10 +129,7 @@ async def out(request: web.Request) -> web.Response:
 async def _let_in(request: web.Request, console: Console, actor: Actor) -> None:
     """Record who signs in, or who was not let to; raise Refusal: DENIED for the latter."""
     connection = connection_of(request)
-    asked = Request(
-        actor=actor, action="audit.read", tenant=actor.tenant, peer_ip=connection.peer_ip
-    )
-    allowed = console.authorizer.decide(asked).allowed
+    allowed = may_enter(actor, connection.peer_ip, console.authorizer)
     await console.notes.note(
         "console.login",
         tenant=actor.tenant,

@@ -20,6 +20,7 @@ from meshkit.tlog import NoteInvalid, VerifierKey, open_checkpoint
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from audit.console.desk import Entry
     from meshkit.contract import Checkpoint
 
 __all__ = ["ROUTES"]
@@ -89,7 +90,13 @@ async def page(request: web.Request) -> web.Response:
     """GET /."""
     console = request.app[CONSOLE]
     standing = await _standing(console)
-    desk = Desk(visit_of(request))
+    visit = visit_of(request)
+    entries: list[Entry] = []
+    reads: list[Entry] = []
+    if visit.may("audit.read"):
+        desk = Desk(visit)
+        entries = (await desk.find(Question(phase=Phase.OUTCOME), limit=_NEWEST)).entries
+        reads = (await desk.find(Question(action="log.read"), limit=_READS)).entries
     return rendered(
         request,
         "overview.html",
@@ -98,8 +105,9 @@ async def page(request: web.Request) -> web.Response:
         age_s=standing.age_s,
         signed=standing.signed,
         witnesses=standing.witnesses,
-        entries=(await desk.find(Question(phase=Phase.OUTCOME), limit=_NEWEST)).entries,
-        reads=(await desk.find(Question(action="log.read"), limit=_READS)).entries,
+        reading=visit.may("audit.read"),
+        entries=entries,
+        reads=reads,
     )
 
 
