@@ -14,6 +14,7 @@ from audit.events import (
     parse_leaf,
     same_event,
 )
+from audit.ocsf_record import ocsf_record
 from audit.payloads import payload_bytes, read_payload
 from audit.pseudonyms import DerivedKeys, Names, Pseudonyms
 from meshkit.contract import (
@@ -63,6 +64,9 @@ def events(draw):
         action=draw(labels), outcome=draw(labels), model=draw(labels), purpose=draw(labels),
         finish_reason=draw(st.sampled_from([None, *FinishReason])),
         model_digest=draw(st.sampled_from([b"", bytes(32)])),
+        prompt_template_digest=draw(st.sampled_from([b"", bytes(32)])),
+        subject=draw(st.sampled_from(["", "canary patient 7 ✓"])),
+        duration_us=draw(numbers), first_token_us=draw(numbers),
         counts=(found,) * draw(st.integers(0, 3)),
         usage=Usage(prompt_tokens=draw(numbers), completion_tokens=draw(numbers)),
         prompt_received=commitment(b"raw"),
@@ -145,6 +149,11 @@ FREE_TEXT = "please call Ada"
         ({"cache_tier": FREE_TEXT}, "cache_tier"),
         ({"connection": Connection(tls_version=FREE_TEXT)}, "tls_version"),
         ({"model_digest": b"x"}, "model_digest"),
+        ({"prompt_template_digest": b"x"}, "prompt_template_digest"),
+        ({"duration_us": -1}, "duration_us"),
+        ({"duration_us": 2**53}, "duration_us"),
+        ({"first_token_us": -1}, "first_token_us"),
+        ({"subject": "é" * 65}, "subject"),
         ({"usage": Usage(prompt_tokens=-1)}, "usage"),
         ({"usage": Usage(completion_tokens=2**53)}, "usage"),
         ({"detail": (("n", "line\nbreak"),)}, "detail"),
@@ -167,12 +176,55 @@ def test_findings_are_labels_and_counts():
             check_event(make_event(counts=(found,)))
 
 
+def test_a_subject_belongs_to_a_tenant():
+    with pytest.raises(Refusal, match="subject"):
+        check_event(make_event(tenant="", actor=None, subject="patient-7"))
+
+
+def test_a_leaf_of_the_first_form_still_reads():
+    """As written before events told subject, duration, first token, template and address."""
+    leaf = (
+        b'{"event":{"action":"chat","actor":"61143c0b9f5f4d6aa4ab3c4de5f60718","cache":"l1",'
+        b'"call_id":"01a2006155f07d6c8aa35ba1d1c9e2f3","ocsf":{"activity_id":1,"class_uid":6003,'
+        b'"status_id":1,"type_uid":600301},"outcome":"released","phase":"outcome",'
+        b'"span_id":"b7ad6b7169203331","tenant":"c0a9a10b9f5f4d6aa4ab3c4de5f60718",'
+        b'"time_us":1795302722284564,"trace_id":"0af7651916cd43dd8448eb211c80319c"},'
+        b'"log":{"intent":41,"producer":"spiffe://sealgate.local/service/gateway",'
+        b'"received_us":1795302722284651,"retention":"standard"},"schema":"sealgate/audit/v1"}'
+    )
+    parsed = parse_leaf(leaf)
+    assert (parsed.phase, parsed.event["cache"]) == (Phase.OUTCOME, "l1")
+    assert "duration_us" not in parsed.event
+    record = ocsf_record(leaf, 42, "mesh.local/audit")
+    assert (record["class_uid"], record["duration"]) == (6003, 0)
+
+
+def test_what_is_absent_is_not_in_the_leaf():
+    """The same bytes as before for an event that tells none of the newer things."""
+    told = json.loads(event_bytes(make_event(), NAMES))
+    newer = {"subject", "duration_us", "first_token_us", "prompt_template_digest", "peer"}
+    assert not newer & set(told)
+
+
+def test_an_address_is_a_pseudonym_and_only_of_somebody():
+    came = Connection(tls_version="TLSv1.3", peer_ip="192.0.2.77")
+    body = event_bytes(make_event(connection=came), NAMES)
+    assert b"192.0.2.77" not in body
+    assert json.loads(body)["peer"] == NAMES.peer("acme", "192.0.2.77")
+    nobody = TENANTS.at_hand(make_event(actor=None))
+    assert "peer" not in json.loads(event_bytes(make_event(actor=None, connection=came), nobody))
+
+
 def test_ocsf_ids_are_of_their_class():
     for event, expected in (
         (make_intent(), [6003, 600301, 0]),
         (make_outcome(), [6003, 600301, 1]),
         (make_outcome(outcome="BLOCKED"), [2006, 200601, 2]),
         (make_outcome(outcome="UNAUTHENTICATED"), [3002, 300201, 2]),
+        (make_outcome(outcome="DENIED"), [3003, 300399, 2]),
+        (make_outcome(outcome="EVIDENCE_LOST"), [2004, 200401, 2]),
+        (make_event(action="log.start", outcome="ok"), [1008, 100806, 1]),
+        (make_event(action="log.read", outcome="NOT_FOUND"), [6005, 600501, 2]),
         (make_event(action="service.start"), [6002, 600203, 0]),
         (make_event(action="something.else"), [6003, 600399, 0]),
     ):
