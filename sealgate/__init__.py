@@ -52,11 +52,13 @@ if TYPE_CHECKING:
         UnauthenticatedError,
         UnavailableError,
     )
+    from sealgate.payloads_client import AsyncPayloads
     from sealgate.sync import Client, Stream
 
 __all__ = [
     "AsyncAuditReader",
     "AsyncClient",
+    "AsyncPayloads",
     "AsyncStream",
     "BlockedError",
     "BrokenStreamError",
@@ -93,6 +95,7 @@ __all__ = [
 _HOMES = {
     "sealgate._shape": ("ChatOptions", "ChatResult"),
     "sealgate.audit_client": ("AsyncAuditReader",),
+    "sealgate.payloads_client": ("AsyncPayloads",),
     "sealgate.client": ("AsyncClient", "AsyncStream"),
     "sealgate.sync": ("Client", "Stream"),
     "meshkit.contract": (

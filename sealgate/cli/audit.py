@@ -20,7 +20,7 @@ from meshkit.tlog import (
     format_proof,
     origin_of,
 )
-from sealgate.cli import digest, export, monitor, prove, search, witness
+from sealgate.cli import digest, export, monitor, payloads, prove, search, witness
 from sealgate.cli._command import add_command
 from sealgate.cli._vkey import add_trust, trust_of
 
@@ -76,6 +76,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     witness.add_parser(commands)
     monitor.add_parser(commands)
     search.add_parser(commands)
+    payloads.add_parser(commands)
     export.add_parser(commands)
     for command in (whole, one):
         add_trust(command)
