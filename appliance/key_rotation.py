@@ -55,5 +55,5 @@ async def rotate_due(data: Path, life_days: float) -> list[str]:
                 rotated.append(tenant)
             if due or state.under_older():
                 await care.rewrap(tenant)
-    log.info("keys.looked_at", rotated=len(rotated))
+    log.info("keys.looked_at")
     return rotated

@@ -75,7 +75,7 @@ def rotate(file: Path, pid: int) -> Path:
     )
     file.rename(piece)
     os.kill(pid, signal.SIGHUP)
-    log.info("openbao.audit_rotated", octets=piece.stat().st_size)
+    log.info("openbao.audit_rotated")
     return piece
 
 

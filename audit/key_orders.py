@@ -83,7 +83,7 @@ class KeyDesk:
         except Refusal as refusal:
             return {"refused": refusal.reason.name}
         except (KeyError, OSError, ValueError) as failure:
-            log.warning("audit.key_order_failed", what=what, kind=type(failure).__name__)
+            log.warning("audit.key_order_failed", kind=type(failure).__name__)
             return {"refused": Reason.INTERNAL.name}
 
     async def _held(self, _asked: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@
 
 How long a data key serves without OpenBao confirming it, which is also how long a revocation takes:
 
-    up to 5 min       seals and opens; confirmed again at 4 min, if it was used
+    up to 5 min       seals and opens; confirmed again at 4 min or a little before, if it was used
     up to 15 min      seals only, and only while OpenBao cannot be asked
     beyond            KEYS_DOWN
 

@@ -7,6 +7,7 @@ full      `records_max` or `bytes_max` are under it               opens
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -40,6 +41,9 @@ class KeyringSettings(BaseModel):
     fresh_s: float = Field(default=300, gt=0, description="Seals and opens; revocation latency.")
     stale_s: float = Field(default=900, gt=0, description="Seals, while OpenBao is away.")
     refresh_at: float = Field(default=0.8, gt=0, lt=1, description="Part of fresh_s.")
+    refresh_jitter: float = Field(
+        default=0.1, ge=0, lt=1, description="Part of that by which a key may be confirmed earlier."
+    )
     ahead_s: float = Field(default=3_600, ge=0, description="Before midnight UTC.")
     tick_s: float = Field(default=5, gt=0, description="Between looks at what is due.")
     hold_off_s: float = Field(default=1, ge=0, description="No asking after OpenBao was away.")
@@ -75,6 +79,9 @@ class Held:
     used_s: float
     records: int = 0
     octets: int = 0
+    sooner: float = 0.0
+    """By which part of the wait it is confirmed earlier: drawn anew each time, so that many keys
+    made together are not confirmed together."""
     away: bool = False
     """The last try to confirm it found OpenBao away."""
 
@@ -107,7 +114,7 @@ class HeldKeys:
     def hold(self, wrapped: WrappedKey, plaintext: bytes) -> Held:
         """Hold a key that OpenBao just gave; the least used makes room."""
         now = self._clock.steady_s()
-        held = Held(wrapped, plaintext, confirmed_s=now, used_s=now)
+        held = Held(wrapped, plaintext, confirmed_s=now, used_s=now, sooner=self._sooner())
         self._at[held.place] = held
         if len(self._at) > self._settings.keys_max:
             least = min(self._at.values(), key=lambda one: one.used_s)
@@ -122,6 +129,7 @@ class HeldKeys:
     def confirm(self, held: Held) -> None:
         """OpenBao vouched for a key again."""
         held.confirmed_s = self._clock.steady_s()
+        held.sooner = self._sooner()
         held.away = False
 
     def forget(self, goes: Callable[[WrappedKey], bool]) -> None:
@@ -138,6 +146,9 @@ class HeldKeys:
     def touch(self, held: Held) -> None:
         """A record is opened with a key."""
         held.used_s = self._clock.steady_s()
+
+    def _sooner(self) -> float:
+        return random.uniform(0, self._settings.refresh_jitter)  # noqa: S311 -- no secret
 
     # --- rules ------------------------------------------------------------------------------
 
@@ -165,7 +176,7 @@ class HeldKeys:
             one
             for one in self._at.values()
             if (one.used_s >= one.confirmed_s or one.wrapped.day > self._clock.today())
-            and self.age_s(one) >= after
+            and self.age_s(one) >= after * (1 - one.sooner)
         ]
 
     def of(self, tenant: str) -> list[Held]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import time
 import timeit
@@ -29,7 +30,7 @@ from meshkit.vault import DataKey, VaultDown, VaultRejected, vault
 NOON = 20_000 * 86_400 + 43_200.0
 DAY = 20_000
 MINE = {"tenant": "acme", "purpose": "payload", "aad": b"event 7"}
-QUIET = KeyringSettings(tick_s=3_600)
+QUIET = KeyringSettings(tick_s=3_600, refresh_jitter=0)
 
 
 @dataclass
@@ -424,3 +425,64 @@ async def test_opening_costs_microseconds(room) -> None:
 
         best_us = min(timeit.repeat(once, number=500, repeat=10)) / 500 * 1e6
     assert best_us < 60, "about 10 on an idle machine; this only catches a request or a sleep"
+
+
+async def test_keys_made_together_are_confirmed_at_different_times(room) -> None:
+    tenants = [f"t{number}" for number in range(40)]
+    async with room.keyring(refresh_jitter=0.2) as keys:
+        for tenant in tenants:
+            await keys.seal(**MINE | {"tenant": tenant}, plaintext=b"x")
+        room.time.passes(300 * 0.8 * 0.9)
+        await keys.maintain()
+        early = room.service.asked.count("decrypt")
+        room.time.passes(300 * 0.8 * 0.1)
+        await keys.maintain()
+
+    assert 0 < early < len(tenants)
+    assert room.service.asked.count("decrypt") >= len(tenants)
+
+
+async def test_after_the_end_of_a_key_was_told_nothing_stale_serves(room) -> None:
+    """Not even to seal, and not even while OpenBao cannot say whether it is gone."""
+    async with room.keyring() as keys:
+        record = await keys.seal(plaintext=b"x", **MINE)
+        room.service.mood = VaultDown()
+        assert keys.try_seal(plaintext=b"y", **MINE) is not None
+        await keys.ask_anew("acme")
+        assert keys.held() == {}
+        assert keys.try_seal(plaintext=b"y", **MINE) is None
+        with pytest.raises(VaultDown):
+            await keys.open(sealed=record, **MINE)
+        room.service.mood = None
+        room.time.passes(5)
+        assert await keys.open(sealed=record, **MINE) == b"x"
+
+
+async def test_ten_thousand_records_in_wrong_hands_open_for_nobody(room) -> None:
+    """18 of the 20 tests of an audit log: swapped tenant, purpose, aad and data key id."""
+    mine, theirs = MINE, MINE | {"tenant": "globex"}
+    draw = random.Random(18)
+    async with room.keyring() as keys:
+        records = {
+            owner["tenant"]: [await keys.seal(plaintext=b"%d" % n, **owner) for n in range(20)]
+            for owner in (mine, theirs)
+        }
+        opened = 0
+        for number in range(10_000):
+            one, other = draw.choice(records["acme"]), draw.choice(records["globex"])
+            lie = [
+                (other, mine),
+                (one, theirs),
+                (one, mine | {"aad": b"event %d" % (8 + number)}),
+                (one, mine | {"purpose": "cache"}),
+                (one[:1] + other[1:17] + one[17:], mine),
+                (other[:1] + one[1:17] + other[17:], mine),
+                (one[:49] + other[49:], mine),
+            ][number % 7]
+            try:
+                await keys.open(sealed=lie[0], **lie[1])
+                opened += 1
+            except SealBroken:
+                continue
+
+    assert opened == 0

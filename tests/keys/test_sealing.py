@@ -1,6 +1,8 @@
 """What a sealed record promises, of every record rather than of three."""
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -109,6 +111,27 @@ def test_another_key_or_key_id_does_not_open(key, other, owner, text, aad) -> No
     if other != key:
         with pytest.raises(SealBroken):
             open_record(other, owner, record, aad)
+
+
+VECTORS = json.loads(
+    (Path(__file__).parents[2] / "docs" / "vectors" / "sealed-records.json").read_text()
+)
+
+
+@pytest.mark.parametrize("case", VECTORS["good"], ids=lambda case: case["name"])
+def test_a_published_record_opens(case) -> None:
+    key, record, aad = (bytes.fromhex(case[name]) for name in ("data_key", "record", "aad"))
+    owner = Owner(case["tenant"], case["purpose"])
+
+    assert open_record(key, owner, record, aad) == bytes.fromhex(case["plaintext"])
+    assert by_the_specification(key, owner, record, aad) == bytes.fromhex(case["plaintext"])
+
+
+@pytest.mark.parametrize("case", VECTORS["bad"], ids=lambda case: case["name"])
+def test_a_published_forgery_does_not(case) -> None:
+    key, record, aad = (bytes.fromhex(case[name]) for name in ("data_key", "record", "aad"))
+    with pytest.raises(SealBroken):
+        open_record(key, Owner(case["tenant"], case["purpose"]), record, aad)
 
 
 def test_the_commitment_is_checked_not_only_the_tag() -> None:
