@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import httpx2
 import pytest
 from aiohttp import web
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit.disk import Disk
@@ -380,6 +380,7 @@ async def test_what_the_service_writes_is_sound_to_a_monitor(world, tmp_path):
 # --- the state file ------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.binary(max_size=40), max_size=600),
     st.dictionaries(st.text(max_size=8), st.tuples(st.integers(0, 99), st.floats(0, 9))),
@@ -398,6 +399,7 @@ def test_a_state_is_read_as_it_was_written(entries, calls, note):
     assert MonitorState.loads(state.dumps()) == state
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60) | st.sampled_from([b"{}", b"[]", b'{"version":1}', b"null"]))
 def test_what_is_no_state_is_refused(data):
     with pytest.raises(StateInvalidError):
