@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -23,8 +24,14 @@ class InferenceSettings(MeshSettings):
     models_dir: Path = Field(
         default=Path("var/models"), description="Where weights lie, a folder a model."
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where the model runs; auto: on a GPU if there is one."
+    )
+    gpu_precision: Literal["bf16", "fp8"] = Field(
+        "bf16", description="Of the matrices on a GPU; fp8 is faster, loses accuracy, needs Hopper."
+    )
     threads: int = Field(2, ge=1, le=256, description="CPU threads of the forward pass.")
-    slots: int = Field(8, ge=1, le=64, description="Requests that share a forward pass.")
+    slots: int = Field(8, ge=1, le=512, description="Requests that share a forward pass.")
     waiting_max: int = Field(
         64, ge=0, description="Requests that wait for a slot; then OVERLOADED."
     )
@@ -34,6 +41,9 @@ class InferenceSettings(MeshSettings):
     )
     prefill_chunk_tokens: int = Field(
         256, ge=16, description="Prompt tokens between two decode steps: bounds others' pauses."
+    )
+    gpu_prefill_chunk_tokens: int = Field(
+        8_192, ge=16, description="The same on a GPU; 8,192 take an 8B model 180 ms on an H100."
     )
     restarts_max: int = Field(3, ge=0, description="Engine faults survived before it stays down.")
     stop_timeout_ms: int = Field(5_000, ge=1, description="For the engine's thread at shutdown.")

@@ -40,6 +40,11 @@ class Runner(Protocol):
         """Prompts that one step may hold."""
         ...
 
+    @property
+    def chunk_tokens(self) -> int:
+        """Prompt tokens that one step may hold."""
+        ...
+
     def run(self, step: Step, answers: Mapping[int, Answer]) -> Callable[[], list[tuple[int, int]]]:
         """Queue a step; `answers` has every request of it. Returns a `Ticket`."""
         ...
@@ -75,8 +80,9 @@ class CpuRunner:
     ahead = 0
     prompts = 1
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, *, chunk_tokens: int) -> None:
         self._model = model
+        self.chunk_tokens = chunk_tokens
 
     def run(self, step: Step, answers: Mapping[int, Answer]) -> Callable[[], list[tuple[int, int]]]:
         """Run it at once; see `Runner.run`."""

@@ -7,7 +7,7 @@
 
 A request that fails (NaN logits) fails alone. If a step itself fails, all requests in the engine
 end with INFERENCE_DOWN and the thread goes on with empty slots, `restarts_max` times; then the
-engine is down, and says so.
+engine is down, and says so. A device out of memory is OVERLOADED for all, however often.
 """
 
 from __future__ import annotations
@@ -158,19 +158,25 @@ class TorchEngine:
 
     def _run(self) -> None:
         torch.set_num_threads(self._settings.threads)
-        for _ in range(self._settings.restarts_max + 1):
+        faults, why = 0, Reason.INFERENCE_DOWN
+        while faults <= self._settings.restarts_max:
             try:
                 with torch.inference_mode():
                     self._serve()
+            except torch.OutOfMemoryError:
+                # No fault: the next requests may be smaller, and what these held is free again.
+                log.error("inference.out_of_memory", requests=len(self._requests))  # noqa: TRY400
+                why = Reason.OVERLOADED
             except Exception as bug:  # noqa: BLE001 -- whatever it is, callers must hear of it
                 _log_fault(bug)
+                faults, why = faults + 1, Reason.INFERENCE_DOWN
             with self._wake:
                 if self._closing:
                     break
-                self._end_all()
+                self._end_all(why)
         with self._wake:
             self._closing = True
-            self._end_all()
+            self._end_all(Reason.INFERENCE_DOWN)
 
     def _serve(self) -> None:
         """Queue steps, and read each once `Runner.ahead` others are queued behind it."""
@@ -223,18 +229,17 @@ class TorchEngine:
                 items = request.answer.add(token)
                 self._generated += 1
             self._outgoing.append((request, items))
+            if not isinstance(items[-1], Generated):
+                self._drop(job)
 
     def _post(self) -> None:
-        """Hand the step's results over, then let those go that are done."""
+        """Hand the step's results over."""
         outgoing, self._outgoing = self._outgoing, []
         by_loop = defaultdict(list)
         for request, items in outgoing:
             by_loop[request.loop].append((request.mailbox, items))
         for loop, deliveries in by_loop.items():
             _hand_over(loop, deliveries)
-        for request, items in outgoing:
-            if not isinstance(items[-1], Generated):
-                self._drop(request.id)
 
     def _drop(self, job: int) -> None:
         if self._requests.pop(job, None) is not None:
@@ -242,11 +247,13 @@ class TorchEngine:
                 self._runner.move(move)
             self._runner.shrink(self._scheduler.running)
 
-    def _end_all(self) -> None:
+    def _end_all(self, why: Reason) -> None:
         """Under `_wake`: nobody who is in the engine, or on the way, will be answered."""
+        later_ms = self._settings.overloaded_retry_ms if why is Reason.OVERLOADED else 0
         self._outgoing = []
         for request in (*self._requests.values(), *self._joining):
-            _hand_over(request.loop, [(request.mailbox, (Refusal(Reason.INFERENCE_DOWN),))])
+            refusal = Refusal(why, retry_after_ms=later_ms)
+            _hand_over(request.loop, [(request.mailbox, (refusal,))])
         self._requests, self._joining = {}, []
         self._scheduler = self._empty_scheduler()
 
@@ -254,7 +261,7 @@ class TorchEngine:
         return Scheduler(
             slots=self._settings.slots,
             waiting_max=self._settings.waiting_max,
-            chunk_tokens=self._settings.prefill_chunk_tokens,
+            chunk_tokens=self._runner.chunk_tokens,
             prompts=self._runner.prompts,
         )
 

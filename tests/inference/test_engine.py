@@ -84,7 +84,7 @@ async def make_engine(model, make_settings):
 
     def make(**changes) -> TorchEngine:
         engine = TorchEngine(
-            CpuRunner(model),
+            CpuRunner(model, chunk_tokens=256),
             byte_tokenizer(),
             info=INFO,
             default_system="s",
@@ -169,6 +169,19 @@ async def test_a_fault_ends_all_requests_and_the_engine_recovers(make_engine, mo
     assert "canary" not in str(logs)
     assert engine.healthy
     assert isinstance((await drain(engine, max_tokens=2))[-1], Ended)
+
+
+async def test_a_device_out_of_memory_is_overloaded_however_often(make_engine, model) -> None:
+    engine = make_engine(restarts_max=1)
+    for _ in range(3):
+        model.fault = torch.OutOfMemoryError("no memory for: a prompt")
+        refusal = await refused(engine, max_tokens=3)
+        assert refusal.reason is Reason.OVERLOADED
+        assert refusal.retry_after_ms
+    model.fault = None
+
+    assert isinstance((await drain(engine, max_tokens=3))[-1], Ended)
+    assert engine.healthy
 
 
 async def test_an_engine_that_keeps_failing_says_so(make_engine, model) -> None:

@@ -33,12 +33,15 @@ class CudaRunner:
         weights: on the device.
         slots: requests in a forward pass.
         context_tokens: room of a slot.
+        chunk_tokens: prompt tokens in a step.
     """
 
     ahead = 1
 
-    def __init__(self, weights: DeviceWeights, *, slots: int, context_tokens: int) -> None:
-        self.prompts = slots
+    def __init__(
+        self, weights: DeviceWeights, *, slots: int, context_tokens: int, chunk_tokens: int = 8_192
+    ) -> None:
+        self.prompts, self.chunk_tokens = slots, chunk_tokens
         self._gpu = weights.embedding.is_cuda
         self.slots = Slots(weights, slots=slots, context_tokens=context_tokens)
         self._decoder = Decoder(weights, self.slots)
