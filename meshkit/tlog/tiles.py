@@ -88,6 +88,8 @@ def parse_tile_path(path: str) -> tuple[str, int, int] | None:
     if kind != ENTRIES and int(kind) > LEVEL_MAX:
         return None
     whole = TILE_WIDTH if width is None else int(width)
+    if whole > TILE_WIDTH:
+        return None
     # The shortest spelling only, and no partial tile as wide as a full one.
     return (kind, number, whole) if _path(kind, number, whole) == path else None
 

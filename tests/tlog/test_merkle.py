@@ -209,6 +209,7 @@ def test_only_the_shortest_spelling_is_a_path():
         "tile/0/x000/001",
         "tile/0/001.p/0",
         "tile/0/001.p/256",
+        "tile/0/001.p/257",
         "tile/0/001.p/01",
         "tile/0/../001",
         "tile/0/001/",
