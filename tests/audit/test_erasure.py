@@ -1,4 +1,4 @@
-"""Erasing a person: all of it goes, everywhere; records and proofs stay; nothing is left half done."""
+"""Erasing a person: all of it goes; records and proofs stay; nothing is left half done."""
 
 from __future__ import annotations
 

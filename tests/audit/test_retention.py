@@ -1,4 +1,4 @@
-"""Payloads go on day 31, with their keys, and are counted; leaves stay; holds keep what they keep."""
+"""Payloads go on day 31 with their keys, counted; leaves stay; holds keep what they are on."""
 
 from __future__ import annotations
 
