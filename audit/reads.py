@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from audit.notes import Notes
     from meshkit.authorization import Authorizer
+    from meshkit.contract import Connection
 
 __all__ = ["Naming", "Read", "Reads"]
 
@@ -188,12 +189,14 @@ class Reads:
             raise
         await note(tenant=recorded_for, detail={**about, "count": str(read.count)})
 
-    async def stranger(self, refusal: Refusal, method: str) -> None:
+    async def stranger(self, refusal: Refusal, method: str, connection: Connection) -> None:
         """Record a refusal by the interceptor: of a peer that is nobody we know, or not for us."""
         if self._singly(_NOBODY, STRANGERS_PER_S_MAX):
             name = method.rpartition("/")[2]
             detail = {"method": name if name in _METHODS else "other"}
-            await self.notes.note(_REFUSED, outcome=refusal.reason.name, detail=detail)
+            await self.notes.note(
+                _REFUSED, connection=connection, outcome=refusal.reason.name, detail=detail
+            )
 
     async def settled(self) -> None:
         """Record the counts that are left; to be called once no read is under way."""

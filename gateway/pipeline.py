@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from gateway.ledger import Ledger
     from gateway.settings import GatewaySettings
     from gateway.shelf import Shelf
-    from meshkit.contract import Actor, Call, Compliance, ModelInfo, Receipt
+    from meshkit.contract import Actor, Call, Compliance, Connection, ModelInfo, Receipt
 
 __all__ = ["Pipeline"]
 
@@ -129,9 +129,10 @@ class Pipeline:
             if self.door.may(entrant.actor, arrival, "chat", model=name)
         )
 
-    async def stranger(self, refusal: Refusal, method: str) -> None:
+    async def stranger(self, refusal: Refusal, method: str, connection: Connection) -> None:
         """Record a refusal by the interceptor: of a peer that is nobody we know, or not for us."""
-        await self.ledger.refused(refusal, "", lambda: stranger_event(method, refusal.reason.name))
+        told = partial(stranger_event, method, refusal.reason.name, connection)
+        await self.ledger.refused(refusal, "", told)
 
     async def settled(self) -> None:
         """Wait for what cancelled calls have left behind: to be called once none is under way."""

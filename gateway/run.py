@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Actor,
         Appended,
         Call,
+        Connection,
         FindingCount,
         ModelInfo,
         Question,
@@ -289,7 +290,7 @@ def door_event(
 _ACTIONS = {"Chat": "chat", "ChatStream": "chat.stream", "ListModels": "models.list"}
 
 
-def stranger_event(method: str, outcome: str) -> Event:
+def stranger_event(method: str, outcome: str, connection: Connection) -> Event:
     """Tell of a peer that the interceptor turned away, before anybody knew who it is.
 
     A NOTE: there is no tenant whose call it could be the OUTCOME of, and so no receipt.
@@ -297,6 +298,7 @@ def stranger_event(method: str, outcome: str) -> Event:
     Args:
         method: `/sealgate.v1.GatewayService/Chat`; one that is not ours is not named.
         outcome: The reason.
+        connection: How it came.
     """
     return Event(
         call_id=new_call_id(),
@@ -304,6 +306,7 @@ def stranger_event(method: str, outcome: str) -> Event:
         tenant="",
         occurred_at_us=now_us(),
         trace=fresh_trace(),
+        connection=connection,
         action=_ACTIONS.get(method.rpartition("/")[2], "unknown"),
         outcome=outcome,
     )

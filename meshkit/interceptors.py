@@ -99,7 +99,7 @@ class MeshInterceptor:
         trust_domain: str,
         call_budget_ms: int,
         admits: Callable[[Identity, str], bool],
-        on_refused: Callable[[Refusal, str], Awaitable[None]] | None = None,
+        on_refused: Refused | None = None,
     ) -> None:
         """Prepare.
 
@@ -147,18 +147,20 @@ class MeshInterceptor:
         Raises:
             Refusal: UNAUTHENTICATED (connection or identity), DENIED (not admitted).
         """
+        found = self._peer(context)
         try:
-            return self._peer(method, context)
+            self._let_in(found, method)
         except Refusal as refusal:
-            await self.refused(refusal, method)
+            await self.refused(refusal, method, found.connection)
             raise
+        return found
 
-    async def refused(self, refusal: Refusal, method: str) -> None:
+    async def refused(self, refusal: Refusal, method: str, connection: Connection) -> None:
         """Tell the service of a refusal that no handler of its will see."""
         if self._on_refused is not None:
-            await self._on_refused(refusal, method)
+            await self._on_refused(refusal, method, connection)
 
-    def _peer(self, method: str, context: Context) -> _Peer:
+    def _peer(self, context: Context) -> _Peer:
         facts, name = context.auth_context(), context.peer()
         key = (name, *(tuple(facts.get(fact, ())) for fact in _PEER_FACTS))
         found = self._peers.get(key)
@@ -166,13 +168,15 @@ class MeshInterceptor:
             if len(self._peers) >= PEERS_CACHED_MAX:
                 self._peers.clear()
             found = self._peers[key] = self._looked_at(_Facts(facts, name))
+        return found
+
+    def _let_in(self, found: _Peer, method: str) -> None:
         if method.startswith(HEALTH_PREFIX):
-            return found
+            return
         if found.identity is None:
             raise Refusal(Reason.UNAUTHENTICATED)
         if not self._admits(found.identity, method):
             raise Refusal(Reason.DENIED)
-        return found
 
     def _looked_at(self, facts: _Facts) -> _Peer:
         connection = connection_of(facts)
@@ -316,7 +320,7 @@ class _Method:
             raise
         except _Unread as refusal:
             ended = refusal.reason.name
-            await tell(context, await self._noted(refusal), method=self._name)
+            await tell(context, await self._noted(refusal, peer.connection), method=self._name)
         except Exception as error:  # noqa: BLE001 -- the last line before the wire
             ended = error.reason.name if isinstance(error, Refusal) else type(error).__name__
             await tell(context, error, method=self._name)
@@ -324,10 +328,10 @@ class _Method:
             self._guard.in_flight -= 1
             observed(f"rpc.call.{ended}.{self._name[1:]}", time.perf_counter() - began_s)
 
-    async def _noted(self, refusal: Refusal) -> Exception:
+    async def _noted(self, refusal: Refusal, connection: Connection) -> Exception:
         """Have a refusal recorded that no handler saw; return what to tell."""
         try:
-            await self._guard.refused(refusal, self._name)
+            await self._guard.refused(refusal, self._name, connection)
         except Exception as error:  # noqa: BLE001 -- as in `_guarded`
             return error
         return refusal
@@ -365,6 +369,8 @@ async def _in_time(deadline: Deadline, answer: _Answer) -> object:
 
 _Metadata = tuple[tuple[str, str | bytes], ...]
 _Answer = Callable[[], Awaitable[object]]
+Refused = Callable[[Refusal, str, Connection], Awaitable[None]]
+"""Told of a refusal: which, of what method, and how the peer came."""
 
 
 def _parent(metadata: _Metadata) -> Parent | None:

@@ -31,11 +31,11 @@ from meshkit.interceptors import MeshInterceptor
 from meshkit.tls import probe_tls13_only
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from meshkit.contract import Refusal
     from meshkit.identity import Identity
+    from meshkit.interceptors import Refused
     from meshkit.tls import CertificateHolder
 
 __all__ = ["Listening", "Serving", "run", "serving", "serving_neighbours", "stop_event"]
@@ -124,7 +124,7 @@ def serving_neighbours(
     *,
     name: str,
     admits: Callable[[Identity, str], bool],
-    on_refused: Callable[[Refusal, str], Awaitable[None]] | None = None,
+    on_refused: Refused | None = None,
 ) -> AbstractAsyncContextManager[int]:
     """Serve one service to its neighbours, by its settings. Raises as `serving`.
 

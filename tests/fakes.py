@@ -49,6 +49,7 @@ from meshkit.tlog import receipt_bytes
 POLICY = sha256(b"fake compliance policy").digest()
 MODEL = "shouter"
 MODEL_DIGEST = sha256(b"fake model").digest()
+TEMPLATE_DIGEST = b"t" * 32
 
 
 def counted(direction, action, count):
@@ -199,7 +200,13 @@ class ShoutingModel:
     async def models(self):
         if self.down:
             raise Refusal(Reason.INFERENCE_DOWN)
-        info = ModelInfo(name=MODEL, digest=MODEL_DIGEST, context_tokens=4_096, licence="CC0-1.0")
+        info = ModelInfo(
+            name=MODEL,
+            digest=MODEL_DIGEST,
+            context_tokens=4_096,
+            licence="CC0-1.0",
+            template_digest=TEMPLATE_DIGEST,
+        )
         return (info,)
 
     async def generate(self, scope, model, screened, parameters):

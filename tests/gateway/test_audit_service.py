@@ -284,6 +284,7 @@ async def test_a_stranger_at_the_port_is_recorded(connect, log, uri) -> None:
     expected = "DENIED" if uri is GATEWAY else "UNAUTHENTICATED"
     assert (told.action, told.outcome, told.tenant) == ("access.refused", expected, "")
     assert dict(told.detail) == {"method": "GetRecord"}
+    assert told.connection.tls_version == "TLSv1.3"
 
 
 def archived(content, digest=None, *, owners=(), kind="policy.compliance"):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from gateway.ledger import Ledger
 from gateway.refusals import Counted, RefusalFlood
 from gateway.run import stranger_event
-from meshkit.contract import Appended, Reason, Refusal
+from meshkit.contract import Appended, Connection, Reason, Refusal
 
 floods = st.lists(
     st.tuples(
@@ -74,7 +74,7 @@ async def test_a_clock_that_is_put_back_loses_no_count() -> None:
     ledger = Ledger(audit, RefusalFlood(singly_max=1), 1.0, clock_us=lambda: now_us[0])
     for _ in range(3):
         await ledger.refused(
-            Refusal(Reason.DENIED), "demo", lambda: stranger_event("Chat", "DENIED")
+            Refusal(Reason.DENIED), "demo", lambda: stranger_event("Chat", "DENIED", Connection())
         )
     now_us[0] = 0
     await ledger.settled()

@@ -174,7 +174,7 @@ async def test_a_request_that_no_handler_saw_is_noted_under_its_caller(
 ):
     told = []
 
-    async def note(refusal, _method):
+    async def note(refusal, _method, _connection):
         told.append((refusal.reason, current().identity.tenant))
 
     guard = make_guard(on_refused=note)
@@ -190,7 +190,7 @@ async def test_a_request_that_no_handler_saw_is_noted_under_its_caller(
 async def test_a_refusal_that_cannot_be_noted_is_told_as_that(
     serve, channel, tenant_ends, make_guard
 ):
-    async def note(_refusal, _method):
+    async def note(_refusal, _method, _connection):
         raise Refusal(Reason.AUDIT_DOWN)
 
     guard = make_guard(on_refused=note)
@@ -327,8 +327,9 @@ async def test_peers_are_told_apart_on_one_server(serve, channel, tenant_ends, s
 async def test_a_stranger_is_turned_away_at_the_door(serve, channel, ca, make_guard, uris):
     told = []
 
-    async def note(refusal, method):
+    async def note(refusal, method, connection):
         told.append((refusal.reason, method))
+        assert connection.tls_version == "TLSv1.3"
 
     guard = make_guard(on_refused=note)
     async with (
