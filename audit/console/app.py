@@ -28,6 +28,7 @@ from audit.console.sessions import Sessions
 from audit.console.spans import receiving_spans
 from audit.console.tls import browser_context
 from audit.notes import Notes
+from meshkit.identity import ServiceIdentity
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -93,12 +94,13 @@ async def console_at(settings: ConsoleSettings, **parts: Unpack[Parts]) -> Async
         spans = await owned.enter_async_context(receiving_spans(settings))
         serving.spans_port = None if spans is None else spans.port
         serving.oidc = Oidc(settings.oidc, redirect_url) if settings.oidc.issuer else None
+        own = ServiceIdentity(parts["trust_domain"], "audit").spiffe_id
         app = web.Application(middlewares=[around], client_max_size=settings.body_bytes_max)
         app[CONSOLE] = Console(
             settings=settings,
             trust_domain=parts["trust_domain"],
             log=parts["audit"],
-            notes=Notes(parts["audit"]),
+            notes=Notes(parts["audit"], producer=own),
             archive=parts.get("archive"),
             custody=parts.get("custody"),
             authorizer=parts["authorizer"],

@@ -1,6 +1,5 @@
 """One console and one browser for all tests here; each test signs in as it needs."""
 
-import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -57,10 +56,7 @@ def browse(chromium):
         )
         context.set_default_timeout(15_000)
         page = await context.new_page()
-        broken = []
-        page.on("console", lambda message: broken.append(message.text))
-        page.on("pageerror", lambda error: broken.append(str(error)))
-        page.on("dialog", lambda dialog: broken.append(dialog.message))
+        broken = heard(page)
         try:
             yield page
         finally:
@@ -70,10 +66,41 @@ def browse(chromium):
     return opened
 
 
+def heard(page):
+    """Collect what a browser complains of: refused content, scripts, dialogs."""
+    broken = []
+
+    def hear(message):
+        if not message.text.startswith("Failed to load resource"):  # a status that is expected
+            broken.append(message.text)
+
+    page.on("console", hear)
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    page.on("dialog", lambda dialog: broken.append(dialog.message))
+    return broken
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
+async def desk(console, chromium):
+    """The page of one who may do everything, signed in once for many tests."""
+    certificate = console.certificate(workload="dpo")
+    context = await chromium.new_context(
+        ignore_https_errors=True,
+        base_url=console.url,
+        client_certificates=[
+            {"origin": console.url, "cert": certificate.chain_pem, "key": certificate.key_pem}
+        ],
+    )
+    context.set_default_timeout(15_000)
+    page = await context.new_page()
+    broken = heard(page)
+    await sign_in(page)
+    yield page
+    await context.close()
+    assert broken == [], "the browser complains"
+
+
 async def sign_in(page):
     await page.goto("/")
     await page.get_by_role("button", name="Sign in with this certificate").click()
     await page.wait_for_url("**/")
-
-
-__all__ = ["sign_in", "time"]

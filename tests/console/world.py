@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from audit.console.app import console_at
 from audit.console.settings import ConsoleSettings
 from audit.events import parse_leaf
+from audit.own_events import archive_of
 from audit.questions import Question
 from meshkit.authorization import Authorizer
 from meshkit.call_id import new_call_id
@@ -33,7 +34,8 @@ from meshkit.contract import (
 )
 from meshkit.policies import FOLDER
 from meshkit.tls import Certificate, CertificateHolder
-from tests.audit.world import World, make_event, make_intent, make_outcome
+from tests.audit.custody_world import CustodyWorld
+from tests.audit.world import make_event, make_intent, make_outcome
 
 DOMAIN = "sealgate.local"
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}"
@@ -119,10 +121,11 @@ class House:
     authority: Authority
     holder: CertificateHolder
     log: object
-    world: World
+    world: CustodyWorld
     port: int
     spans_port: int | None
     authorizer: Authorizer
+    archive: object
     oidc: object = None
 
     @property
@@ -184,18 +187,22 @@ def client_context(authority, certificate=None):
 async def house(folder, *, authority=None, **settings):
     authority = authority or Authority()
     holder = CertificateHolder(authority.issue(f"spiffe://{DOMAIN}/service/audit"))
-    world = World(folder / "log")
+    world = CustodyWorld(folder / "log")
     world.folder.mkdir(parents=True)
     whole = {"port": 0, "requests_per_minute": 100_000, "requests_burst": 10_000} | settings
     authorizer = Authorizer(policies(folder / "policies"))
     async with (
-        world.open() as log,
+        world.live() as (log, custody),
         console_at(
             ConsoleSettings.model_validate(whole),
             trust_domain=DOMAIN,
             audit=log,
             authorizer=authorizer,
             certificate=holder,
+            archive=(
+                archive := archive_of(log.parts.settings, log, f"spiffe://{DOMAIN}/service/audit")
+            ),
+            custody=custody,
         ) as console,
     ):
         yield House(
@@ -206,6 +213,7 @@ async def house(folder, *, authority=None, **settings):
             console.port,
             console.spans_port,
             authorizer,
+            archive,
             console.oidc,
         )
 
@@ -215,12 +223,18 @@ def person(tenant="acme", user="ada", workload="app"):
 
 
 async def a_call(log, *, tenant="acme", user="ada", ago_s=0, trace_id=None, refused="", **fields):
-    """Record a whole call; return its id."""
+    """Record a whole call; return its id. `subject` may be among the fields."""
     call_id, now = new_call_id(), time.time_ns() // 1_000 - int(ago_s * 1_000_000)
     trace = TraceContext(
         trace_id=trace_id or sha256(call_id).digest()[:16], span_id=sha256(call_id).digest()[:8]
     )
-    same = {"tenant": tenant, "actor": person(tenant, user), "trace": trace, "model": "smollm2"}
+    same = {
+        "subject": fields.pop("subject", ""),
+        "tenant": tenant,
+        "actor": person(tenant, user),
+        "trace": trace,
+        "model": "smollm2",
+    }
     await log.append(make_intent(call_id, occurred_at_us=now, action="chat.stream", **same))
     counts = (
         _found("PERSON", 2),
