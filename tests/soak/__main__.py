@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,7 @@ LONG = (
         ("-m", "pytest", "tests/audit/test_third_party.py", "-k", "three_verifiers"),
         (("TLOG_RANDOM_SIZES", "300"),),
     ),
+    Long("fuzz", "11", ("-m", "tests.fuzz", "--inputs", "2000000", "--seed", "1")),
     Long("histories", "12", ("-m", "tests.audit.histories", "100000", "long")),
     Long("foreign", "18", ("-m", "tests.audit.foreign", "250")),
     Long("load", "20", ("-m", "tests.soak.load", "--seconds", SECONDS)),
@@ -67,11 +69,12 @@ def say(text):
 
 
 def figures(text):
-    """Return the last line that is JSON, or else the last line."""
+    """Return what a program printed: all of it if it is JSON, or its last line that is, or that."""
     lines = [line for line in text.splitlines() if line.strip()]
-    for line in reversed(lines):
-        if line.startswith("{"):
-            return json.loads(line)
+    for found in (text, *reversed(lines)):
+        if found.startswith("{"):
+            with suppress(ValueError):
+                return json.loads(found)
     return lines[-1] if lines else ""
 
 
