@@ -92,7 +92,7 @@ async def test_neither_a_backup_nor_a_snapshot_brings_it_back_only_all_of_them_d
     for name in ("seal.key", "operator.json"):
         shutil.copy2(bao.data / name, again / name)
     await restore_snapshot(again, tmp_path / "raft.snap")
-    async with openbao(OpenBaoSettings(data=again)) as restored:
+    async with openbao(OpenBaoSettings(data=again, stop_ms=500)) as restored:
         async with office.live(restored) as (_, port), office.officer(port) as payloads:
             with pytest.raises(NotFoundError):
                 await payloads.read(mine)
