@@ -210,7 +210,12 @@ def _within(query: Query) -> Iterator[tuple[str, object]]:
     if query.until_us is not None:
         yield "s.first_us < ?", query.until_us
     if query.after is not None:
-        yield f"b.block {'<=' if query.newest_first else '>='} ?", query.after // BLOCK
+        # Only blocks that have entries behind it: else a page could end where it began.
+        yield (
+            ("b.block <= ?", (query.after - 1) // BLOCK)
+            if query.newest_first
+            else ("b.block >= ?", (query.after + 1) // BLOCK)
+        )
 
 
 def entries_asked(query: Query, ids: Ids, block: int | None, most: int) -> tuple[str, list[object]]:
