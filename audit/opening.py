@@ -315,5 +315,6 @@ def _key_note(receipts: ReceiptMaker) -> Event:
         occurred_at_us=time.time_ns() // 1_000,
         trace=TraceContext(trace_id=bytes(16), span_id=bytes(8)),
         action="receipt.key",
+        outcome="ok",
         detail=receipts.detail,
     )

@@ -11,6 +11,7 @@ from audit.archive import Archive
 from audit.notes import Notes
 from meshkit.contract import Refusal
 from meshkit.counters import counted
+from meshkit.tlog import VerifierKey
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -63,12 +64,13 @@ async def log_noted(audit: AuditLog, producer: str) -> AsyncIterator[None]:
         Refusal: the start cannot be recorded, so there is no log to start with.
     """
     notes = Notes(audit, producer=producer)
-    await notes.note("log.start", detail={"size": str(audit.stats.durable)})
+    origin = VerifierKey.parse(audit.vkey).name
+    await notes.note("log.start", detail={"log": origin, "size": str(audit.stats.durable)})
     try:
         yield
     finally:
         try:
-            await notes.note("log.stop", detail={"size": str(audit.stats.durable)})
+            await notes.note("log.stop", detail={"log": origin, "size": str(audit.stats.durable)})
         except Refusal as refusal:
             counted("journal.lost")
             log.warning("audit.stop_not_recorded", reason=refusal.reason.name)
