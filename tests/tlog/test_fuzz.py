@@ -19,7 +19,7 @@ def test_a_short_run_finds_neither_crash_nor_false_accept():
     assert sum(done["accepted_and_right"].values()) > 100, "they refuse all there is"
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(st.data())
 @pytest.mark.parametrize("target", TARGETS, ids=[target.name for target in TARGETS])
 def test_no_reader_crashes_or_accepts_what_it_must_not(target, data):
