@@ -147,7 +147,7 @@ async def run(folder, seconds, rate, *, witnessed):
     seen, data = Seen(), folder / "audit"
     data.mkdir()
     async with AsyncExitStack() as opened:
-        settings = {"publish_interval_ms": 500}
+        settings = {}
         if witnessed:
             settings |= await opened.enter_async_context(
                 witness(folder / "witness", data / "log" / "data" / "vkey")
