@@ -55,7 +55,7 @@ async def load_with_snapshots(world, make_disk, seed, snapshots=18):
     acked, begun, kept = {}, [], []
 
     def on_effect(_name):
-        if len(kept) < snapshots and rng.random() < 0.04:
+        if len(kept) < snapshots and rng.random() < 0.06:
             kept.append((disk.survivor(rng), world.lock.held, dict(acked)))
 
     disk = make_disk(on_effect)
@@ -107,7 +107,7 @@ async def survives(world, survivor, held, acked, begun):
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_power_loss_at_any_moment_loses_and_doubles_nothing(world, seed):
     kept, begun = await load_with_snapshots(world, MemoryDisk, seed)
-    assert len(kept) > 10
+    assert len(kept) > 8  # of some 27 draws; 18 at most are kept
     for survivor, held, acked in kept:
         await survives(world, survivor, held, acked, begun)
     assert max(len(acked) for _, _, acked in kept) > 50
