@@ -119,6 +119,7 @@ class Monitor:
         source: Source,
         policy: Policy,
         state: MonitorState,
+        *,
         limits: Limits,
         clock: Callable[[], float] = time.time,
     ) -> None:

@@ -111,7 +111,7 @@ async def _watch(args: argparse.Namespace, policy: object, state: object) -> int
     async with AsyncExitStack() as owned:
         source = await _source(args, owned)
         limits = Limits(stalled_s=args.stalled, open_intent_s=args.open_intent)
-        monitor = Monitor(source, policy, state, limits)  # type: ignore[arg-type] # made in _run
+        monitor = Monitor(source, policy, state, limits=limits)  # type: ignore[arg-type] # made in _run
         if args.metrics_port is not None:
             from meshkit.metrics import metrics_endpoint  # noqa: PLC0415 -- as above
 

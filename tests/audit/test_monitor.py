@@ -90,13 +90,15 @@ def log(tmp_path):
 
 
 def watch(log, clock, **limits):
-    return Monitor(Counting(log.folder), log.policy, MonitorState(), Limits(**limits), clock)
+    return Monitor(
+        Counting(log.folder), log.policy, MonitorState(), limits=Limits(**limits), clock=clock
+    )
 
 
 def again(monitor, log, clock, **limits):
     """The next run: nothing but the state file is left of the one before."""
     state = MonitorState.loads(monitor.state.dumps())
-    return Monitor(Counting(log.folder), log.policy, state, Limits(**limits), clock)
+    return Monitor(Counting(log.folder), log.policy, state, limits=Limits(**limits), clock=clock)
 
 
 def kinds(alarms):
@@ -172,12 +174,12 @@ async def test_a_service_without_tiles_proves_that_it_grew(log, tmp_path, clock)
             return consistency_proof(TileHashes(self.log.store, new), old, new)
 
     await log.grow(*plain(40, 10))
-    monitor = Monitor(Service(log), log.policy, MonitorState(), Limits(), clock)
+    monitor = Monitor(Service(log), log.policy, MonitorState(), limits=Limits(), clock=clock)
     assert await monitor.look() == []
     await log.grow(*plain(50, 9))
     assert await monitor.look() == []
     await fork.grow(*plain(400, 30))
-    forked = Monitor(Service(fork), log.policy, monitor.state, Limits(), clock)
+    forked = Monitor(Service(fork), log.policy, monitor.state, limits=Limits(), clock=clock)
     assert kinds(await forked.look()) == ["fork"]
 
 
@@ -277,7 +279,7 @@ async def test_cosignatures_say_how_old_a_checkpoint_is_and_whether_enough_saw_i
 
     def monitor(state=None):
         source, limits = FolderSource(log.folder), Limits(stalled_s=100)
-        return Monitor(source, policy, state or MonitorState(), limits, clock)
+        return Monitor(source, policy, state or MonitorState(), limits=limits, clock=clock)
 
     first = monitor()
     assert kinds(await first.look()) == ["quorum"]
@@ -311,7 +313,9 @@ async def files(folder):
 async def test_static_files_are_followed_as_a_folder_is(log, clock):
     await log.grow(*plain(0, 300))
     async with files(log.folder) as url, httpx2.AsyncClient() as client:
-        monitor = Monitor(HttpSource(url, client), log.policy, MonitorState(), Limits(), clock)
+        monitor = Monitor(
+            HttpSource(url, client), log.policy, MonitorState(), limits=Limits(), clock=clock
+        )
         assert await monitor.look() == []
         await log.grow(*plain(300, 260))
         assert await monitor.look() == []
@@ -372,7 +376,9 @@ async def test_what_the_service_writes_is_sound_to_a_monitor(world, tmp_path):
     import time
 
     late.now = time.time() + 5_000
-    monitor = Monitor(FolderSource(world.log), policy, MonitorState(), Limits(stalled_s=0), late)
+    monitor = Monitor(
+        FolderSource(world.log), policy, MonitorState(), limits=Limits(stalled_s=0), clock=late
+    )
     (alarm,) = await monitor.look()
     assert (alarm.kind, alarm.call_id) == ("open_intent", intent.call_id.hex())
 
