@@ -141,6 +141,18 @@ async def test_a_backup_of_payloads_brings_nothing_back(world) -> None:
         assert await exported(custody, "p-17") == []
 
 
+async def test_the_running_process_has_forgotten_the_key_too(world) -> None:
+    """Files put back under a live service: its memory must open them no more."""
+    async with world.live() as (audit, custody):
+        call_id = await call(audit, "p-17")
+        assert await texts(custody, call_id) == [ANSWER]
+        await exported(custody, "p-17")
+        shutil.copytree(world.data / "payloads", world.folder / "backup")
+        await custody.erase_subject("acme", "p-17", actor=OFFICER)
+        shutil.copytree(world.folder / "backup", world.data / "payloads", dirs_exist_ok=True)
+        assert await refused(texts(custody, call_id)) is Reason.NOT_FOUND
+
+
 async def test_a_backup_of_payloads_and_keys_brings_it_back(world) -> None:
     """The bound that docs/payloads.md states: copies of keys/ must be destroyed in time."""
     async with world.live() as (audit, custody):
