@@ -5,7 +5,8 @@ and in `_APART` (whoever has it and the rest has every key: `sealgate backup sea
 
 The order makes one moment of it, though nothing stops:
 
-    1  the segments of the write-ahead log get a second name, so that none is lost to us
+    1  the segments of the write-ahead log get a second name, those of now and, until 5, new ones:
+       so none is lost to us when it is dropped
     2  the published checkpoint C is read; the log is copied as it was at C
     3  sealed payloads are copied: all of events before what comes next
     4  OpenBao's snapshot: it holds the lock's checkpoint L, and C <= L
@@ -15,8 +16,8 @@ The order makes one moment of it, though nothing stops:
 So a restored disk has C <= L <= E, with every entry from C to E in its write-ahead log: the start
 goes on from there as after a crash (audit/recovery.py), and no payload belongs to an index that
 will be given to somebody else. A data key wrapped by a version that the snapshot lacks would be
-lost: versions are asked before 4 and after 6, and if one was rotated between, 4 to 6 are done
-again.
+lost: versions are asked before 4 and after 6. If one was rotated between, or a segment of the
+write-ahead log came and went unseen, all of it is done again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audit.wal import sound_bytes
+from audit.disk import Disk
+from audit.wal import Wal, sound_bytes
+from meshkit.contract import Reason, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,6 +61,8 @@ _MADE_ANEW = (
     "appliance.log",
 )
 _APART = ("openbao/seal.key", "openbao/init.json")
+_SPARE_BYTES = 4_096
+"""Of the spare segment that reading a write-ahead log lays out: nothing is written to it."""
 _SQLITE_BESIDE = ("-wal", "-shm", "-journal")
 
 
@@ -96,31 +101,43 @@ class Source:
     staging: Path
 
     def stage_wal(self) -> None:
-        """Give every segment a second name; those already named keep theirs."""
+        """Give every segment a second name; those already named keep theirs. Call it often."""
         folder = self.staging / "wal"
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for path in sorted((self.data / "audit" / "wal").glob("*.wal")):
             if not (folder / path.name).exists():
                 _linked(path, folder / path.name)
 
-    def stage_wal_end(self, into: str) -> list[Staged]:
-        """Hold the write-ahead log up to its last whole group of now; oldest segment first."""
+    def stage_wal_end(self, size: int) -> list[Staged]:
+        """Hold the write-ahead log up to its last whole group of now; oldest segment first.
+
+        Raises:
+            Refusal: EVIDENCE_LOST, if it does not go on without a gap from a log of `size`
+                entries: a segment was begun and dropped again between two calls of `stage_wal`.
+        """
         self.stage_wal()
-        paths = sorted((self.staging / "wal").glob("*.wal"))
-        if paths:
-            data = paths[-1].read_bytes()
-            paths[-1] = self.staging / into
-            paths[-1].write_bytes(data[: sound_bytes(data)])
         names = [path.name for path in sorted((self.staging / "wal").glob("*.wal"))]
-        return [_staged(f"audit/wal/{name}", path) for name, path in zip(names, paths, strict=True)]
+        folder = self.staging / "wal-end"
+        folder.mkdir()
+        for name in names[:-1]:
+            (folder / name).hardlink_to(self.staging / "wal" / name)
+        for name in names[-1:]:
+            data = (self.staging / "wal" / name).read_bytes()
+            (folder / name).write_bytes(data[: sound_bytes(data)])
+        wal = Wal(Disk(), folder, segment_bytes_max=_SPARE_BYTES)
+        wal.recover()
+        first = wal.groups[0].first if wal.groups else wal.end
+        if not first <= size <= wal.end:
+            raise Refusal(Reason.EVIDENCE_LOST)
+        return [_staged(f"audit/wal/{name}", folder / name) for name in names]
 
     def stage_payloads(self) -> list[Staged]:
         """Hold the payload files that there are now, and how long each is."""
         return self._hold(self.data / "audit" / "payloads", self.staging / "payloads", bool)
 
-    def stage_rest(self, into: str) -> list[Staged]:
+    def stage_rest(self) -> list[Staged]:
         """Hold all other files as they are now: by second names, databases by a copy."""
-        return self._hold(self.data, self.staging / into, _wanted)
+        return self._hold(self.data, self.staging / "rest", _wanted)
 
     def _hold(self, below: Path, folder: Path, wanted: Callable[[str], bool]) -> list[Staged]:
         folder.mkdir()
@@ -148,6 +165,8 @@ def _linked(path: Path, target: Path) -> None:
         target.hardlink_to(path)
     except FileNotFoundError:
         return  # it went meanwhile: it is not part of this moment
+    except FileExistsError:
+        return  # named by another thread of ours
 
 
 def _copied_database(path: Path, target: Path) -> None:

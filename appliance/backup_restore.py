@@ -18,7 +18,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appliance.backup import checked_log, read_about, unpacked
+from appliance.backup_check import checked_log, read_about, unpacked
 from appliance.backup_openbao import restore_snapshot
 from appliance.backup_tar import ABOUT, BackupInvalid
 from audit.spool import leave
@@ -40,7 +40,7 @@ class RestoreOrder:
     """What to put back, and where."""
 
     pieces: Iterator[bytes]
-    """The encrypted file: `appliance.backup.pieces_of`."""
+    """The encrypted file: `appliance.backup_check.pieces_of`."""
     opener: Opener
     into: Path
     """The data folder; must not be there, or be empty. Of `audit_only`: its `audit/`."""

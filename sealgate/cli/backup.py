@@ -229,7 +229,7 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from appliance.backup import pieces_of, verify  # noqa: PLC0415 -- loaded when it is used
+    from appliance.backup_check import pieces_of, verify  # noqa: PLC0415 -- loaded when it is used
 
     pieces = pieces_of(args.backup, args.credentials)
     vkey = vkey_of(args.vkey) if args.vkey else None
@@ -276,7 +276,7 @@ def _seal_key_of(args: argparse.Namespace) -> bytes:
 
 
 def _restore(args: argparse.Namespace) -> int:
-    from appliance.backup import pieces_of  # noqa: PLC0415 -- loaded when it is used
+    from appliance.backup_check import pieces_of  # noqa: PLC0415 -- loaded when it is used
     from appliance.backup_restore import RestoreOrder, restore  # noqa: PLC0415 -- as above
 
     order = RestoreOrder(

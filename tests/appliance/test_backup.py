@@ -15,7 +15,8 @@ import pytest_asyncio
 
 from appliance import backup as backups
 from appliance.age import AgeInvalid, Identity, opened, sealed
-from appliance.backup import BackupOrder, create, pieces_of, unpacked, verify
+from appliance.backup import BackupOrder, create
+from appliance.backup_check import pieces_of, unpacked, verify
 from appliance.backup_openbao import OperatorApi
 from appliance.backup_restore import RestoreOrder, restore
 from appliance.backup_tar import MANIFEST, BackupInvalid, Packer, read_members

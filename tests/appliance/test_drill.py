@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from appliance.age import Identity
-from appliance.backup import BackupOrder, create, pieces_of, verify
+from appliance.backup import BackupOrder, create
+from appliance.backup_check import pieces_of, verify
 from appliance.backup_restore import RestoreOrder, restore
 from appliance.house import appliance
 from appliance.recovering import fill, stopped
