@@ -128,17 +128,13 @@ def _recorded(call: list[tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[_Ro
     ended = last["time_us"] if outcome is None else outcome["time_us"]
     label = f"{first['action']} · {(outcome or last).get('outcome') or 'no outcome'}"
     yield _Row(label, "call", 0, begun, max(ended, begun), failed)
-    for event, log in call:
-        yield _Row(
-            f"{event['phase']} taken into the log",
-            "mark",
-            1,
-            log["received_us"],
-            log["received_us"],
-        )
+    marks = [
+        (float(log["received_us"]), f"{event['phase']} taken into the log") for event, log in call
+    ]
     if outcome is not None and outcome.get("first_token_us"):
-        at = begun + outcome["first_token_us"]
-        yield _Row("first character released", "mark", 1, at, at)
+        marks.append((begun + outcome["first_token_us"], "first character released"))
+    for at, mark in sorted(marks):
+        yield _Row(mark, "mark", 1, at, at)
 
 
 def _begun(first: dict[str, Any], outcome: dict[str, Any] | None) -> float:

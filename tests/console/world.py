@@ -11,11 +11,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 
+import grpc
 import httpx2
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
 from audit.console.app import console_at
 from audit.console.settings import ConsoleSettings
@@ -236,6 +239,7 @@ async def a_call(log, *, tenant="acme", user="ada", ago_s=0, trace_id=None, refu
         "model": "smollm2",
     }
     await log.append(make_intent(call_id, occurred_at_us=now, action="chat.stream", **same))
+    await asyncio.sleep(fields.pop("pause_s", 0))
     counts = (
         _found("PERSON", 2),
         _found("EMAIL", 1),
@@ -266,3 +270,40 @@ def _found(kind, count, action="mask"):
     return FindingCount(
         direction=Direction.PROMPT, type=kind, subtype="", action=action, count=count
     )
+
+
+STEPS = (
+    ("gateway", "gateway.ChatStream", 0, 0, 806),
+    ("gateway", "authorize", 1, 2, 1),
+    ("audit", "audit.append", 1, 4, 9),
+    ("compliance", "screen", 1, 4, 14),
+    ("cache", "look.up", 1, 19, 3),
+    ("inference", "generate", 1, 24, 742),
+    ("compliance", "release", 1, 158, 612),
+    ("cache", "put", 1, 771, 4),
+    ("audit", "audit.append", 1, 778, 22),
+)
+"""Spans of a call: service, name, depth, begin and length in milliseconds."""
+
+
+async def traced(running, call):
+    """Send spans of all five services for a call that is recorded."""
+    (event,) = [
+        each
+        for each in await running.recorded("chat.stream")
+        if each["call_id"] == call and each["phase"] == "intent"
+    ]
+    root, begun_ns = bytes.fromhex(event["span_id"]), event["time_us"] * 1_000
+    request = pb.ExportTraceServiceRequest()
+    for number, (service, name, depth, begin, length) in enumerate(STEPS, 1):
+        group = request.resource_spans.add()
+        attribute = group.resource.attributes.add()
+        attribute.key, attribute.value.string_value = "service.name", service
+        span = group.scope_spans.add().spans.add()
+        span.trace_id, span.name = bytes.fromhex(event["trace_id"]), name
+        span.span_id = number.to_bytes(8) if depth else root
+        span.parent_span_id = root if depth else b""
+        span.start_time_unix_nano = begun_ns + begin * 1_000_000
+        span.end_time_unix_nano = span.start_time_unix_nano + length * 1_000_000
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.spans_port}") as channel:
+        await TraceServiceStub(channel).Export(request)
