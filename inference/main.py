@@ -22,6 +22,7 @@ from meshkit.own_events import service_noted
 from meshkit.screening_keys import Watching, watched_screening_keys
 from meshkit.screening_mac import mac_verifier
 from meshkit.server import serving_neighbours
+from sealgate.v1.audit_pb2_grpc import AuditServiceStub
 from sealgate.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def inference_at(
 async def serve(settings: InferenceServer, member: Member) -> AsyncIterator[int]:
     """Load the model and serve it; yield the port."""
     async with (
-        journal_over(settings.audit, member.certificate) as journal,
+        journal_over(settings.audit, member.certificate, AuditServiceStub) as journal,
         watched_screening_keys(member.keys, settings.screening_keys) as mac_keys,
         open_inference(settings, verify=mac_verifier(mac_keys)) as inference,
         inference_at(settings, inference, member.certificate) as port,

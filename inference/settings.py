@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from inference.text import Pieces
 from meshkit.settings import MeshSettings
 
 
@@ -45,5 +46,14 @@ class InferenceSettings(MeshSettings):
     gpu_prefill_chunk_tokens: int = Field(
         8_192, ge=16, description="The same on a GPU; 8,192 take an 8B model 180 ms on an H100."
     )
+    piece_tokens: int = Field(
+        8, ge=1, description="Tokens handed to a caller at once, after the first, at most."
+    )
+    piece_ms: int = Field(20, ge=0, description="How long they may wait for one another.")
     restarts_max: int = Field(3, ge=0, description="Engine faults survived before it stays down.")
     stop_timeout_ms: int = Field(5_000, ge=1, description="For the engine's thread at shutdown.")
+
+    @property
+    def pieces(self) -> Pieces:
+        """How text is handed over."""
+        return Pieces(self.piece_tokens, self.piece_ms / 1_000)

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import codecs
+from dataclasses import dataclass
 
-__all__ = ["StopScan", "Utf8"]
+__all__ = ["EACH_TOKEN", "Pieces", "StopScan", "Utf8"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """How text is handed over: the first token's at once, then that of so many, or so much time."""
+
+    tokens: int
+    seconds: float
+
+
+EACH_TOKEN = Pieces(1, 0.0)
 
 
 class Utf8:

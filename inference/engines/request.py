@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from inference.sampling import Sampler
-from inference.text import StopScan, Utf8
+from inference.text import EACH_TOKEN, Pieces, StopScan, Utf8
 from meshkit.contract import Ended, FinishReason, Generated, Refusal, Usage
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Answer:
     Args:
         prompt: token ids, chat template included.
         room: tokens that the context leaves for the answer; 1 or more.
+        pieces: how text is handed over.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Answer:
         tokenizer: ChatTokenizer,
         *,
         room: int,
+        pieces: Pieces = EACH_TOKEN,
     ) -> None:
         self.prompt = tuple(prompt)
         self.parameters = parameters
@@ -54,6 +56,9 @@ class Answer:
         self.seed = self._sampler.seed
         self._characters = Utf8()
         self._stop = StopScan(parameters.stop)
+        self._pieces = pieces
+        self._waiting = 0
+        self._told_s = 0.0
 
     @property
     def last_token(self) -> int:
@@ -73,17 +78,35 @@ class Answer:
         """
         return self._sampler.draw(logits)
 
-    def add(self, token: int) -> tuple[Generated | Ended, ...]:
-        """Take a token; return what it means for the caller, `Ended` last if it is over."""
+    def add(self, token: int, now_s: float = 0.0) -> tuple[Generated | Ended, ...]:
+        """Take a token; return what it means for the caller, `Ended` last if it is over.
+
+        Nothing, if its text waits for that of the next ones: see `inference.text.Pieces`.
+        """
         self.tokens.append(token)
-        text, stopped = self._stop.feed(self._characters.feed(self._tokenizer.raw(token)))
+        self._waiting += 1
+        ends = token in self._tokenizer.ends
+        if not (ends or len(self.tokens) >= self._most or self._due(now_s)):
+            return ()
+        waiting, self._waiting, self._told_s = self._waiting, 0, now_s
+        raw = b"".join(map(self._tokenizer.raw, self.tokens[-waiting:]))
+        text, stopped = self._stop.feed(self._characters.feed(raw))
         if stopped:
-            return Generated(text), self._ended(FinishReason.STOP)
-        if token in self._tokenizer.ends:
-            return Generated(text + self._stop.flush()), self._ended(FinishReason.STOP)
+            return Generated(text, waiting), self._ended(FinishReason.STOP)
+        if ends:
+            return Generated(text + self._stop.flush(), waiting), self._ended(FinishReason.STOP)
         if len(self.tokens) >= self._most:
-            return Generated(text + self._stop.flush()), self._ended(FinishReason.LENGTH)
-        return (Generated(text),)
+            return Generated(text + self._stop.flush(), waiting), self._ended(FinishReason.LENGTH)
+        return (Generated(text, waiting),)
+
+    def _due(self, now_s: float) -> bool:
+        """Whether text may not wait: the first, enough of it, or that which may hold a stop."""
+        return (
+            self._waiting >= self._pieces.tokens
+            or now_s - self._told_s >= self._pieces.seconds
+            or len(self.tokens) == 1
+            or bool(self.parameters.stop)
+        )
 
     def _ended(self, reason: FinishReason) -> Ended:
         usage = Usage(prompt_tokens=len(self.prompt), completion_tokens=len(self.tokens))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import time
 import traceback
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING
@@ -134,7 +135,9 @@ class TorchEngine:
         room = self._info.context_tokens - len(prompt)
         if room < 1:
             raise Refusal(Reason.INVALID_FIELD, field="messages")
-        answer = Answer(prompt, parameters, self._tokenizer, room=room)
+        answer = Answer(
+            prompt, parameters, self._tokenizer, room=room, pieces=self._settings.pieces
+        )
         request = Request(next(self._ids), answer, Mailbox(), asyncio.get_running_loop())
         with self._wake:
             if not self.healthy:
@@ -217,6 +220,7 @@ class TorchEngine:
 
     def _settle(self, tokens: Sequence[tuple[int, int]]) -> None:
         """Take the tokens of a step; those of requests that ended meanwhile are nobody's."""
+        now_s = time.monotonic()
         for job, token in tokens:
             request = self._requests.get(job)
             if request is None:
@@ -226,8 +230,10 @@ class TorchEngine:
                 log.error("inference.bad_logits", model=self._info.name)
                 items = (Refusal(Reason.INFERENCE_DOWN),)
             else:
-                items = request.answer.add(token)
+                items = request.answer.add(token, now_s)
                 self._generated += 1
+            if not items:
+                continue
             self._outgoing.append((request, items))
             if not isinstance(items[-1], Generated):
                 self._drop(job)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from inference.engines.request import Answer
 from inference.registry import ModelFileError, load_manifest
+from inference.text import Pieces
 from inference.tokenizer import ChatTokenizer, load_tokenizer
 from meshkit.contract import Ended, FinishReason, Message, Parameters, Role
 
@@ -82,6 +83,30 @@ def one_hot(token: int):
     row = np.zeros(49_152, dtype=np.float32)
     row[token] = 9
     return row
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    text=st.text(known, min_size=1, max_size=30),
+    tokens=st.integers(1, 9),
+    steps_s=st.lists(st.floats(0, 0.05), min_size=400, max_size=400),
+)
+def test_pieces_of_several_tokens_hold_the_same_text(tokenizer, text, tokens, steps_s) -> None:
+    parameters, pieces = Parameters(max_tokens=500), Pieces(tokens, 0.02)
+    answer = Answer([1], parameters, tokenizer, room=500, pieces=pieces)
+    ids, now, told, last = [*tokenizer.encode(text), END], 0.0, [], 0.0
+    for token, step_s in zip(ids, steps_s, strict=False):
+        now += step_s
+        items = answer.add(token, now)
+        last = now if items else last
+        assert items or now - last < 0.02  # nobody waits longer than that, as far as steps go
+        told += items
+    *said, ended = told
+
+    assert "".join(piece.text for piece in said) == text
+    assert said[0].tokens == 1
+    assert all(1 <= piece.tokens <= tokens for piece in said)
+    assert sum(piece.tokens for piece in said) == ended.usage.completion_tokens == len(ids)
 
 
 @settings(max_examples=60, deadline=None)

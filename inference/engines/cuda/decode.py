@@ -178,7 +178,7 @@ class Decoder:
             rest = do.product(do.plain(seen), layer.attention_out)
             gate_up = do.product(do.normed(x, rest, layer.feed_norm), layer.gate_up)
             rest = do.product(do.activated(gate_up), layer.down)
-        return do.product(do.normed(x, rest, weights.final_norm), weights.head)
+        return F.linear(do.add_norm(x, rest, weights.final_norm), weights.head)
 
     def _one_row(self, *, chained: bool) -> torch.Tensor:
         """Logits of one row: each product fused with what is around it, each kernel chained."""

@@ -45,7 +45,7 @@ class DeviceWeights:
     embedding: torch.Tensor
     layers: tuple[DeviceLayer, ...]
     final_norm: torch.Tensor
-    head: Matrix
+    head: torch.Tensor
 
     @property
     def bytes_read(self) -> int:

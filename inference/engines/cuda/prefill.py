@@ -160,8 +160,9 @@ class Prefiller:
         self._decoder.sample(self._logits(x.index_select(0, ends.to(self._device))), here)
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
-        weights, do = self._weights, self._decoder.products
-        return do.product(do.normed(x, None, weights.final_norm), weights.head)
+        weights = self._weights
+        normed = self._decoder.products.add_norm(x, None, weights.final_norm)
+        return F.linear(normed, weights.head)
 
     def _blocks(
         self,
