@@ -97,7 +97,7 @@ def reference(weights: DeviceWeights, tokens: Sequence[int]) -> torch.Tensor:
         x = x + F.linear(seen.transpose(0, 1).flatten(1), full(layer.attention_out))
         gate, up = F.linear(norm(x, layer.feed_norm), full(layer.gate_up)).chunk(2, -1)
         x = x + F.linear(F.silu(gate) * up, full(layer.down))
-    return F.linear(norm(x, weights.final_norm), full(weights.head))
+    return F.linear(norm(x, weights.final_norm), weights.head.float())
 
 
 def check(weights: DeviceWeights, slots: int) -> float:
