@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -26,6 +27,7 @@ from audit.export.reading import LogReader, LogRefused
 from audit.export.sinks import FileSink, Line, SinkDown
 from audit.export.state import StateBusy, alone, load_state
 from audit.export.told import told_of
+from audit.ocsf_record import ocsf_record
 from meshkit.contract import Direction, FindingCount
 from meshkit.tlog import (
     Edge,
@@ -107,7 +109,7 @@ def indexes_in(path):
 texts = st.text(max_size=30) | st.text("a=|\\\n\r \u2028\x00\x85\ud800nu", max_size=12)
 
 
-@settings(max_examples=200)
+@settings(max_examples=80, deadline=None)
 @given(head=texts, value=texts, other=texts)
 def test_what_cef_escapes_is_read_back_the_same_in_one_line(head, value, other):
     line = (
@@ -130,7 +132,7 @@ NAMES = ("action", "outcome", "ocsf", "usage", "verdicts", "tls", "time_us", "mo
          "detail", "policies", "user", "tenant", "duration_us", "call_id")  # fmt: skip
 
 
-@settings(max_examples=150)
+@settings(max_examples=50, deadline=None)
 @given(event=st.dictionaries(st.sampled_from(NAMES), json_values), log_part=json_values)
 def test_a_leaf_of_any_shape_is_one_line_in_every_format(event, log_part):
     """Leaves are checked when they are appended; an exporter believes nothing all the same."""
@@ -151,6 +153,8 @@ def test_a_leaf_of_any_shape_is_one_line_in_every_format(event, log_part):
 def test_an_entry_that_is_no_leaf_of_ours_goes_out_as_its_bytes(raw):
     document = json.loads(ecs.ecs_line(told_of(raw, 3, "o")))
     assert document["sealgate"]["log"]["index"] == 3
+    base = json.loads(ocsf.ocsf_line(told_of(raw, 3, "o")))
+    assert (base["class_uid"], base["raw_data"]) == (0, b64encode(raw).decode())
     assert cef.parse(cef.cef_line(told_of(raw, 3, "o")).decode())[1]["externalId"] == "3"
 
 
@@ -176,6 +180,7 @@ async def test_a_record_of_ours_in_ecs_and_cef(world):
     }  # fmt: skip
     assert document["gen_ai"]["request"]["model"] == "smollm2"
     assert document["sealgate"]["verdicts"][0]["count"] == 2
+    assert json.loads(ocsf.ocsf_line(told)) == ocsf_record(record.leaf, record.index, "o")
     fields, extension = cef.parse(cef.cef_line(told).decode())
     assert fields == ("CEF:0", "Sealgate", "Sealgate", "1", "6003:chat", "chat", "3")
     assert extension["cs4"] == "prompt/EMAIL/mask/2"
@@ -346,7 +351,8 @@ def test_otlp_is_acknowledged_or_sent_again_and_what_is_rejected_is_told(log, tm
         told = capsys.readouterr().err
         assert {number for number, _ in collector.taken} == {*range(300)} - {5, 299}
         record = dict(collector.taken)[7]
-        assert json.loads(record.body.string_value)["time"] == 10**12
+        body = json.loads(record.body.string_value)
+        assert (body["time"], body["metadata"]["sequence"]) == (10**12, 7)
         assert record.event_name == "chat"
         assert "entry 5 is rejected" in told
         assert "2 rejected" in told
@@ -376,15 +382,15 @@ def test_otlp_sink_splits_no_batch_that_was_taken(log):
 
 def test_killed_at_any_moment_it_leaves_nothing_out(log, tmp_path):
     """And what it wrote twice, it wrote the same."""
-    log.grow([leaf(number) for number in range(300, 10_000)])
+    log.grow([leaf(number) for number in range(300, 5_000)])
     out, state = tmp_path / "out", tmp_path / "state"
     words = [sys.executable, "-m", "tests.audit.export_killed", str(log.folder), str(log.key)]
     words += [str(out), str(state)]
     chance, kills = random.Random(7), 0
-    for _ in range(4):
+    for _ in range(3):
         process = subprocess.Popen(words)
         size = out.stat().st_size if out.exists() else 0
-        aim = size + chance.randrange(1, 900_000)
+        aim = size + chance.randrange(1, 500_000)
         while process.poll() is None and (not out.exists() or out.stat().st_size < aim):
             time.sleep(0.001)
         kills += process.poll() is None
@@ -393,5 +399,5 @@ def test_killed_at_any_moment_it_leaves_nothing_out(log, tmp_path):
     assert kills >= 2
     assert subprocess.run(words, check=False).returncode == 0
     found = indexes_in(out)
-    assert sorted(set(found)) == [*range(10_000)]
-    assert len(set(out.read_bytes().splitlines())) == 10_000
+    assert sorted(set(found)) == [*range(5_000)]
+    assert len(set(out.read_bytes().splitlines())) == 5_000
