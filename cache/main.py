@@ -23,6 +23,7 @@ from meshkit.own_events import service_noted
 from meshkit.screening_keys import Watching, watched_screening_keys
 from meshkit.screening_mac import mac_verifier
 from meshkit.server import serving_neighbours
+from sealgate.v1.audit_pb2_grpc import AuditServiceStub
 from sealgate.v1.cache_pb2_grpc import add_CacheServiceServicer_to_server
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ async def serve(settings: CacheServer, member: Member) -> AsyncIterator[int]:
     """Open the service and serve it; yield the port."""
     secret = (await member.keys.secret("cache-keys")).newest
     async with (
-        journal_over(settings.audit, member.certificate) as journal,
+        journal_over(settings.audit, member.certificate, AuditServiceStub) as journal,
         watched_screening_keys(member.keys, settings.screening_keys) as mac_keys,
         shared_tier(settings, secret) as shared,
         keyring(member.keys, wrapped_keys(shared)) as sealer,

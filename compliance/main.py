@@ -21,6 +21,7 @@ from meshkit.member import Member, ServerSettings, run
 from meshkit.own_events import service_noted
 from meshkit.screening_keys import Watching, watched_screening_keys
 from meshkit.server import serving_neighbours
+from sealgate.v1.audit_pb2_grpc import AuditServiceStub
 from sealgate.v1.compliance_pb2_grpc import add_ComplianceServiceServicer_to_server
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ async def serve(settings: ComplianceServer, member: Member) -> AsyncIterator[int
     """Open the service and serve it; yield the port."""
     secret = (await member.keys.secret(TOKEN_SECRET)).newest
     async with (
-        journal_over(settings.audit, member.certificate) as journal,
+        journal_over(settings.audit, member.certificate, AuditServiceStub) as journal,
         watched_screening_keys(member.keys, settings.screening_keys) as mac_keys,
         open_compliance(
             settings, mac_keys=mac_keys, token_secret=secret, journal=journal

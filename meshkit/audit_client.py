@@ -18,14 +18,13 @@ import grpc
 import structlog
 
 from meshkit.appends import Appends
-from meshkit.audit_wire import ack_from_wire, append_to_wire
 from meshkit.background import running
 from meshkit.contract import Reason, Refusal
 from meshkit.counters import counted
+from meshkit.recording.wire import ack_from_wire, append_to_wire, archive_to_wire
 from meshkit.status import from_rpc_error
 from meshkit.telemetry import outbound_traceparent
 from meshkit.w3c import parse_traceparent
-from sealgate.v1 import audit_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -116,15 +115,11 @@ class AuditClient:
         Raises:
             Refusal: INVALID_FIELD, EVIDENCE_LOST, OVERLOADED, AUDIT_DOWN.
         """
-        request = pb.ArchiveRequest(
-            digest=document.digest,
-            kind=document.kind,
-            content=document.content,
-            owners=document.owners,
-        )
         with self._line.stub() as stub:
             try:
-                await stub.Archive(request, timeout=self._limits.append_ms / 1_000)
+                await stub.Archive(
+                    archive_to_wire(document), timeout=self._limits.append_ms / 1_000
+                )
             except grpc.aio.AioRpcError as failure:
                 raise from_rpc_error(failure, down=Reason.AUDIT_DOWN) from None
 

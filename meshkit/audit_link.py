@@ -1,23 +1,24 @@
 """A service's journal over the wire: its own line to audit, for events about itself.
 
-async with journal_over(settings.audit, certificate) as book:
+async with journal_over(settings.audit, certificate, AuditServiceStub) as book:
     book.note("service.start", ...)
 """
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from meshkit.audit_client import audit_client
 from meshkit.channel import Reaching, line
 from meshkit.journal import Journalling, journal
-from sealgate.v1.audit_pb2_grpc import AuditServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+
+    import grpc
 
     from meshkit.journal import Journal
     from meshkit.tls import CertificateHolder
@@ -50,10 +51,15 @@ class AuditLink(BaseModel):
 
 
 @asynccontextmanager
-async def journal_over(link: AuditLink, certificate: CertificateHolder) -> AsyncIterator[Journal]:
-    """Keep a journal for as long as the block runs. Audit need not be there."""
+async def journal_over(
+    link: AuditLink, certificate: CertificateHolder, stub: Callable[[grpc.aio.Channel], Any]
+) -> AsyncIterator[Journal]:
+    """Keep a journal for as long as the block runs. Audit need not be there.
+
+    stub: Makes the audit service's stub of a channel.
+    """
     async with (
-        line(link.target, certificate, AuditServiceStub, link.reaching) as reached,
+        line(link.target, certificate, stub, link.reaching) as reached,
         audit_client(reached, link) as client,
         journal(client, link.journal) as book,
     ):

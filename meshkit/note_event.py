@@ -1,4 +1,4 @@
-"""A NOTE: an event about a service, not about a call. PURE but for the clock."""
+"""A NOTE: an event about a service, not about a call."""
 
 from __future__ import annotations
 

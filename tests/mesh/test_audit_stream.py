@@ -10,7 +10,6 @@ import pytest
 
 from gateway.clients import Hops
 from meshkit.audit_client import audit_client
-from meshkit.audit_wire import event_to_wire
 from meshkit.channel import line
 from meshkit.contract import (
     Actor,
@@ -29,6 +28,7 @@ from meshkit.contract import (
     TraceContext,
     Usage,
 )
+from meshkit.recording.wire import event_to_wire
 from sealgate.v1.audit_pb2_grpc import AuditServiceStub
 from tests.fakes import MemoryAudit
 from tests.mesh.conftest import DOMAIN, service_id

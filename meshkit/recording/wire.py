@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from meshkit.appends import Pending
-    from meshkit.contract import Actor, Commitment, Event, Payload
+    from meshkit.contract import Actor, Commitment, Document, Event, Payload
 
-__all__ = ["ack_from_wire", "append_to_wire", "event_to_wire"]
+__all__ = ["ack_from_wire", "append_to_wire", "archive_to_wire", "event_to_wire"]
 
 _PHASES: dict[Phase, pb.Phase.ValueType] = {
     Phase.INTENT: pb.PHASE_INTENT,
@@ -97,6 +97,16 @@ def ack_from_wire(ack: pb.AppendAck) -> tuple[tuple[bytes, Phase], Appended | Re
     made = ack.appended
     receipt = receipt_from_wire(made.receipt) if made.HasField("receipt") else None
     return key, Appended(index=made.index, leaf_hash=made.leaf_hash, receipt=receipt)
+
+
+def archive_to_wire(document: Document) -> pb.ArchiveRequest:
+    """Write a document for the archive."""
+    return pb.ArchiveRequest(
+        digest=document.digest,
+        kind=document.kind,
+        content=document.content,
+        owners=document.owners,
+    )
 
 
 def _commitment(made: Commitment | None) -> pb.Commitment | None:

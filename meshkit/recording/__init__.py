@@ -1,0 +1,1 @@
+"""What services record about themselves and others travels by this."""
