@@ -24,7 +24,7 @@ from appliance.bootstrap import (
     prepared,
 )
 from appliance.clients import keep_clients
-from appliance.key_rotation import rotating_keys
+from appliance.key_rotation import by_the_calendar
 from appliance.openbao import openbao
 from appliance.own_events import Telling
 from appliance.screening_keys import rotating
@@ -53,7 +53,6 @@ from meshkit.authorization import Authorizer
 from meshkit.background import running
 from meshkit.envelope import FolderWrappedKeys, Keyring, keyring
 from meshkit.identity import ServiceIdentity
-from meshkit.own_events import policies_noted
 from meshkit.screening_keys import Watching, watched_screening_keys
 from meshkit.screening_mac import mac_verifier
 from meshkit.telemetry import telemetry
@@ -140,22 +139,9 @@ async def appliance(
         port = await owned.enter_async_context(
             gateway(builder.placed(gateway_settings), pipeline, certificate.server_credentials())
         )
-        book = await telling.journal("gateway")
-        telling.serves(book, "gateway", certificate)
-        owned.enter_context(policies_noted(book, authorizer))
-        calendar = rotating_keys(
-            settings.data_dir, settings.key_rotation_days, settings.key_rotation_look_s
-        )
-        await owned.enter_async_context(running(calendar, "key-rotation"))
-        yield House(
-            port=port,
-            audit_port=audit_port,
-            console_port=console_port,
-            tls=settings.data_dir / "tls",
-            auditor_tls=settings.data_dir / "tls-auditor",
-            log=settings.data_dir / "audit" / "log",
-            openbao_pid=builder.bao.pid,
-        )
+        await telling.gateway_serves(certificate, authorizer)
+        await owned.enter_async_context(by_the_calendar(settings))
+        yield builder.house(port=port, audit_port=audit_port, console_port=console_port)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,6 +277,17 @@ class _Builder:
             update={"models_dir": self.settings.models_dir}
         )
         return await self.owned.enter_async_context(open_inference(settings, verify=verify))
+
+    def house(self, **ports: int) -> House:
+        """Tell what neighbours on this host need to know."""
+        data = self.settings.data_dir
+        return House(
+            **ports,
+            tls=data / "tls",
+            auditor_tls=data / "tls-auditor",
+            log=data / "audit" / "log",
+            openbao_pid=self.bao.pid,
+        )
 
     async def certificate(self, service: str) -> CertificateHolder:
         """Have a service's certificate issued, and renewed for as long as it runs."""

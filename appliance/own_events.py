@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from audit.own_events import InProcess, archive_of, log_noted
 from meshkit.identity import ServiceIdentity
 from meshkit.journal import Journalling, journal
-from meshkit.own_events import service_noted
+from meshkit.own_events import policies_noted, service_noted
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from audit.appender import AuditLog
     from audit.archive import Archive
     from audit.settings import AuditSettings
+    from meshkit.authorization import Authorizer
     from meshkit.journal import Journal
     from meshkit.tls import CertificateHolder
 
@@ -46,6 +47,12 @@ class Telling:
         name = ServiceIdentity(self.trust_domain, service).spiffe_id
         recorder = InProcess(self.log, self.archive, name)
         return await self.owned.enter_async_context(journal(recorder, Journalling()))
+
+    async def gateway_serves(self, certificate: CertificateHolder, authorizer: Authorizer) -> None:
+        """Tell that the gateway starts, and of the Cedar set that it shares with audit."""
+        book = await self.journal("gateway")
+        self.serves(book, "gateway", certificate)
+        self.owned.enter_context(policies_noted(book, authorizer))
 
     def serves(
         self, book: Journal, service: str, certificate: CertificateHolder | None = None
