@@ -13,15 +13,27 @@ import structlog
 
 from appliance.key_care import NotNowError
 from appliance.operating import operating
+from meshkit.background import running
 from meshkit.contract import Refusal
 from meshkit.counters import counted
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-__all__ = ["rotate_due", "rotating_keys"]
+    from appliance.settings import ApplianceSettings
+
+__all__ = ["by_the_calendar", "rotate_due", "rotating_keys"]
 
 log = structlog.get_logger()
+
+
+def by_the_calendar(settings: ApplianceSettings) -> AbstractAsyncContextManager[None]:
+    """Rotate what is due for as long as the block runs."""
+    work = rotating_keys(
+        settings.data_dir, settings.key_rotation_days, settings.key_rotation_look_s
+    )
+    return running(work, "key-rotation")
 
 
 async def rotating_keys(data: Path, life_days: float, look_s: float) -> None:

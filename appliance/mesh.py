@@ -34,7 +34,7 @@ from pydantic import ValidationError
 from appliance.bootstrap import BootstrapSettings, prepared
 from appliance.children import Child, ChildError
 from appliance.clients import keep_clients
-from appliance.key_rotation import rotating_keys
+from appliance.key_rotation import by_the_calendar
 from appliance.mesh_settings import MeshHouseSettings
 from appliance.openbao import OpenBao, OpenBaoError, alone, openbao
 from appliance.redis import RedisError, RedisServer, RedisServerSettings, redis_server
@@ -146,10 +146,7 @@ async def mesh(
         await owned.enter_async_context(
             running(rotating(estate, settings.screening_key_life_s), "screening-key-rotation")
         )
-        calendar = rotating_keys(
-            settings.data_dir, settings.key_rotation_days, settings.key_rotation_look_s
-        )
-        await owned.enter_async_context(running(calendar, "key-rotation"))
+        await owned.enter_async_context(by_the_calendar(settings))
         redis = await _redis(owned, settings, tell) if settings.redis else None
         house = Mesh(
             data=settings.data_dir.absolute(),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meshkit.envelope import kek_of
 from meshkit.vault import VaultRejected
+from meshkit.wrapped_keys import kek_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,27 +14,18 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from appliance.bootstrap import BootstrapSettings, Estate
+from appliance.clients import appending
 from appliance.key_care import KeyCare
 from appliance.openbao_admin import Admin
-from gateway.clients import Hops
-from meshkit.audit_client import audit_client
-from meshkit.channel import line
-from meshkit.identity import ServiceIdentity
-from meshkit.tls import Certificate, CertificateHolder
 from meshkit.vault import AppRole, VaultSettings, vault
-from sealgate.v1.audit_pb2_grpc import AuditServiceStub
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from meshkit.audit_client import AuditClient
     from meshkit.vault import Vault
 
 __all__ = ["caring", "keyholder", "logged_in", "operating", "operating_secrets"]
-
-OPERATOR = "operator"
-CERTIFICATE_TTL_S = 600
 
 
 @asynccontextmanager
@@ -59,27 +50,8 @@ async def caring(
     keys: Vault, data: Path, audit_target: str, trust_domain: str
 ) -> AsyncIterator[KeyCare]:
     """Care for keys as the operator, recorded by the audit service at `audit_target`."""
-    async with _appending(keys, audit_target, trust_domain) as audit:
+    async with appending(keys, audit_target, trust_domain) as audit:
         yield KeyCare(keys, data / "audit", audit.append)
-
-
-@asynccontextmanager
-async def _appending(keys: Vault, target: str, trust_domain: str) -> AsyncIterator[AuditClient]:
-    issued = await keys.issue(
-        f"service.{OPERATOR}",
-        uri_sans=(ServiceIdentity(trust_domain, OPERATOR).spiffe_id,),
-        ttl_s=CERTIFICATE_TTL_S,
-    )
-    certificate = Certificate.from_pem(
-        chain=issued.chain_pem.encode(),
-        key=issued.private_key_pem.encode(),
-        peer_ca=(await keys.roots() or issued.ca_pem).encode(),
-    )
-    async with (
-        line(target, CertificateHolder(certificate), AuditServiceStub) as there,
-        audit_client(there, Hops()) as audit,
-    ):
-        yield audit
 
 
 @asynccontextmanager

@@ -81,23 +81,9 @@ async def open_audit(
     """
     disk = disk or Disk()
     async with AsyncExitStack() as owned:
-        make_folders(disk, settings.data_dir)
-        owned.callback(disk.close, await _only_writer(disk, settings))
-        policy = await asyncio.to_thread(_policy, settings)
-        wal, store, held, left = await _recovered(
-            owned, settings, disk, signer=signer, lock=lock, policy=policy
-        )
-        await owned.enter_async_context(mirroring(settings, signer.vkey))
-        key = VerifierKey.parse(signer.vkey)
-        witnesses = await owned.enter_async_context(witnesses_of(policy, settings, key))
-        publisher, payloads, index = await _publisher(
-            owned, settings, disk,
-            signer=signer, lock=lock, held=held, wal=wal, store=store, witnesses=witnesses,
-            left=left,
-        )  # fmt: skip
-        await publisher.confirm()  # before anything is signed: the receipt key's endorsement, too
-        pseudonyms = Pseudonyms(pseudonym_key, naming_keys)
-        await owned.enter_async_context(running(_forgetting(pseudonyms), "audit-pseudonyms"))
+        opened = await _opened(owned, settings, disk, signer, lock)
+        wal, store, witnesses, publisher, payloads, index = opened
+        pseudonyms = await _pseudonyms(owned, pseudonym_key, naming_keys)
         parts = Parts(
             settings=settings,
             vkey=signer.vkey,
@@ -114,6 +100,38 @@ async def open_audit(
         if witnesses is not None:
             await _witnessed(audit, witnesses)
         yield audit
+
+
+async def _opened(
+    owned: AsyncExitStack,
+    settings: AuditSettings,
+    disk: Disk,
+    signer: CheckpointSigner,
+    lock: CheckpointLock,
+) -> tuple[Wal, LogStore, Witnesses | None, Publisher, PayloadStore, Index]:
+    """Take the log for us, recover it, and bring disk and witnesses up to it."""
+    make_folders(disk, settings.data_dir)
+    owned.callback(disk.close, await _only_writer(disk, settings))
+    policy = await asyncio.to_thread(_policy, settings)
+    wal, store, held, left = await _recovered(
+        owned, settings, disk, signer=signer, lock=lock, policy=policy
+    )
+    await owned.enter_async_context(mirroring(settings, signer.vkey))
+    key = VerifierKey.parse(signer.vkey)
+    witnesses = await owned.enter_async_context(witnesses_of(policy, settings, key))
+    publisher, payloads, index = await _publisher(
+        owned, settings, disk,
+        signer=signer, lock=lock, held=held, wal=wal, store=store, witnesses=witnesses,
+        left=left,
+    )  # fmt: skip
+    await publisher.confirm()  # before anything is signed: the receipt key's endorsement, too
+    return wal, store, witnesses, publisher, payloads, index
+
+
+async def _pseudonyms(owned: AsyncExitStack, log_key: bytes, naming_keys: NamingKeys) -> Pseudonyms:
+    pseudonyms = Pseudonyms(log_key, naming_keys)
+    await owned.enter_async_context(running(_forgetting(pseudonyms), "audit-pseudonyms"))
+    return pseudonyms
 
 
 def _policy(settings: AuditSettings) -> Policy | None:

@@ -22,7 +22,6 @@ The next day's keys are made an hour ahead, so that midnight needs nobody. A wra
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from hmac import compare_digest
@@ -32,7 +31,7 @@ import structlog
 
 from meshkit.background import running
 from meshkit.contract import Refusal
-from meshkit.held_keys import DAY_S, Clock, Held, HeldKeys, KeyringSettings, Place, Slot
+from meshkit.held_keys import Clock, Held, HeldKeys, KeyringSettings, Place, Slot
 from meshkit.identity import is_label
 from meshkit.sealing import (
     KEY_BYTES,
@@ -44,7 +43,15 @@ from meshkit.sealing import (
     seal_record,
 )
 from meshkit.vault import DataKey, VaultDown, VaultRejected
-from meshkit.wrapped_keys import FolderWrappedKeys, MemoryWrappedKeys, WrappedKey, WrappedKeys
+from meshkit.wrapped_keys import (
+    FolderWrappedKeys,
+    MemoryWrappedKeys,
+    WrappedKey,
+    WrappedKeys,
+    binding,
+    kek_of,
+    wrapping_aad,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -60,9 +67,7 @@ __all__ = [
     "SealBroken",
     "WrappedKey",
     "WrappedKeys",
-    "kek_of",
     "keyring",
-    "wrapping_aad",
 ]
 
 log = structlog.get_logger()
@@ -155,7 +160,7 @@ class Keyring:
             try:
                 await self._confirm(held)
             except (Refusal, OSError):
-                self._held.forget(lambda key, gone=held.wrapped: key is gone)  # type: ignore[misc]
+                self._drop(held)
 
     def held(self) -> dict[str, int]:
         """Return how many keys are held, by tenant."""
@@ -227,6 +232,9 @@ class Keyring:
         slot = (_label(tenant), _label(purpose), day)
         return (await self._once(slot, lambda: self._make(slot))).wrapped.key_id
 
+    def _drop(self, held: Held) -> None:
+        self._held.forget(lambda key: key is held.wrapped)
+
     def _seal_under(self, held: Held, plaintext: bytes, aad: bytes) -> bytes:
         self._held.count(held, len(plaintext))
         key = held.wrapped
@@ -291,7 +299,7 @@ class Keyring:
 
     async def _make(self, slot: Slot) -> Held:
         tenant, purpose, day = slot
-        made = await self._service.datakey(kek_of(tenant), aad=_aad(tenant, purpose, day))
+        made = await self._service.datakey(kek_of(tenant), aad=binding(tenant, purpose, day))
         wrapped = WrappedKey(new_key_id(day), tenant, purpose, made.wrapped)
         await self._store.put(wrapped)
         held = self._held.hold(wrapped, made.plaintext)
@@ -307,7 +315,7 @@ class Keyring:
             plaintext = await self._unwrap(await self._stored(held.place))
             _must_be_equal(plaintext, held.plaintext)
         except SealBroken:
-            self._held.forget(lambda key: key is held.wrapped)
+            self._drop(held)
             raise
         self._held.confirm(held)
         return held
@@ -374,21 +382,6 @@ def _label(name: str) -> str:
         msg = "tenant and purpose must be lower-case DNS labels"
         raise ValueError(msg)
     return name
-
-
-def kek_of(tenant: str) -> str:
-    """Return the name of a tenant's key in OpenBao's transit."""
-    return f"t-{tenant}"
-
-
-def wrapping_aad(key: WrappedKey) -> bytes:
-    """Return what OpenBao binds a wrapped key to."""
-    return _aad(key.tenant, key.purpose, key.day)
-
-
-def _aad(tenant: str, purpose: str, day: int) -> bytes:
-    date = time.strftime("%Y-%m-%d", time.gmtime(day * DAY_S))
-    return f"v1|{tenant}|{date}|{purpose}".encode()
 
 
 @asynccontextmanager

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from meshkit.wrapped_keys import DAY_S
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DAY_S", "PER_SUBJECT", "Clock", "Held", "HeldKeys", "KeyringSettings", "Place", "Slot"]
 
-DAY_S = 86_400
 PER_SUBJECT = "s-"
 """How purposes begin that are of one person's data: most will not be back tomorrow, so their keys
 are made when they are needed, not ahead."""

@@ -12,8 +12,8 @@ from base64 import b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from meshkit.envelope import kek_of, wrapping_aad
 from meshkit.vault import VaultRejected
+from meshkit.wrapped_keys import kek_of, wrapping_aad
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

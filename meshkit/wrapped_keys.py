@@ -10,6 +10,7 @@ import asyncio
 import json
 import shutil
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["FolderWrappedKeys", "MemoryWrappedKeys", "WrappedKey", "WrappedKeys"]
+__all__ += ["DAY_S", "binding", "kek_of", "wrapping_aad"]
 
+DAY_S = 86_400
 _ENTRIES_MAX = 65_536
 
 
@@ -40,6 +43,22 @@ class WrappedKey:
     def day(self) -> int:
         """Days since 1970-01-01 UTC."""
         return day_of(self.key_id)
+
+
+def kek_of(tenant: str) -> str:
+    """Return the name of a tenant's key in OpenBao's transit."""
+    return f"t-{tenant}"
+
+
+def wrapping_aad(key: WrappedKey) -> bytes:
+    """Return what OpenBao binds a wrapped key to."""
+    return binding(key.tenant, key.purpose, key.day)
+
+
+def binding(tenant: str, purpose: str, day: int) -> bytes:
+    """Return what a key made for this is bound to; `day` since 1970-01-01 UTC."""
+    date = time.strftime("%Y-%m-%d", time.gmtime(day * DAY_S))
+    return f"v1|{tenant}|{date}|{purpose}".encode()
 
 
 class WrappedKeys(Protocol):

@@ -14,11 +14,10 @@ import pytest_asyncio
 from appliance.key_rotation import rotate_due
 from audit.key_orders import order
 from meshkit.contract import Reason, Refusal
-from meshkit.envelope import wrapping_aad
 from meshkit.rewrap import BATCH_MAX, rewrap, version_of
 from meshkit.sealing import new_key_id
 from meshkit.vault import VaultRejected
-from meshkit.wrapped_keys import FolderWrappedKeys, WrappedKey
+from meshkit.wrapped_keys import FolderWrappedKeys, WrappedKey, wrapping_aad
 from tests.audit.world import make_outcome
 from tests.keys.audit_house import AuditHouse, Load, audit_house
 from tests.keys.conftest import SETTINGS
