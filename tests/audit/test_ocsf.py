@@ -5,6 +5,7 @@ The tables below are those of ocsf/ocsf-schema at version 1.8.0: events/, object
 
 import json
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -221,3 +222,9 @@ def test_classes_have_actions_and_phases_of_their_own():
     assert by_type[100806] == {"log.start"}
     assert by_type[100807] == {"log.stop"}
     assert record_of(make_event(Phase.NOTE, action="log.stop"))[0]["type_uid"] == 100807
+
+
+def test_every_action_is_told_in_the_docs():
+    page = (Path(__file__).parent.parent.parent / "docs" / "audit.md").read_text()
+    table = page.partition("## What is recorded")[2].partition("\n## ")[0]
+    assert [action for action in ACTIONS if f"`{action}`" not in table] == []
