@@ -278,11 +278,13 @@ class _Builder:
         )
         return await self.owned.enter_async_context(open_inference(settings, verify=verify))
 
-    def house(self, **ports: int) -> House:
+    def house(self, *, port: int, audit_port: int, console_port: int | None) -> House:
         """Tell what neighbours on this host need to know."""
         data = self.settings.data_dir
         return House(
-            **ports,
+            port=port,
+            audit_port=audit_port,
+            console_port=console_port,
             tls=data / "tls",
             auditor_tls=data / "tls-auditor",
             log=data / "audit" / "log",
