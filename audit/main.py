@@ -35,6 +35,11 @@ from meshkit.wrapped_keys import FolderWrappedKeys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+
+    from audit.appender import AuditLog
+    from audit.erasure import Custody
+    from audit.keys import AuditKeys
 
 
 __all__ = ["AuditServer", "serve"]
@@ -71,6 +76,20 @@ class AuditServer(AuditSettings, ServerSettings):
     serving: Serving = Serving.model_validate({"request_bytes_max": 16 * _MIB, "lame_duck_ms": 0})
 
 
+def _custody(
+    settings: AuditServer, member: Member, log: AuditLog, held: AuditKeys
+) -> AbstractAsyncContextManager[Custody]:
+    """Keep retention of payloads, and erase: here and in every cache."""
+    estate = Estate(log.parts, FolderWrappedKeys(settings.data_dir / "keys"), held.sealer)
+    caches = CachePurger(
+        targets=settings.cache_targets,
+        file=settings.cache_targets_file,
+        certificate=member.certificate,
+        timeout_s=settings.cache_purge_s,
+    )
+    return open_custody(log, estate, purges=(caches.purge,))
+
+
 @asynccontextmanager
 async def serve(settings: AuditServer, member: Member) -> AsyncIterator[int]:
     """Open the log and serve it; yield the port."""
@@ -93,15 +112,8 @@ async def serve(settings: AuditServer, member: Member) -> AsyncIterator[int]:
         log_noted(log, own),
     ):
         archive = archive_of(settings, log, own)
-        estate = Estate(log.parts, FolderWrappedKeys(settings.data_dir / "keys"), held.sealer)
-        caches = CachePurger(
-            targets=settings.cache_targets,
-            file=settings.cache_targets_file,
-            certificate=member.certificate,
-            timeout_s=settings.cache_purge_s,
-        )
         async with (
-            open_custody(log, estate, purges=(caches.purge,)) as custody,
+            _custody(settings, member, log, held) as custody,
             journal(InProcess(log, archive, own), settings.journal) as book,
             audit_at(
                 settings,
