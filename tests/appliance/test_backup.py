@@ -346,10 +346,14 @@ async def test_a_mirror_behind_the_lock_does_not_pass_for_all_there_was(
     world, order, tmp_path
 ) -> None:
     other, mirror, _ = await lost(world, order, tmp_path, late=True)
-    newest = max((tmp_path / "mirror").rglob("checkpoints/*"), key=lambda path: path.name)
-    newest.unlink()
-    with pytest.raises(BackupInvalid):
-        await fill_log(other.data, other.signer, other.lock, open_store(StorePlace(url=mirror)))
+    async with world.open() as audit:  # published, and not mirrored
+        await audit.append_many([make_event() for _ in range(5)])
+    store = open_store(StorePlace(url=mirror))
+    with pytest.raises(BackupInvalid, match="were published"):
+        await fill_log(other.data, other.signer, other.lock, store)
+    with pytest.raises(Refusal):
+        async with other.open():
+            pass
 
 
 class Found:

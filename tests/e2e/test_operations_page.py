@@ -1,4 +1,4 @@
-"""The commands of docs/operations.md, docs/keys.md and docs/backup.md, run against a house that runs."""
+"""The commands of docs/operations.md, keys.md and backup.md, run against a house that runs."""
 
 import json
 import os
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGE = "\n".join((ROOT / "docs" / name).read_text() for name in ("operations.md", "keys.md", "backup.md"))
+PAGES = ("operations.md", "keys.md", "backup.md")
+PAGE = "\n".join((ROOT / "docs" / name).read_text() for name in PAGES)
 COMMANDS = [
     line
     for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
