@@ -7,6 +7,7 @@ import random
 import pytest
 
 from audit.signer import MemorySigner
+from audit.witness.keys import WitnessKeys
 from meshkit.tlog import decode_bundle, encode_bundle, entry_hashes
 from sealgate.cli.audit import add_parser, write_proofs
 from tests.audit.logs import write_log
@@ -159,3 +160,24 @@ async def test_what_cannot_be_read_speaks_against_no_log(world, tmp_path, capsys
         assert run(capsys, *words)[0] == 2, words
         code, said = run(capsys, *words, "--json")
         assert (code, json.loads(said)["ok"]) == (2, False), words
+
+
+async def test_a_policy_serves_in_place_of_the_key_and_asks_for_its_quorum(world, tmp_path, capsys):
+    async with world.open() as audit:
+        outcome = await audit.append(make_outcome())
+        (proof,) = await write_proofs(
+            audit, "acme", tmp_path / "proofs", call_id=outcome.receipt.call_id
+        )
+    trusted, strict, empty = world.data / "policy", tmp_path / "strict", tmp_path / "empty"
+    witness = WitnessKeys.make(tmp_path / "w", "w.example").vkeys[0]
+    strict.write_text(f"log {world.vkey}\nwitness a {witness}\nquorum a\n")
+    empty.write_text("quorum none\n")
+    for words in (("verify", "--log", world.log), ("check", proof)):
+        assert run(capsys, *words, "--policy", trusted)[0] == 0
+        code, said = run(capsys, *words, "--policy", strict)
+        assert code == 1
+        assert "quorum" in said
+        for unusable in (empty, proof, tmp_path / "none"):
+            assert run(capsys, *words, "--policy", unusable)[0] == 2
+        with pytest.raises(SystemExit):
+            run(capsys, *words, "--policy", trusted, "--vkey", world.vkey)
