@@ -10,6 +10,7 @@ that `sealgate audit check` then checks offline). The methods are those of
 
 from __future__ import annotations
 
+import asyncio
 from hashlib import sha256
 from typing import TYPE_CHECKING, Self
 
@@ -18,7 +19,7 @@ import grpc
 from meshkit.contract import Checkpoint, Phase, Record
 from meshkit.tlog import NoteInvalid, VerifierKey, open_checkpoint, parse_checkpoint
 from sealgate._connect import Connection, Pem
-from sealgate.errors import InternalError, ReceiptError, error_of_rpc
+from sealgate.errors import InternalError, LimitedError, ReceiptError, error_of_rpc
 from sealgate.v1 import audit_pb2 as pb
 from sealgate.v1.audit_pb2_grpc import AuditServiceStub
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     _T = TypeVar("_T")
 
 __all__ = ["AsyncAuditReader"]
+
+_PAGE_TRIES = 3
+_PAGE_RETRY_MS = 1_000
 
 _PHASES = {
     pb.PHASE_INTENT: Phase.INTENT,
@@ -132,7 +136,7 @@ class AsyncAuditReader:
         token = ""
         while True:
             request = wanted.request(page_size, token)
-            reply = await _told(self._stub().Search(request, timeout=self._timeout_s))
+            reply = await self._page(request)
             for record in _records(reply.records):
                 yield record
             token = reply.next_page_token
@@ -157,6 +161,15 @@ class AsyncAuditReader:
             msg = "the audit service gave a document of another digest"
             raise InternalError(msg)
         return reply.kind, reply.content
+
+    async def _page(self, request: pb.SearchRequest) -> pb.SearchResponse:
+        """Fetch a page; pages beyond so many in a second are waited for, and asked for again."""
+        for _ in range(_PAGE_TRIES):
+            try:
+                return await _told(self._stub().Search(request, timeout=self._timeout_s))
+            except LimitedError as limited:
+                await asyncio.sleep((limited.retry_after_ms or _PAGE_RETRY_MS) / 1_000)
+        return await _told(self._stub().Search(request, timeout=self._timeout_s))
 
     async def checkpoint(self) -> Checkpoint:
         """Return the newest published checkpoint, its signature checked if there is a `vkey`.

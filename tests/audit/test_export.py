@@ -299,6 +299,26 @@ def test_a_file_that_is_rotated_away_is_left_to_whoever_took_it(tmp_path):
     assert out.read_bytes() == b"two\nthree\n"
 
 
+def test_following_goes_on_with_what_comes_in_a_new_file_after_a_rotation(log, tmp_path):
+    out = tmp_path / "out"
+    rests = []
+
+    def rest(_seconds):
+        rests.append(len(log.leaves))
+        if len(rests) == 3:
+            return True
+        out.rename(tmp_path / f"out.{len(rests)}")
+        export.reopen_soon()
+        log.grow([leaf(n) for n in range(5)])
+        return False
+
+    export = exporter(log, FileSink(out), tmp_path / "state", rest=rest)
+    assert export.run(follow=True).done.size == 310
+    assert rests == [300, 305, 310]
+    assert indexes_in(tmp_path / "out.2") == [*range(300, 305)]
+    assert indexes_in(out) == [*range(305, 310)]
+
+
 def test_two_exports_never_share_a_state(tmp_path):
     with alone(tmp_path / "state"), pytest.raises(StateBusy), alone(tmp_path / "state"):
         pass
