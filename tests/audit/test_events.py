@@ -199,6 +199,23 @@ def test_a_leaf_of_the_first_form_still_reads():
     assert (record["class_uid"], record["duration"]) == (6003, 0)
 
 
+def test_what_an_event_tells_is_in_its_leaf():
+    told = json.loads(
+        event_bytes(
+            make_outcome(
+                subject="patient-7",
+                duration_us=1_500,
+                first_token_us=900,
+                prompt_template_digest=b"t" * 32,
+            ),
+            NAMES,
+        )
+    )
+    assert told["subject"] == NAMES.subject("acme", "patient-7") != NAMES.user("acme", "patient-7")
+    assert (told["duration_us"], told["first_token_us"]) == (1_500, 900)
+    assert told["prompt_template_digest"] == (b"t" * 32).hex()
+
+
 def test_what_is_absent_is_not_in_the_leaf():
     """The same bytes as before for an event that tells none of the newer things."""
     told = json.loads(event_bytes(make_event(), NAMES))
