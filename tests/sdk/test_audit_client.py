@@ -1,5 +1,6 @@
 """An auditor's reads, against a small log on a real socket; what comes back is checked."""
 
+from datetime import UTC, datetime
 from functools import partial
 
 import grpc
@@ -20,6 +21,8 @@ from meshkit.tlog import (
     signature_line,
 )
 from sealgate import AsyncAuditReader, InternalError, NotFoundError, ReceiptError
+from sealgate.audit_search import Search
+from sealgate.errors import LimitedError
 from sealgate.v1 import audit_pb2 as pb
 from sealgate.v1.audit_pb2_grpc import AuditServiceServicer, add_AuditServiceServicer_to_server
 
@@ -32,6 +35,7 @@ class Log(AuditServiceServicer):
     def __init__(self, signer):
         self.signer = signer
         self.phase = 2
+        self.asked, self.limited = [], 0
 
     async def GetRecord(self, request, _context):
         if (request.tenant, request.call_id) != ("acme", CALL):
@@ -40,6 +44,17 @@ class Log(AuditServiceServicer):
 
     async def GetByTrace(self, _request, _context):
         return pb.GetByTraceResponse(records=[pb.Record(index=3, phase=1, leaf=LEAVES[3])])
+
+    async def Search(self, request, _context):
+        self.asked.append((request.model, request.page_size, request.page_token))
+        if self.limited:
+            self.limited -= 1
+            raise Refusal(Reason.LIMITED, retry_after_ms=1)
+        number = int(request.page_token or "0")
+        return pb.SearchResponse(
+            records=[pb.Record(index=number, phase=1, leaf=LEAVES[number])] * (number != 1),
+            next_page_token=str(number + 1) if number < 2 else "",
+        )
 
     async def GetCheckpoint(self, _request, _context):
         text = checkpoint_text(self.signer.origin, 7, root_of(HASHES, 7))
@@ -78,6 +93,23 @@ async def test_a_record_is_in_the_log_that_the_checkpoint_vouches_for(reader):
     checkpoint = await reader.checkpoint()
     proof = await reader.inclusion(record.index, checkpoint.size)
     assert is_included(leaf_hash(record.leaf), index=3, size=7, proof=proof, root=checkpoint.root)
+
+
+async def test_a_search_goes_from_page_to_page_and_waits_at_a_limit(reader, log):
+    log.limited = 2
+    found = [record.index async for record in reader.search(Search(model="m"), page_size=5)]
+    assert found == [0, 2]
+    assert log.asked == [("m", 5, "")] * 3 + [("m", 5, "1"), ("m", 5, "2")]
+    log.limited = 100
+    with pytest.raises(LimitedError):
+        [record async for record in reader.search(Search())]
+
+
+def test_a_time_without_a_zone_is_no_time():
+    with pytest.raises(ValueError, match="since has no time zone"):
+        Search(since=datetime(2026, 11, 1)).request(0, "")  # noqa: DTZ001 -- the point
+    asked = Search(until=datetime(2026, 11, 1, tzinfo=UTC)).request(0, "")
+    assert asked.until.seconds == 1_793_491_200
 
 
 async def test_an_older_tree_is_shown_to_be_part_of_this_one(reader):
