@@ -137,7 +137,7 @@ class AuditServiceServicer:
         """Keeps a document that records name by its SHA-256: a policy, a model's manifest, a prompt
         template. Open to Sealgate's services. May be repeated.
 
-        Errors: INVALID_FIELD (`digest`: not that of the content), EVIDENCE_LOST, AUDIT_DOWN, OVERLOADED.
+        Errors: INVALID_FIELD (`digest`: not that of the content; a part out of its range), EVIDENCE_LOST, AUDIT_DOWN, OVERLOADED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -63,7 +63,7 @@ class AuditServiceStub:
     """Keeps a document that records name by its SHA-256: a policy, a model's manifest, a prompt
     template. Open to Sealgate's services. May be repeated.
 
-    Errors: INVALID_FIELD (`digest`: not that of the content), EVIDENCE_LOST, AUDIT_DOWN, OVERLOADED.
+    Errors: INVALID_FIELD (`digest`: not that of the content; a part out of its range), EVIDENCE_LOST, AUDIT_DOWN, OVERLOADED.
     """
     GetArchived: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetArchivedRequest, _audit_pb2.GetArchivedResponse]
     """What a digest in a record stands for. NOT_FOUND if it is another tenant's, too."""
@@ -109,7 +109,7 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """Keeps a document that records name by its SHA-256: a policy, a model's manifest, a prompt
     template. Open to Sealgate's services. May be repeated.
 
-    Errors: INVALID_FIELD (`digest`: not that of the content), EVIDENCE_LOST, AUDIT_DOWN, OVERLOADED.
+    Errors: INVALID_FIELD (`digest`: not that of the content; a part out of its range), EVIDENCE_LOST, AUDIT_DOWN, OVERLOADED.
     """
     GetArchived: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetArchivedRequest, _audit_pb2.GetArchivedResponse]  # type: ignore[assignment]
     """What a digest in a record stands for. NOT_FOUND if it is another tenant's, too."""
@@ -182,7 +182,7 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         """Keeps a document that records name by its SHA-256: a policy, a model's manifest, a prompt
         template. Open to Sealgate's services. May be repeated.
 
-        Errors: INVALID_FIELD (`digest`: not that of the content), EVIDENCE_LOST, AUDIT_DOWN, OVERLOADED.
+        Errors: INVALID_FIELD (`digest`: not that of the content; a part out of its range), EVIDENCE_LOST, AUDIT_DOWN, OVERLOADED.
         """
 
     @_abc_1.abstractmethod
