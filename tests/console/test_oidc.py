@@ -1,6 +1,7 @@
 """Signing in at a provider: the way that works, and every way in which it must not."""
 
 import json
+import re
 from contextlib import asynccontextmanager
 from urllib.parse import parse_qs, urlsplit
 
@@ -113,6 +114,8 @@ async def test_roles_that_the_tenant_does_not_give_do_not_count(both, provider, 
     provider.claims = {"roles": ["model_admin", "application"]}
     reply = await client.get(await left(client))
     assert reply.status_code == 403
+    provider.claims = {"tenant": "globex"}  # which lets its people be nothing
+    assert (await client.get(await left(client))).status_code == 403
     provider.claims = {"tenant": "unheard-of"}
     assert (await client.get(await left(client))).status_code == 403
 
@@ -152,6 +155,21 @@ async def test_a_way_back_that_does_not_fit_signs_nobody_in(both, provider, clie
     reply = await client.get("/login/oidc/back", params=asked)
     assert reply.status_code == 401
     assert "<script" not in reply.text
+
+
+async def test_a_way_back_counts_once_though_the_provider_would_go_on(
+    both, provider, client
+) -> None:
+    back = await left(client)
+    cookie = client.headers.get("Cookie") or "; ".join(
+        f"{name}={value}" for name, value in client.cookies.items()
+    )
+    assert (await client.get(back)).status_code == 200
+    provider.codes["code-again"] = provider.asked[-1]
+    again = re.sub(r"code=[^&]+", "code=code-again", back)
+    client.cookies.clear()
+    reply = await client.get(again, headers={"Cookie": cookie})
+    assert reply.status_code == 401
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,11 @@ def test_whatever_spans_say_a_waterfall_ends_and_stays_in_its_frame(edges) -> No
     assert falls.bars[0].failed
 
 
+def test_a_span_that_is_its_own_parent_is_drawn_once() -> None:
+    falls = waterfall_of([event("note")], [span(OWN, 1), span(2, OWN), span(2, 2)])
+    assert [bar.kind for bar in falls.bars].count("gateway") == 3
+
+
 def test_a_call_begins_when_its_duration_says() -> None:
     later = event(
         "outcome",

@@ -103,7 +103,8 @@ def policies(folder):
     kept = [each for each in known if each["uid"]["type"] == "Sealgate::Role"]
     for tenant in ("acme", "globex"):
         there = {"type": "Sealgate::Tenant", "id": tenant}
-        about = {"data_class": "internal", "user_roles": ["auditor", "privacy_officer"]}
+        given = ["auditor", "privacy_officer"] if tenant == "acme" else []
+        about = {"data_class": "internal", "user_roles": given}
         kept.append({"uid": there, "attrs": about, "parents": []})
         for workload, roles in WORKLOADS.items():
             kept.append(
