@@ -14,6 +14,7 @@ class Mutation:
     test: str
 
 
+_ERASURE = "tests/audit/test_erasure.py::"
 _DURABLE = "tests/audit/test_durability.py::"
 _POWER = f"{_DURABLE}test_power_loss_at_any_moment_loses_and_doubles_nothing"
 _ORDER = "tests/audit/test_syscalls.py::test_nothing_is_told_or_named_before_it_is_durable"
@@ -57,6 +58,56 @@ FIVE = (
 """What proof rests on: durable, not forked, bound, committed, hashed as a leaf."""
 
 MORE = (
+    Mutation(
+        "legal hold before an erasure",
+        "audit/erasure.py",
+        "if hold.blocks(found.pseudonyms, found.classes):",
+        "if hold is None:",
+        f"{_ERASURE}test_a_hold_stands_against_erasure_and_both_are_recorded",
+    ),
+    Mutation(
+        "an erased subject's keys leave the disk",
+        "audit/estate.py",
+        "await self._kept.drop_keys(plan.tenant, plan.key_ids)",
+        "pass",
+        f"{_ERASURE}test_a_backup_of_payloads_brings_nothing_back",
+    ),
+    Mutation(
+        "and memory",
+        "audit/estate.py",
+        "await self._held.forget(plan.tenant, plan.key_ids)",
+        "pass",
+        f"{_ERASURE}test_the_running_process_has_forgotten_the_key_too",
+    ),
+    Mutation(
+        "caches forget an erased subject",
+        "audit/erasure.py",
+        "[await purge(plan.tenant, plan.subject) for purge in self._purges]",
+        "[3]",
+        f"{_ERASURE}test_an_erased_person_is_gone_and_the_log_still_holds",
+    ),
+    Mutation(
+        "a payload is bound to its call",
+        "audit/payloads.py",
+        "call_id + phase.value.encode()",
+        "phase.value.encode()",
+        "tests/audit/test_payload_seals.py::test_a_payload_moved_elsewhere_does_not_open",
+    ),
+    Mutation(
+        "day 31",
+        "audit/retention.py",
+        "return now - day > days",
+        "return now - day >= days",
+        "tests/audit/test_retention.py::"
+        "test_on_day_31_payloads_and_keys_are_gone_and_the_leaf_is_there",
+    ),
+    Mutation(
+        "an answer is its subject's alone",
+        "cache/keys.py",
+        "        scope.subject.encode(),\n",
+        "",
+        "tests/cache/test_keys.py::test_keys_are_equal_just_when_the_questions_are",
+    ),
     Mutation(
         "fsync of folders",
         "audit/disk.py",
