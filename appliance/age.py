@@ -341,7 +341,7 @@ def _opened_header(source: _Source, opener: Opener) -> bytes:
     file_key: bytes | None = None
     for _ in range(_STANZAS_MAX + 1):
         line = source.line()
-        if line.startswith(b"---"):
+        if line.startswith(b"--- "):
             break
         body = _stanza_body(source)
         header += line + b"\n" + b"".join(part + b"\n" for part in body)
