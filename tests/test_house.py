@@ -30,8 +30,13 @@ def functions() -> list[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
         (path, node)
         for path, module in modules()
         for node in ast.walk(module)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not is_kernel(node)
     ]
+
+
+def is_kernel(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """A GPU's kernel is one function of pointers and sizes: it can call nothing of ours."""
+    return any(ast.unparse(mark) == "triton.jit" for mark in node.decorator_list)
 
 
 def imports(module: ast.Module) -> set[str]:

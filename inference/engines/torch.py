@@ -168,7 +168,7 @@ class TorchEngine:
                     self._serve()
             except torch.OutOfMemoryError:
                 # No fault: the next requests may be smaller, and what these held is free again.
-                log.error("inference.out_of_memory", requests=len(self._requests))  # noqa: TRY400
+                log.error("inference.out_of_memory", model=self._info.name)  # noqa: TRY400 -- no text
                 why = Reason.OVERLOADED
             except Exception as bug:  # noqa: BLE001 -- whatever it is, callers must hear of it
                 _log_fault(bug)

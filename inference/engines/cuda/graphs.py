@@ -19,7 +19,7 @@ def captured(work: Callable[[], None], *, pool: Any = None) -> torch.cuda.CUDAGr
         work: launches only: it neither reads the device nor allocates what must outlive it.
         pool: memory that graphs share which never run at once; `torch.cuda.graph_pool_handle`.
     """
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call] # torch leaves it untyped
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         work()

@@ -88,7 +88,7 @@ class CudaRunner:
         host = self._spare.popleft() if self._spare else self._buffer()
         top = 1 + max((slot for slot, _ in jobs), default=-1)
         host[:top].copy_(self.slots.results[:top], non_blocking=True)
-        done = torch.cuda.Event() if self._gpu else None  # type: ignore[no-untyped-call]
+        done = torch.cuda.Event() if self._gpu else None  # type: ignore[no-untyped-call] # torch leaves it untyped
         if done is not None:
             done.record()
 
