@@ -179,7 +179,7 @@ class Prefiller:
         rest: torch.Tensor | None = None
         for number, layer in enumerate(self._weights.layers):
             qkv = do.product(do.normed(x, rest, layer.attention_norm), layer.qkv, layer.qkv_bias)
-            q, k = self._turn_and_keep(qkv, slots, positions, number, layer)
+            q, k = self._turn_and_keep(qkv, slots, positions, number=number, layer=layer)
             seen = self._seen(q, k, qkv, shape, number=number, behind=behind)
             rest = do.product(do.plain(seen), layer.attention_out)
             gate_up = do.product(do.normed(x, rest, layer.feed_norm), layer.gate_up)
@@ -191,6 +191,7 @@ class Prefiller:
         qkv: torch.Tensor,
         slots: torch.Tensor,
         positions: torch.Tensor,
+        *,
         number: int,
         layer: DeviceLayer,
     ) -> tuple[torch.Tensor, torch.Tensor]:
