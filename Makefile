@@ -63,8 +63,9 @@ models: $(VENV)/.venv ## the small models, by pinned digest
 triton: $(VENV)/.venv # NVIDIA Triton on a CPU, for tests: 97 MB, in an environment of its own
 	@$(BIN)/python deploy/triton_server.py --into var/triton
 
-system-packages: # third-party verifiers: Go's x/mod, OpenSSL; Redis; strace; promtool
-	@deploy/system-packages.sh golang-go golang-golang-x-mod-dev openssl redis-server strace
+system-packages: # third-party verifiers: Go's x/mod, OpenSSL; Redis; strace; Chromium; promtool
+	@deploy/system-packages.sh golang-go golang-golang-x-mod-dev openssl redis-server strace \
+	  chromium iproute2
 	@deploy/promtool.sh var/tools
 
 client-packages: node_modules/.installed tests/node/node_modules/.installed # other languages

@@ -82,9 +82,9 @@ LOG_KEYS: Final = frozenset(
     {
         *("at", "event", "frames", "kind", "level", "logger", "span_id", "trace_id", "where"),
         *("attempts", "audit_port", "backlog", "code", "count", "digest", "doing", "drain_ms"),
-        *("durable", "errno", "events", "failures", "hits", "kept", "method", "misses", "model"),
-        *("name", "names", "new", "old", "pid", "policies", "policies_digest", "policy"),
-        *("policy_digest", "port", "reason", "recognizers"),
+        *("durable", "errno", "events", "failures", "hits", "kept", "method", "mirrored"),
+        *("misses", "model", "name", "names", "new", "old", "pid", "policies", "policies_digest"),
+        *("policy", "policy_digest", "port", "published", "reason", "recognizers"),
         *("remaining_s", "role", "seconds", "service", "services", "starts", "status", "stop_ms"),
         *("tenants", "verb", "version"),
     }

@@ -18,7 +18,10 @@ from meshkit.metric_names import METRICS, VALUE_CHARS_MAX, Kind, found, may_labe
 from meshkit.telemetry_names import LOG_KEYS, is_event
 
 ROOT = Path(__file__).parent.parent.parent
-PACKAGES = ("meshkit", "gateway", "compliance", "cache", "inference", "audit", "appliance")
+PACKAGES = (
+    *("meshkit", "gateway", "compliance", "cache", "inference", "audit", "appliance"),
+    "sealgate/cli",
+)
 KINDS = {
     "counted": Kind.COUNTER,
     "measured": Kind.GAUGE,

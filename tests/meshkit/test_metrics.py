@@ -81,7 +81,7 @@ async def test_what_is_not_on_the_list_never_leaves():
         with measured(f"tls.remaining_s.{CANARY}", lambda: 1.0):
             text = await asyncio.to_thread(fetched, port)
     assert "canary" not in text
-    assert "never" not in text
+    assert "heard_of" not in text
     assert counts()["metrics.unlisted"] == 5
 
 
