@@ -72,6 +72,8 @@ _CLIENTS_MAX = 16
 """Clients at once; more are turned away, for each has a thread and a file of the service's."""
 _LOOP_TICK_S = 0.5
 _TAKEN_PAUSE_S = 1.0
+_END_LOOK_S = 0.05
+"""How often the server of metrics looks whether it is to end: a service waits so long for it."""
 _NS_PER_S = 1_000_000_000
 _PATH = "/metrics"
 _Asked: TypeAlias = "socket.socket | tuple[bytes, socket.socket]"
@@ -277,7 +279,7 @@ async def _once_free(host: str, port: int, service: str) -> None:
 @asynccontextmanager
 async def _answering(server: _Server, service: str) -> AsyncIterator[None]:
     server.set_app(_only_metrics(make_wsgi_app(registry())))
-    Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    Thread(target=server.serve_forever, args=(_END_LOOK_S,), name="metrics", daemon=True).start()
     log.info("metrics.serving", service=service, port=server.server_port)
     try:
         yield
