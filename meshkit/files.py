@@ -7,10 +7,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
-__all__ = ["fsync_folder", "read_or_none", "replace_together", "write_private"]
+__all__ = ["clear_unfinished", "fsync_folder", "read_or_none", "replace_together", "write_private"]
 
 
 def write_private(path: Path, content: bytes, *, mode: int = 0o600) -> None:
@@ -59,6 +59,20 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def clear_unfinished(folder: Path, names: Collection[str] | None = None) -> int:
+    """Remove what a crash left of `write_private` beside these names (of all); return how many.
+
+    Nobody may write these at the same time. The folder is not fsynced. Raises OSError.
+    """
+    count = 0
+    for path in folder.glob(".*.new"):
+        # .<name>.<pid>.new
+        if names is None or path.name[1:].rsplit(".", 2)[0] in names:
+            path.unlink(missing_ok=True)
+            count += 1
+    return count
 
 
 def fsync_folder(folder: Path) -> None:

@@ -7,20 +7,21 @@ gone, as far as OpenBao's key and no backup of these files can bring them back t
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
+import os
 import shutil
-import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from meshkit.files import fsync_folder, read_or_none, write_private
+from meshkit.files import clear_unfinished, fsync_folder, read_or_none, write_private
 from meshkit.identity import is_label
 from meshkit.sealing import day_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
 __all__ = ["FolderWrappedKeys", "MemoryWrappedKeys", "WrappedKey", "WrappedKeys"]
@@ -109,12 +110,13 @@ class MemoryWrappedKeys:
 class FolderWrappedKeys:
     """A file per key, `<folder>/<tenant>/<day>/<key id>.json`, fsynced with its folders.
 
-    Tenants are DNS labels and the rest are numbers, so no name leads out of the folder.
+    Tenants are DNS labels and the rest are numbers, so no name leads out of the folder. Several of
+    these, also in several processes, may be over one folder: erasing and replacing exclude one
+    another by a lock on the tenant's folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._changing = threading.Lock()
 
     async def put(self, key: WrappedKey) -> None:
         """Keep a key: on stable storage when this returns."""
@@ -156,13 +158,18 @@ class FolderWrappedKeys:
         return sorted(one.name for one in self._folder.iterdir() if one.is_dir())
 
     def _replace(self, key: WrappedKey, wrapped: str) -> bool:
-        with self._changing:  # or an erasure in between would be undone
+        with self._alone(key.tenant):  # or an erasure in between would be undone
             if not self._path(key.tenant, key.key_id).exists():
                 return False
-            self._put(replace(key, wrapped=wrapped))
+            self._write(replace(key, wrapped=wrapped))
         return True
 
     def _put(self, key: WrappedKey) -> None:
+        _make_folder(self._tenant_folder(key.tenant), below=self._folder)
+        with self._alone(key.tenant, fcntl.LOCK_SH):  # or its folder might go, as an empty one
+            self._write(key)
+
+    def _write(self, key: WrappedKey) -> None:
         path = self._path(key.tenant, key.key_id)
         _make_folder(path.parent, below=self._folder)
         content = {"version": 1, "purpose": key.purpose, "wrapped": key.wrapped}
@@ -170,29 +177,48 @@ class FolderWrappedKeys:
 
     def _drop(self, tenant: str, day: int) -> int:
         folder = self._tenant_folder(tenant) / str(day)
-        with self._changing:
-            count = len(list(folder.glob("*.json"))) if folder.is_dir() else 0
-            if count:
-                shutil.rmtree(folder)
-                fsync_folder(folder.parent)
+        with self._alone(tenant):
+            if not folder.is_dir():
+                return 0
+            count = len(list(folder.glob("*.json")))
+            # Also if there is none: a crash may have left a key beside its name.
+            shutil.rmtree(folder)
+            fsync_folder(folder.parent)
         return count
 
     def _drop_keys(self, tenant: str, key_ids: Collection[bytes]) -> int:
+        with self._alone(tenant):
+            return self._unlinked([self._path(tenant, key_id) for key_id in key_ids])
+
+    def _unlinked(self, paths: Collection[Path]) -> int:
         count = 0
-        folders: set[Path] = set()
-        for path in (self._path(tenant, key_id) for key_id in key_ids):
+        for path in paths:
             with suppress(FileNotFoundError):
                 path.unlink()
                 count += 1
-            folders.add(path.parent)
-        for folder in folders:
+        for folder in {path.parent for path in paths}:
             if not folder.is_dir():
                 continue
+            clear_unfinished(folder, {path.name for path in paths})
             # Also where nothing was there: a try that was cut off may have unlinked it just now.
             fsync_folder(folder)
             with suppress(OSError):  # not empty
                 folder.rmdir()
         return count
+
+    @contextmanager
+    def _alone(self, tenant: str, mode: int = fcntl.LOCK_EX) -> Iterator[None]:
+        """Keep other threads and processes from erasing or replacing a tenant's keys."""
+        try:
+            handle = os.open(self._tenant_folder(tenant), os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            yield
+            return
+        try:
+            fcntl.flock(handle, mode)
+            yield
+        finally:
+            os.close(handle)
 
     def _path(self, tenant: str, key_id: bytes) -> Path:
         return self._tenant_folder(tenant) / str(day_of(key_id)) / f"{key_id.hex()}.json"
