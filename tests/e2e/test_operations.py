@@ -8,11 +8,14 @@ import secrets
 import shlex
 import signal
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from sealgate import AsyncClient, SealgateError, UnavailableError
+from tests.e2e.conftest import House
 
 ROOT = Path(__file__).parent.parent.parent
 MODEL = "smollm2-135m-instruct"
@@ -67,8 +70,20 @@ async def test_sigterm_lets_calls_under_way_finish(own_house) -> None:
     assert all(result.receipt.index < size for result in results)
 
 
-async def test_what_was_acknowledged_survives_kill_9(own_house) -> None:
-    house = own_house()
+@dataclass(frozen=True)
+class Lived:
+    """A house that was killed under load, then served once more and stopped."""
+
+    house: House
+    receipts: list
+    records: list
+    """What was told of each receipt's call after the kill."""
+    verified: dict
+    killed: Path
+    """The audit service's folder as the kill left it."""
+
+
+async def acknowledged_until_killed(house: House) -> list:
     receipts, running = [], True
 
     async def keep_asking(client, number: int) -> None:
@@ -87,14 +102,42 @@ async def test_what_was_acknowledged_survives_kill_9(own_house) -> None:
         house.kill()
         running = False
         await asyncio.gather(*calls)
+    return receipts
 
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def lived(tmp_path_factory, topology):
+    """Starts are dear here, so two tests look at one life."""
+    folder = tmp_path_factory.mktemp("lived")
+    house = House(folder / "own", topology).start()
+    receipts = await acknowledged_until_killed(house)
+    subprocess.run(["cp", "-a", house.data / "audit", folder / "killed"], check=True)
     await asyncio.to_thread(house.start)
+    async with house.client() as client:
+        await client.chat("Once more", model=MODEL, max_tokens=3)
     async with house.reader() as reader:
-        for receipt in receipts:
-            records = await reader.records(call_id=receipt.call_id)
-            assert [(r.phase.value, r.index) for r in records][-1] == ("outcome", receipt.index)
+        records = [await reader.records(call_id=receipt.call_id) for receipt in receipts]
     assert house.stop() == 0
-    assert verified(house)["size"] > max(receipt.index for receipt in receipts)
+    yield Lived(house, receipts, records, verified(house), folder / "killed")
+    if house.process.poll() is None:
+        house.kill()
+
+
+def test_what_was_acknowledged_survives_kill_9(lived) -> None:
+    assert len(lived.receipts) >= 30
+    for receipt, records in zip(lived.receipts, lived.records, strict=True):
+        assert [(r.phase.value, r.index) for r in records][-1] == ("outcome", receipt.index)
+    assert lived.verified["size"] > max(receipt.index for receipt in lived.receipts)
+
+
+def test_a_restored_older_disk_is_refused(lived) -> None:
+    """The newest checkpoint is held by OpenBao: a log that is behind it must not go on."""
+    now = lived.house.data / "audit"
+    subprocess.run(["rm", "-rf", now], check=True)
+    subprocess.run(["cp", "-a", lived.killed, now], check=True)
+
+    with pytest.raises(AssertionError, match="audit log contradicts an earlier checkpoint"):
+        lived.house.start()
 
 
 async def test_a_dead_openbao_does_not_stop_calls_at_once_and_its_end_is_noticed(own_house) -> None:
@@ -106,25 +149,6 @@ async def test_a_dead_openbao_does_not_stop_calls_at_once_and_its_end_is_noticed
         result = await client.chat("Hello again", model=MODEL, max_tokens=3)
         assert result.receipt is not None
     assert house.stop() == 0
-
-
-async def test_a_restored_older_disk_is_refused(own_house, tmp_path) -> None:
-    """The newest checkpoint is held by OpenBao: a log that is behind it must not go on."""
-    house = own_house()
-    async with house.client() as client:
-        await client.chat("One", model=MODEL, max_tokens=3)
-    assert house.stop() == 0
-    before = tmp_path / "yesterday"
-    subprocess.run(["cp", "-a", house.data / "audit", before], check=True)
-    house.start()
-    async with house.client() as client:
-        await client.chat("Two", model=MODEL, max_tokens=3)
-    assert house.stop() == 0
-    subprocess.run(["rm", "-rf", house.data / "audit"], check=True)
-    subprocess.run(["cp", "-a", before, house.data / "audit"], check=True)
-
-    with pytest.raises(AssertionError, match="audit log contradicts an earlier checkpoint"):
-        house.start()
 
 
 async def test_a_client_that_never_reads_holds_nobody_up(house) -> None:
