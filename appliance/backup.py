@@ -39,7 +39,7 @@ from audit.spool import LAST_BACKUP, record
 from meshkit.background import running
 from meshkit.contract import Reason, Refusal
 from meshkit.files import fsync_folder, write_private
-from meshkit.tlog import VerifierKey
+from meshkit.tlog import LogKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -201,7 +201,7 @@ async def _held(data: Path, staging: Path) -> _Held:
 
 
 async def _moment(source: Source, operator: OperatorApi, vkey: str) -> _Held:
-    files = LogFiles(source.data / "audit" / "log", VerifierKey.parse(vkey))
+    files = LogFiles(source.data / "audit" / "log", LogKeys.parse(vkey))
     await asyncio.to_thread(source.stage_wal)
     async with running(_linking(source), "backup-wal"):
         checkpoint = await asyncio.to_thread(files.checkpoint)
@@ -216,7 +216,7 @@ async def _moment(source: Source, operator: OperatorApi, vkey: str) -> _Held:
     about = {
         "format": FORMAT,
         "made": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "origin": VerifierKey.parse(vkey).name,
+        "origin": LogKeys.parse(vkey).name,
         "vkey": vkey,
         "checkpoint": checkpoint.note,
         "size": checkpoint.size,

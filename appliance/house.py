@@ -218,7 +218,9 @@ class _Builder:
         log = await self.owned.enter_async_context(
             open_audit(
                 settings,
-                signer=await VaultSigner.load(keys, CHECKPOINT_KEY, origin),
+                signer=await VaultSigner.load(
+                    keys, CHECKPOINT_KEY, origin, overlap_days=settings.checkpoint_key_overlap_days
+                ),
                 lock=VaultLock(keys, CHECKPOINT_LOCK),
                 sealer=held.sealer,
                 pseudonym_key=(await keys.secret("pseudonym-key")).newest,

@@ -2,6 +2,7 @@
 
     async with operating(data) as care:
         await care.rotate("acme")           a new version of the tenant's key
+        await care.rotate_checkpoint()      a new key for the log's checkpoints
         await care.rewrap("acme")           what older versions wrapped, under the newest
         await care.trim("acme", keyholder)  older versions gone for ever, once nothing is under them
 
@@ -20,6 +21,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from appliance.bootstrap import CHECKPOINT_KEY
 from appliance.offboarding import Offboarding, Stage, read_stage, write_stage
 from appliance.openbao_keys import KeyFacts, TenantKeys
 from audit.key_orders import order
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from meshkit.contract import Appended, Event
-    from meshkit.vault import Vault
+    from meshkit.vault import KeyVersion, Vault
 
 __all__ = ["KeyCare", "NotNowError", "TenantState"]
 
@@ -106,6 +108,10 @@ class KeyCare:
             stage=await read_stage(self._keys, tenant),
         )
 
+    async def checkpoint_keys(self) -> dict[int, KeyVersion]:
+        """Return the versions of the key that signs checkpoints."""
+        return await self._keys.signing_keys(CHECKPOINT_KEY)
+
     async def held(self) -> dict[str, dict[str, int]]:
         """Ask the audit service how many keys it holds in memory, by purpose and tenant."""
         told: dict[str, dict[str, int]] = await order(self._data, "held", within_s=5.0)
@@ -143,6 +149,18 @@ class KeyCare:
         """Give a secret of all services a new version, recorded."""
         async with self._recorded("key.rotate", "", secret=name) as told:
             version = await rotate(name)
+            told["version"] = str(version)
+        return version
+
+    async def rotate_checkpoint(self) -> int:
+        """Give the log another key for its checkpoints; return its version.
+
+        The audit service takes it up by itself, and signs with the one before as well for
+        `AUDIT_CHECKPOINT_KEY_OVERLAP_DAYS`.
+        """
+        async with self._recorded("key.rotate", "", key=CHECKPOINT_KEY) as told:
+            await self._keys.ask("POST", f"transit/keys/{CHECKPOINT_KEY}/rotate", {})
+            version = max(await self.checkpoint_keys())
             told["version"] = str(version)
         return version
 

@@ -36,14 +36,15 @@ from audit.mirror_files import LogFiles, files_of
 from audit.objects import open_store
 from audit.payloads import PayloadStore
 from audit.publisher import signed_note
+from audit.settings import AuditSettings
 from audit.signer import VaultSigner
 from audit.spool import leave
 from audit.wal import Wal
 from meshkit.contract import Checkpoint, Reason, Refusal
 from meshkit.tlog import (
     EMPTY_ROOT,
+    LogKeys,
     NoteInvalid,
-    VerifierKey,
     checkpoint_text,
     leaf_hash,
     open_checkpoint,
@@ -98,7 +99,8 @@ class Stopped:
     async def signer(self) -> CheckpointSigner:
         """Return the signer of the log that `epoch.json` names."""
         origin = origin_of(self.data / "audit", self.trust_domain)
-        return await VaultSigner.load(self.keys, CHECKPOINT_KEY, origin)
+        days = AuditSettings.load().checkpoint_key_overlap_days
+        return await VaultSigner.load(self.keys, CHECKPOINT_KEY, origin, overlap_days=days)
 
 
 @asynccontextmanager
@@ -146,21 +148,21 @@ async def fill_log(
     folder: Path, signer: CheckpointSigner, lock: CheckpointLock, store: ObjectStore
 ) -> Recovered:
     """Do what `fill` says, for one log's folder."""
-    key, disk = VerifierKey.parse(signer.vkey), Disk()
+    keys, disk = signer.known, Disk()
     wal = Wal(disk, folder / "wal", segment_bytes_max=_WAL_BYTES)
     await asyncio.to_thread(wal.recover)
-    held, newest = await lock.load(), await mirrored_checkpoint(store, key)
+    held, newest = await lock.load(), await mirrored_checkpoint(store, keys)
     if newest is None or newest.size <= wal.end:
         msg = "the mirror has nothing that the disk has not"
         raise BackupInvalid(msg)
-    locked = _opened(held.note if held else "", key)
+    locked = _opened(held.note if held else "", keys)
     if newest.size < locked.size:
         msg = f"the mirror has {newest.size} entries, but {locked.size} were published"
         raise BackupInvalid(msg)
-    files = LogFiles(folder / "log", key)
+    files = LogFiles(folder / "log", keys)
     published = await asyncio.to_thread(files.checkpoint)
     since = 0 if published is None else published.size
-    await _fetch(folder / "log", store, key.name, newest, since)
+    await _fetch(folder / "log", store, keys.name, newest, since)
     await asyncio.to_thread(_check, files, newest, [locked, *([published] if published else [])])
     await asyncio.to_thread(_check_wal, files, wal, newest)
     await asyncio.to_thread(_keep_payloads, disk, folder, wal)
@@ -169,12 +171,12 @@ async def fill_log(
     await asyncio.to_thread(_go_on, disk, folder, wal, newest)
     detail = {"kind": "mirror", "found": str(wal.end), "size": str(newest.size)}
     await asyncio.to_thread(leave, folder, "log.recovery", detail)
-    return Recovered(origin=key.name, found=wal.end, size=newest.size)
+    return Recovered(origin=keys.name, found=wal.end, size=newest.size)
 
 
-def _opened(note: str, key: VerifierKey) -> Checkpoint:
+def _opened(note: str, keys: LogKeys) -> Checkpoint:
     try:
-        return open_checkpoint(note, key)
+        return open_checkpoint(note, keys)
     except NoteInvalid:
         raise Refusal(Reason.EVIDENCE_LOST) from None
 
@@ -274,9 +276,9 @@ async def begin_anew(found: Stopped, reason: str) -> Recovered:
         msg = "nothing was ever published: there is nothing to recover"
         raise BackupInvalid(msg)
     last = parse_checkpoint(held.note)
-    kept = await asyncio.to_thread(_set_aside, folder, (await found.signer()).vkey)
+    kept = await asyncio.to_thread(_set_aside, folder, (await found.signer()).known)
     signer = await found.signer()  # by now of the new origin
-    origin = VerifierKey.parse(signer.vkey).name
+    origin = signer.known.name
     empty = await signed_note(signer, checkpoint_text(origin, 0, EMPTY_ROOT))
     detail = {
         "kind": "gap",
@@ -291,13 +293,13 @@ async def begin_anew(found: Stopped, reason: str) -> Recovered:
     return Recovered(origin=origin, found=kept, size=0)
 
 
-def _set_aside(folder: Path, vkey: str) -> int:
+def _set_aside(folder: Path, keys: LogKeys) -> int:
     """Move the old log away whole, with its key; return how many entries it had published."""
     epoch = epoch_of(folder)
     old = folder / "old" / str(epoch)
     old.mkdir(parents=True)
     try:
-        published = LogFiles(folder / "log", VerifierKey.parse(vkey)).checkpoint()
+        published = LogFiles(folder / "log", keys).checkpoint()
     except Refusal:
         published = None  # damaged, too: it is set aside as it is
     for name in _SET_ASIDE:

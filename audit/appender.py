@@ -81,8 +81,8 @@ class AuditLog:
 
     @property
     def vkey(self) -> str:
-        """The log's C2SP verifier key."""
-        return self._parts.vkey
+        """The C2SP verifier keys in force: one, or several lines after a rotation, newest first."""
+        return self._parts.signer.vkey
 
     @property
     def witnesses(self) -> Witnesses | None:

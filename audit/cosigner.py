@@ -19,7 +19,6 @@ import httpx2
 from meshkit.tlog import (
     CosignerKey,
     NoteInvalid,
-    VerifierKey,
     check_signatures,
     format_add_checkpoint,
     format_line,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
     from audit.settings import AuditSettings
     from meshkit.contract import Checkpoint
+    from meshkit.tlog import LogKeys
 
     Prove = Callable[[int], Sequence[bytes]]
     """Makes the consistency proof from an older size to the checkpoint's; blocks on the disk."""
@@ -78,12 +78,16 @@ class Cosigner:
     """One witness of ours."""
 
     def __init__(
-        self, url: str, settings: AuditSettings, client: httpx2.AsyncClient, key: VerifierKey
+        self,
+        url: str,
+        settings: AuditSettings,
+        client: httpx2.AsyncClient,
+        keys: Callable[[], LogKeys],
     ) -> None:
         self._url = url.rstrip("/")
         self._settings = settings
         self._client = client
-        self._key = key
+        self._keys = keys
         self._size = -1
         self._cosigned_at_s = 0
         self._closed_until = 0.0
@@ -195,7 +199,7 @@ class Cosigner:
                 asyncio.timeout(self._settings.witness_timeout_ms / 1_000),
                 self._client.stream("GET", f"{self._url}/checkpoint/{digest}") as reply,
             ):
-                shown = open_checkpoint((await _limited(reply)).decode(), self._key)
+                shown = open_checkpoint((await _limited(reply)).decode(), self._keys())
         except (FaultyError, TimeoutError, httpx2.HTTPError, ValueError):
             return None
         same_size = shown.size == checkpoint.size

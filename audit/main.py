@@ -102,7 +102,12 @@ async def serve(settings: AuditServer, member: Member) -> AsyncIterator[int]:
         audit_keys(keys, settings) as held,
         open_audit(
             settings,
-            signer=await VaultSigner.load(keys, settings.checkpoint_key, origin),
+            signer=await VaultSigner.load(
+                keys,
+                settings.checkpoint_key,
+                origin,
+                overlap_days=settings.checkpoint_key_overlap_days,
+            ),
             lock=VaultLock(keys, settings.checkpoint_lock),
             sealer=held.sealer,
             pseudonym_key=(await keys.secret("pseudonym-key")).newest,

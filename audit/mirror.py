@@ -41,15 +41,16 @@ from audit.objects import (
 from meshkit.background import running
 from meshkit.contract import Checkpoint, Reason, Refusal
 from meshkit.counters import counted, measured
-from meshkit.tlog import TILE_WIDTH, NoteInvalid, VerifierKey, open_checkpoint
+from meshkit.tlog import TILE_WIDTH, NoteInvalid, open_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from obstore.store import ObjectStore
 
     from audit.mirror_files import LogFile
     from audit.settings import AuditSettings
+    from meshkit.tlog import LogKeys
 
 __all__ = ["Mirror", "checkpoint_name", "mirrored_checkpoint", "mirroring", "store_place"]
 
@@ -81,19 +82,19 @@ def checkpoint_name(origin: str, size: int) -> str:
     return f"{origin}/checkpoints/{size:0{NUMBER_DIGITS}d}"
 
 
-async def mirrored_checkpoint(store: ObjectStore, key: VerifierKey) -> Checkpoint | None:
+async def mirrored_checkpoint(store: ObjectStore, keys: LogKeys) -> Checkpoint | None:
     """Return the newest checkpoint in a mirror; None if there is none.
 
     Raises:
         Refusal: EVIDENCE_LOST, if the newest object there is none of this log's.
         BaseError, OSError: the store cannot be asked.
     """
-    size = await newest_numbered(store, f"{key.name}/checkpoints")
+    size = await newest_numbered(store, f"{keys.name}/checkpoints")
     if size is None:
         return None
-    got = await obstore.get_async(store, checkpoint_name(key.name, size))
+    got = await obstore.get_async(store, checkpoint_name(keys.name, size))
     try:
-        found = open_checkpoint(bytes(await got.bytes_async()).decode(), key)
+        found = open_checkpoint(bytes(await got.bytes_async()).decode(), keys)
     except (NoteInvalid, UnicodeDecodeError):
         raise Refusal(Reason.EVIDENCE_LOST) from None
     if found.size != size:
@@ -104,11 +105,14 @@ async def mirrored_checkpoint(store: ObjectStore, key: VerifierKey) -> Checkpoin
 class Mirror:
     """One log's copy in one store."""
 
-    def __init__(self, settings: AuditSettings, store: ObjectStore, key: VerifierKey) -> None:
+    def __init__(
+        self, settings: AuditSettings, store: ObjectStore, keys: Callable[[], LogKeys]
+    ) -> None:
+        """Copy what any of `keys` signed: asked each time, since keys are rotated."""
         self._settings = settings
         self._store = store
-        self._key = key
-        self._files = LogFiles(settings.data_dir / "log", key)
+        self._keys = keys
+        self._origin = keys().name
         self._payloads = settings.data_dir / "payloads"
         self._cursor = settings.data_dir / "mirror.sqlite"
         self._done: int | None = None
@@ -117,6 +121,10 @@ class Mirror:
         self._even_s = time.monotonic()
         self.conflict = False
         """The store holds something else than the log: nothing is written any more."""
+
+    @property
+    def _files(self) -> LogFiles:
+        return LogFiles(self._settings.data_dir / "log", self._keys())
 
     @property
     def lag_events(self) -> int:
@@ -138,7 +146,7 @@ class Mirror:
         """
         try:
             async with asyncio.timeout(self._settings.mirror_timeout_ms / 1_000):
-                held = await mirrored_checkpoint(self._store, self._key)
+                held = await mirrored_checkpoint(self._store, self._keys())
         except (*STORE_ERRORS, TimeoutError) as failure:
             counted("audit.mirror.failed")
             log.warning("audit.mirror_unreachable", kind=type(failure).__name__)
@@ -210,18 +218,18 @@ class Mirror:
 
     async def _copy_file(self, file: LogFile) -> None:
         data = await asyncio.to_thread(self._files.read, file)
-        await put_once(self._store, f"{self._key.name}/log/{file.path}", data)
+        await put_once(self._store, f"{self._origin}/log/{file.path}", data)
         counted("audit.mirror.copied")
 
     async def _put_checkpoint(self, published: Checkpoint) -> None:
         """Write the checkpoint; one of that size may be there with other signatures on it."""
-        name = checkpoint_name(self._key.name, published.size)
+        name = checkpoint_name(self._origin, published.size)
         try:
             await put_once(self._store, name, published.note.encode())
         except Refusal:
             got = await obstore.get_async(self._store, name)
             try:
-                found = open_checkpoint(bytes(await got.bytes_async()).decode(), self._key)
+                found = open_checkpoint(bytes(await got.bytes_async()).decode(), self._keys())
             except (NoteInvalid, UnicodeDecodeError):
                 raise Refusal(Reason.EVIDENCE_LOST) from None
             if (found.size, found.root) != (published.size, published.root):
@@ -252,7 +260,7 @@ class Mirror:
             piece = await asyncio.to_thread(self._piece, path, at, min(size - at, _PIECE_BYTES))
             if not piece:  # erased meanwhile
                 return
-            at += await self._put_piece(f"{self._key.name}/payloads/{path}@{at:012d}", piece)
+            at += await self._put_piece(f"{self._origin}/payloads/{path}@{at:012d}", piece)
             await asyncio.to_thread(self._note_payload, path, at)
 
     async def _put_piece(self, name: str, piece: bytes) -> int:
@@ -282,7 +290,7 @@ class Mirror:
         noted = await asyncio.to_thread(self._noted)
         if noted is not None:
             return noted
-        held = await mirrored_checkpoint(self._store, self._key)
+        held = await mirrored_checkpoint(self._store, self._keys())
         return 0 if held is None else held.size - held.size % TILE_WIDTH
 
     def _connect(self) -> sqlite3.Connection:
@@ -295,7 +303,7 @@ class Mirror:
     def _noted(self) -> int | None:
         with closing(self._connect()) as connection:
             row = connection.execute("SELECT url, origin, size FROM cursor").fetchone()
-            if row is not None and tuple(row[:2]) == (self._settings.mirror_url, self._key.name):
+            if row is not None and tuple(row[:2]) == (self._settings.mirror_url, self._origin):
                 return int(row[2])
             connection.executescript("DELETE FROM cursor; DELETE FROM payloads;")
         return None
@@ -304,7 +312,7 @@ class Mirror:
         with closing(self._connect()) as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO cursor VALUES (1, ?, ?, ?)",
-                (self._settings.mirror_url, self._key.name, size),
+                (self._settings.mirror_url, self._origin, size),
             )
 
     def _copied(self, path: str) -> int:
@@ -320,7 +328,7 @@ class Mirror:
 
 @asynccontextmanager
 async def mirroring(
-    settings: AuditSettings, vkey: str, store: ObjectStore | None = None
+    settings: AuditSettings, keys: Callable[[], LogKeys], store: ObjectStore | None = None
 ) -> AsyncIterator[Mirror | None]:
     """Mirror the log while the block runs, if settings say where; once more at its end.
 
@@ -333,7 +341,7 @@ async def mirroring(
         return
     if store is None:
         store = await asyncio.to_thread(open_store, store_place(settings))
-    mirror = Mirror(settings, store, VerifierKey.parse(vkey))
+    mirror = Mirror(settings, store, keys)
     await mirror.check()
     async with AsyncExitStack() as owned:
         owned.enter_context(measured("audit.mirror.lag_events", lambda: mirror.lag_events))

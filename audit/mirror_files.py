@@ -18,7 +18,6 @@ from meshkit.tlog import (
     Edge,
     NoteInvalid,
     TileHashes,
-    VerifierKey,
     bundle_path,
     decode_bundle,
     encode_bundle,
@@ -31,6 +30,8 @@ from meshkit.tlog import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from meshkit.tlog import LogKeys, VerifierKey
 
 __all__ = ["LogFile", "LogFiles", "files_of"]
 
@@ -74,9 +75,9 @@ def _row(level: int | None, nodes: int, before: int, *, partial: bool) -> Iterat
 class LogFiles:
     """Reads one log's folder, written by somebody else meanwhile. Methods block."""
 
-    def __init__(self, folder: Path, key: VerifierKey) -> None:
+    def __init__(self, folder: Path, keys: VerifierKey | LogKeys) -> None:
         self._folder = folder
-        self._key = key
+        self._keys = keys
 
     def checkpoint(self) -> Checkpoint | None:
         """Return the published checkpoint; None if there is none yet.
@@ -90,7 +91,7 @@ class LogFiles:
         except FileNotFoundError:
             return None
         try:
-            return open_checkpoint(note.decode(), self._key)
+            return open_checkpoint(note.decode(), self._keys)
         except (NoteInvalid, UnicodeDecodeError):
             raise Refusal(Reason.EVIDENCE_LOST) from None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from audit.appender import AuditLog, Parts
-from audit.disk import Disk, make_folders, replace
+from audit.disk import Disk, make_folders
 from audit.events import parse_leaf
 from audit.index import Index
 from audit.intake import Committer
@@ -23,15 +22,14 @@ from audit.pseudonyms import Pseudonyms
 from audit.publisher import Publisher
 from audit.receipts import ReceiptMaker
 from audit.recovery import recover
+from audit.signing_keys import following_keys, own_policy, receipt_key_note, tell_auditors
 from audit.spool import spooling
 from audit.storage import LogStore, Round
 from audit.wal import Wal
-from audit.witnesses import Witnesses, policy_for_auditors, witnesses_of
+from audit.witnesses import Witnesses, witnesses_of
 from meshkit.background import running
-from meshkit.call_id import new_call_id
-from meshkit.contract import Event, Phase, Reason, Refusal, TraceContext
+from meshkit.contract import Reason, Refusal
 from meshkit.counters import counted, measured
-from meshkit.tlog import Policy, VerifierKey
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
     from audit.pseudonyms import NamingKeys
     from audit.settings import AuditSettings
     from audit.signer import CheckpointSigner
+    from meshkit.tlog import Policy
 
 __all__ = ["open_audit"]
 
@@ -86,7 +85,7 @@ async def open_audit(
         pseudonyms = await _pseudonyms(owned, pseudonym_key, naming_keys)
         parts = Parts(
             settings=settings,
-            vkey=signer.vkey,
+            signer=signer,
             pseudonyms=pseudonyms,
             sealer=sealer,
             wal=wal,
@@ -99,6 +98,7 @@ async def open_audit(
         audit = await _started(owned, parts)
         if witnesses is not None:
             await _witnessed(audit, witnesses)
+        await owned.enter_async_context(running(following_keys(audit, disk), "audit-signing-keys"))
         yield audit
 
 
@@ -112,13 +112,14 @@ async def _opened(
     """Take the log for us, recover it, and bring disk and witnesses up to it."""
     make_folders(disk, settings.data_dir)
     owned.callback(disk.close, await _only_writer(disk, settings))
-    policy = await asyncio.to_thread(_policy, settings)
+    policy = await asyncio.to_thread(own_policy, settings)
     wal, store, held, left = await _recovered(
         owned, settings, disk, signer=signer, lock=lock, policy=policy
     )
-    await owned.enter_async_context(mirroring(settings, signer.vkey))
-    key = VerifierKey.parse(signer.vkey)
-    witnesses = await owned.enter_async_context(witnesses_of(policy, settings, key))
+    await owned.enter_async_context(mirroring(settings, lambda: signer.known))
+    witnesses = await owned.enter_async_context(
+        witnesses_of(policy, settings, lambda: signer.known)
+    )
     publisher, payloads, index = await _publisher(
         owned, settings, disk,
         signer=signer, lock=lock, held=held, wal=wal, store=store, witnesses=witnesses,
@@ -132,12 +133,6 @@ async def _pseudonyms(owned: AsyncExitStack, log_key: bytes, naming_keys: Naming
     pseudonyms = Pseudonyms(log_key, naming_keys)
     await owned.enter_async_context(running(_forgetting(pseudonyms), "audit-pseudonyms"))
     return pseudonyms
-
-
-def _policy(settings: AuditSettings) -> Policy | None:
-    """Read the witnesses' policy. Raises PolicyInvalid and OSError."""
-    path = settings.witness_policy
-    return None if path is None else Policy.parse(path.read_bytes())
 
 
 async def _witnessed(audit: AuditLog, witnesses: Witnesses) -> None:
@@ -188,15 +183,13 @@ async def _recovered(
     lock: CheckpointLock,
     policy: Policy | None,
 ) -> tuple[Wal, LogStore, Locked, Round | None]:
-    key = VerifierKey.parse(signer.vkey)
     folder = settings.data_dir
     wal = Wal(disk, folder / "wal", segment_bytes_max=settings.segment_bytes_max)
     owned.callback(wal.close)
-    store = LogStore(disk, folder / "log", key)
+    store = LogStore(disk, folder / "log", signer.known)
     # What witnesses are to cosign is published once they did.
     held, left = await recover(signer, lock, store, wal, publish=policy is None)
-    replace(disk, folder / "vkey", f"{key}\n".encode())
-    replace(disk, folder / "policy", policy_for_auditors(policy, key).text().encode())
+    tell_auditors(disk, folder, policy, signer)
     return wal, store, held, left
 
 
@@ -215,7 +208,7 @@ async def _publisher(
 ) -> tuple[Publisher, PayloadStore, Index]:
     payloads = PayloadStore(disk, settings.data_dir / "payloads")
     owned.callback(payloads.close)
-    index = Index(settings.data_dir / "index.sqlite", VerifierKey.parse(signer.vkey).name)
+    index = Index(settings.data_dir / "index.sqlite", signer.known.name)
     owned.callback(index.close)
     if not await asyncio.to_thread(_fits, index, wal, store):
         index.rebuild()
@@ -273,7 +266,7 @@ async def _started(owned: AsyncExitStack, parts: Parts) -> AuditLog:
     await owned.enter_async_context(_running(audit, committer, parts.publisher))
     # First of all, what a restore or recovery has to say of the log that goes on here.
     await owned.enter_async_context(spooling(audit, parts.settings.data_dir))
-    await audit.append(_key_note(parts.receipts))
+    await audit.append(receipt_key_note(parts.receipts))
     return audit
 
 
@@ -323,16 +316,3 @@ async def _running(
         if healthy:
             with suppress(Refusal, OSError, sqlite3.Error):
                 await publisher.catch_up()
-
-
-def _key_note(receipts: ReceiptMaker) -> Event:
-    return Event(
-        call_id=new_call_id(),
-        phase=Phase.NOTE,
-        tenant="",
-        occurred_at_us=time.time_ns() // 1_000,
-        trace=TraceContext(trace_id=bytes(16), span_id=bytes(8)),
-        action="receipt.key",
-        outcome="ok",
-        detail=receipts.detail,
-    )

@@ -11,7 +11,6 @@ from audit.archive import Archive
 from audit.notes import Notes
 from meshkit.contract import Refusal
 from meshkit.counters import counted
-from meshkit.tlog import VerifierKey
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -64,7 +63,7 @@ async def log_noted(audit: AuditLog, producer: str) -> AsyncIterator[None]:
         Refusal: the start cannot be recorded, so there is no log to start with.
     """
     notes = Notes(audit, producer=producer)
-    origin = VerifierKey.parse(audit.vkey).name
+    origin = audit.vkey.partition("+")[0]
     await notes.note("log.start", detail={"log": origin, "size": str(audit.stats.durable)})
     try:
         yield

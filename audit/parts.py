@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from audit.publisher import Publisher
     from audit.receipts import ReceiptMaker
     from audit.settings import AuditSettings
+    from audit.signer import CheckpointSigner
     from audit.storage import LogStore
     from audit.wal import Wal
 
@@ -23,7 +24,7 @@ class Parts:
     """What an `AuditLog` is made of; `open_audit` puts them together."""
 
     settings: AuditSettings
-    vkey: str
+    signer: CheckpointSigner
     pseudonyms: Pseudonyms
     sealer: Sealer
     wal: Wal

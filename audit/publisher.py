@@ -31,11 +31,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from audit.index_rows import row_of
+from audit.signer import signed_by
 from meshkit.contract import Checkpoint, Reason, Refusal
 from meshkit.counters import counted
 from meshkit.tlog import (
     TileHashes,
-    VerifierKey,
     checkpoint_text,
     consistency_proof,
     format_line,
@@ -67,16 +67,13 @@ log = structlog.get_logger()
 
 
 async def signed_note(signer: CheckpointSigner, text: str) -> str:
-    """Sign a text as a note, and check the signature before anyone else sees it.
+    """Sign a text as a note, by each key in force; the newest signature stands first.
 
     Raises:
-        Refusal: KEYS_DOWN, also if the signature does not verify.
+        Refusal: KEYS_DOWN, also if a signature does not verify.
     """
-    key = VerifierKey.parse(signer.vkey)
-    signature = await signer.sign(text.encode())
-    if not key.verifies(signature, text.encode()):
-        raise Refusal(Reason.KEYS_DOWN)
-    return format_note(text, signature_line(key, signature))
+    signed = await signed_by(signer, text.encode())
+    return format_note(text, *(signature_line(key, signature) for key, signature in signed))
 
 
 class _QuorumUnmet(Refusal):
@@ -123,7 +120,7 @@ class Publisher:
         """Take over a log; `left` is a round that the lock holds and that is not published yet."""
         self._settings = settings
         self._signer = signer
-        self._origin = VerifierKey.parse(signer.vkey).name
+        self._origin = signer.known.name
         self._lock = lock
         self._held = held
         self._wal = wal
@@ -343,8 +340,8 @@ class Publisher:
     async def _publish_again(self, published: Checkpoint, lines: str) -> None:
         """Publish the same checkpoint with other cosignatures."""
         text, signatures = split_note(published.note)
-        key = VerifierKey.parse(self._signer.vkey)
-        own = [format_line(name, raw) for name, raw in signatures if raw[:4] == key.key_id]
+        ours = {(key.name, key.key_id) for key in self._signer.known.keys}
+        own = [format_line(name, raw) for name, raw in signatures if (name, raw[:4]) in ours]
         note, tree = format_note(text, *own, lines), self._store.plan(())
         await self._blocking(lambda: self._put(tree, note))
 

@@ -1,4 +1,4 @@
-"""Makes receipts: an Ed25519 key of this run alone, endorsed by the log's checkpoint key."""
+"""Makes receipts: an Ed25519 key of this run alone, endorsed by the log's checkpoint keys."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from meshkit.contract import Reason, Receipt, Refusal
-from meshkit.tlog import VerifierKey, endorsement_text, receipt_bytes
+from audit.signer import signed_by
+from meshkit.contract import Receipt
+from meshkit.tlog import endorsement_text, receipt_bytes
 
 if TYPE_CHECKING:
     from audit.signer import CheckpointSigner
@@ -36,13 +37,19 @@ class ReceiptMaker:
         Raises:
             Refusal: KEYS_DOWN.
         """
-        log = VerifierKey.parse(signer.vkey)
-        key = Ed25519PrivateKey.generate()
-        text = endorsement_text(log.name, key.public_key().public_bytes_raw()).encode()
-        signature = await signer.sign(text)
-        if not log.verifies(signature, text):
-            raise Refusal(Reason.KEYS_DOWN)
-        return cls(log.name, key, log.key_id + signature)
+        maker = cls(signer.known.name, Ed25519PrivateKey.generate(), _NONE)
+        await maker.endorse(signer)
+        return maker
+
+    async def endorse(self, signer: CheckpointSigner) -> None:
+        """Have the key endorsed by what is in force now: receipts say so from then on.
+
+        Raises:
+            Refusal: KEYS_DOWN; what was endorsed before stays.
+        """
+        text = endorsement_text(self._origin, self._public).encode()
+        signed = await signed_by(signer, text)
+        self._endorsement = b"".join(log.key_id + signature for log, signature in signed)
 
     @property
     def detail(self) -> tuple[tuple[str, str], ...]:

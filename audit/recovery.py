@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from audit.publisher import signed_note
 from meshkit.contract import Checkpoint, Reason, Refusal
-from meshkit.tlog import EMPTY_ROOT, NoteInvalid, VerifierKey, checkpoint_text, open_checkpoint
+from meshkit.tlog import EMPTY_ROOT, NoteInvalid, checkpoint_text, open_checkpoint
 
 if TYPE_CHECKING:
     from audit.locks import CheckpointLock, Locked
@@ -51,8 +51,8 @@ async def recover(
     """Bring lock, log and write-ahead log together; afterwards the log's files are the lock's.
 
     What the lock holds bears no cosignatures, what is published may: only size and root are
-    compared. Without `publish`, what the lock holds and the log does not is written, but not
-    published: witnesses are to be asked before.
+    compared. Both may be signed by a key from before a rotation. Without `publish`, what the lock
+    holds and the log does not is written, but not published: witnesses are to be asked before.
 
     Returns:
         What the lock holds; and the round to publish, if there is one.
@@ -84,7 +84,7 @@ async def recover(
 
 
 async def _create(signer: CheckpointSigner, lock: CheckpointLock) -> Locked:
-    origin = VerifierKey.parse(signer.vkey).name
+    origin = signer.known.name
     empty = checkpoint_text(origin, 0, EMPTY_ROOT)
     return await lock.replace(None, await signed_note(signer, empty))
 
@@ -118,6 +118,6 @@ def _publish(store: LogStore, tree: Round, locked: Checkpoint) -> None:
 
 def _open_locked(held: Locked, signer: CheckpointSigner) -> Checkpoint:
     try:
-        return open_checkpoint(held.note, VerifierKey.parse(signer.vkey))
+        return open_checkpoint(held.note, signer.known)
     except NoteInvalid:
         raise Refusal(Reason.EVIDENCE_LOST) from None

@@ -151,6 +151,15 @@ class AuditSettings(MeshSettings):
     mirror_concurrency: int = Field(
         8, gt=0, le=64, description="Files copied at once; each up to 16 MiB in memory."
     )
+    checkpoint_key_overlap_days: float = Field(
+        30.0,
+        ge=0,
+        description="After a rotation of the key that signs checkpoints the one before signs them, "
+        "too, for so long: auditors and callers have that time to get the new verifier key.",
+    )
+    checkpoint_key_look_s: float = Field(
+        30.0, gt=0, description="How often it is looked whether that key was rotated."
+    )
     witness_policy: Path | None = Field(
         None,
         description="tlog-policy file: witnesses to ask, with their URLs, and the quorum. None: "

@@ -27,7 +27,6 @@ from meshkit.tlog import (
     Edge,
     NoteInvalid,
     TileHashes,
-    VerifierKey,
     bundle_path,
     decode_bundle,
     encode_bundle,
@@ -41,6 +40,8 @@ from meshkit.tlog import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from meshkit.tlog import LogKeys, VerifierKey
 
 __all__ = ["LogStore", "Round"]
 
@@ -78,10 +79,10 @@ def _hashes(leaves: Sequence[bytes]) -> list[bytes]:
 class LogStore:
     """One log's folder. Methods block."""
 
-    def __init__(self, disk: Disk, folder: Path, key: VerifierKey) -> None:
+    def __init__(self, disk: Disk, folder: Path, keys: VerifierKey | LogKeys) -> None:
         self._disk = disk
         self._folder = folder
-        self._key = key
+        self._keys = keys
         self._cache: OrderedDict[str, bytes] = OrderedDict()
         self._cache_lock = threading.Lock()
         self._edge = Edge()
@@ -102,7 +103,7 @@ class LogStore:
         except FileNotFoundError:
             return None
         try:
-            checkpoint = open_checkpoint(note.decode(), self._key)
+            checkpoint = open_checkpoint(note.decode(), self._keys)
             self._edge = Edge.load(checkpoint.size, self._row)
             self._tail = self._check_edge(checkpoint)
         except (NoteInvalid, UnicodeDecodeError, OSError, BundleInvalid) as unfit:

@@ -29,7 +29,7 @@ from audit.cosigner import ContradictedError, Cosigner, FaultyError, WitnessStat
 from meshkit.contract import Reason, Refusal
 from meshkit.counters import counted, measured
 from meshkit.files import write_private
-from meshkit.tlog import Policy, VerifierKey, split_note
+from meshkit.tlog import Policy, split_note
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from audit.cosigner import Prove
     from audit.settings import AuditSettings
     from meshkit.contract import Checkpoint
+    from meshkit.tlog import LogKeys
 
 __all__ = ["Cosigned", "WitnessState", "Witnesses", "policy_for_auditors", "witnesses_of"]
 
@@ -69,7 +70,11 @@ class Witnesses:
     """The witnesses of one policy. Made by `witnesses_of`."""
 
     def __init__(
-        self, policy: Policy, settings: AuditSettings, client: httpx2.AsyncClient, key: VerifierKey
+        self,
+        policy: Policy,
+        settings: AuditSettings,
+        client: httpx2.AsyncClient,
+        keys: Callable[[], LogKeys],
     ) -> None:
         self._policy = policy
         self._settings = settings
@@ -77,7 +82,7 @@ class Witnesses:
         for witness in policy.witnesses:
             if witness.url:
                 one = cosigners.setdefault(
-                    witness.url, Cosigner(witness.url, settings, client, key)
+                    witness.url, Cosigner(witness.url, settings, client, keys)
                 )
                 one.keys[witness.key] = witness.name
         self._cosigners = list(cosigners.values())
@@ -197,24 +202,24 @@ class Witnesses:
             write_private(folder / f"{stem}.theirs", shown.note.encode())
 
 
-def policy_for_auditors(policy: Policy | None, key: VerifierKey) -> Policy:
+def policy_for_auditors(policy: Policy | None, log: LogKeys) -> Policy:
     """Return what an auditor should trust: our log, and the configured witnesses and quorum.
 
-    Other keys of the same origin stay: checkpoints signed before a rotation are still good.
+    Other keys of the same origin stay: whoever wrote them there believes them.
     """
     if policy is None:
-        return Policy.of_log(key)
-    others = tuple(each for each in policy.logs if each != key and each.name == key.name)
+        return Policy.of_log(*log.keys)
+    others = [each for each in policy.logs if each not in log.keys and each.name == log.name]
     return Policy(
-        logs=(key, *others),
+        logs=(*log.keys, *others),
         witnesses=policy.witnesses,
         groups=policy.groups,
         quorum=policy.quorum,
     )
 
 
-def _checked(policy: Policy, key: VerifierKey) -> None:
-    if policy.logs and all(each.name != key.name for each in policy.logs):
+def _checked(policy: Policy, name: str) -> None:
+    if policy.logs and all(each.name != name for each in policy.logs):
         msg = "AUDIT_WITNESS_POLICY is about another log"
         raise ValueError(msg)
     for witness in policy.witnesses:
@@ -229,9 +234,11 @@ def _checked(policy: Policy, key: VerifierKey) -> None:
 
 @asynccontextmanager
 async def witnesses_of(
-    policy: Policy | None, settings: AuditSettings, key: VerifierKey
+    policy: Policy | None, settings: AuditSettings, keys: Callable[[], LogKeys]
 ) -> AsyncIterator[Witnesses | None]:
     """Own the connections to a policy's witnesses; None if it has none.
+
+    `keys` says by which keys this log's checkpoints are known, at any time.
 
     Raises:
         ValueError: the policy is about another log, has a witness in the clear on another host, or
@@ -241,13 +248,13 @@ async def witnesses_of(
     if policy is None or not policy.witnesses:
         yield None
         return
-    _checked(policy, key)
+    _checked(policy, keys().name)
     ca = settings.witness_ca
     context = ssl.create_default_context(cafile=None if ca is None else str(ca))
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     timeout = settings.witness_timeout_ms / 1_000
     async with httpx2.AsyncClient(verify=context, timeout=timeout, trust_env=False) as client:
-        found = Witnesses(policy, settings, client, key)
+        found = Witnesses(policy, settings, client, keys)
         with (
             measured("audit.witness_quorum", lambda: found.quorum),
             measured("audit.witnesses_failing", lambda: found.failing),

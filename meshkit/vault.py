@@ -15,7 +15,7 @@ import binascii
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cryptography import x509
 
@@ -48,6 +48,7 @@ __all__ = [
     "Health",
     "Interception",
     "Issued",
+    "KeyVersion",
     "KvEntry",
     "Login",
     "Secret",
@@ -121,6 +122,13 @@ class Signature:
 
     version: int
     value: bytes
+
+
+class KeyVersion(NamedTuple):
+    """A version of a signing key: its public key (32 bytes), and when it was made (POSIX)."""
+
+    public: bytes
+    made_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,10 +274,10 @@ class Vault:
         """Make a key that never leaves OpenBao. One that exists already stays as it is."""
         await self.ask("POST", f"{TRANSIT}/keys/{name}", {"type": kind, "exportable": False})
 
-    async def public_keys(self, name: str) -> dict[int, bytes]:
-        """Return the 32-byte Ed25519 public key of every version of a signing key."""
+    async def signing_keys(self, name: str) -> dict[int, KeyVersion]:
+        """Return every version of an Ed25519 signing key."""
         keys = (await self.ask("GET", f"{TRANSIT}/keys/{name}")).need("keys")
-        return {int(version): _unbase64(key["public_key"]) for version, key in keys.items()}
+        return {int(version): _key_version(key) for version, key in keys.items()}
 
     async def sign(self, name: str, message: bytes, *, key_version: int | None = None) -> Signature:
         """Sign `message` itself (pure Ed25519, never the prehashed form), by default newest key."""
@@ -343,8 +351,7 @@ class Vault:
 
     async def ca_chain(self) -> str:
         """Return the CA's certificates, PEM, the issuer first. Public; needs no policy."""
-        answer = await self._http.call("GET", f"{PKI}/cert/ca_chain")
-        return _pem(str(answer.need("certificate")))
+        return _pem(str((await self._http.call("GET", f"{PKI}/cert/ca_chain")).need("certificate")))
 
 
 def _base64(raw: bytes) -> str:
@@ -366,6 +373,11 @@ def _is_root(pem: str, *, good_at: datetime | None = None) -> bool:
     certificate = x509.load_pem_x509_certificate(pem.encode())
     over = good_at is not None and certificate.not_valid_after_utc <= good_at
     return certificate.subject == certificate.issuer and not over
+
+
+def _key_version(told: Mapping[str, str]) -> KeyVersion:
+    made_s = datetime.fromisoformat(told["creation_time"]).timestamp()
+    return KeyVersion(_unbase64(told["public_key"]), made_s)
 
 
 def _key_bytes(entry: KvEntry) -> bytes:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 import grpc
 
 from meshkit.contract import Checkpoint, Phase, Record
-from meshkit.tlog import NoteInvalid, VerifierKey, open_checkpoint, parse_checkpoint
+from meshkit.tlog import LogKeys, NoteInvalid, open_checkpoint, parse_checkpoint
 from sealgate._connect import Connection, Pem
 from sealgate.errors import InternalError, LimitedError, ReceiptError, error_of_rpc
 from sealgate.v1 import audit_pb2 as pb
@@ -69,7 +69,8 @@ class AsyncAuditReader:
             ca: of the service's certificate: PEM as bytes, or the path of a file; and
             cert: the auditor's own, ECDSA: the same; and
             key: of `cert`: the same.
-            vkey: The log's verifier key. With it, a checkpoint's signature is checked.
+            vkey: The log's verifier key (several: a line each). With it, a checkpoint's
+                signature is checked.
             timeout_s: For each call.
             server_name: The name in the service's certificate, if `target` has another.
 
@@ -78,7 +79,7 @@ class AsyncAuditReader:
             ValueError: `vkey` is malformed.
         """
         self._connection = Connection.of(target, tls, (ca, cert, key), server_name=server_name)
-        self._vkey = None if vkey is None else VerifierKey.parse(vkey)
+        self._vkey = None if vkey is None else LogKeys.parse(vkey)
         self._timeout_s = timeout_s
         self._channel: grpc.aio.Channel | None = None
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshkit.contract import Checkpoint
-    from meshkit.tlog import Policy, VerifierKey
+    from meshkit.tlog import LogKeys, Policy
 
 __all__ = ["LogReader", "LogRefused", "Part", "Seen", "Wrong"]
 
@@ -81,7 +81,7 @@ class Part:
 class LogReader:
     """One log's files, and whom to believe. `read` gives a file's bytes, None if there is none."""
 
-    def __init__(self, read: Callable[[str], bytes | None], trust: VerifierKey | Policy) -> None:
+    def __init__(self, read: Callable[[str], bytes | None], trust: LogKeys | Policy) -> None:
         self._read = read
         self._trust = trust
         self._tiles: dict[str, bytes] = {}

@@ -5,6 +5,7 @@
     cosignature  C2SP tlog-cosignature               policy      C2SP tlog-policy: whom to believe
     checkpoint   checkpoints and proof files         witnessing  C2SP tlog-witness: what is sent
     receipts     what a caller keeps                 whole       a log, every byte of it
+    log_keys     the keys of one log
 
 docs/audit.md tells how the parts make a log.
 """
@@ -27,6 +28,7 @@ from meshkit.tlog.cosignature import (
     cosignature_message,
 )
 from meshkit.tlog.heads import checkpoint_text, read_checkpoint_text
+from meshkit.tlog.log_keys import LogKeys
 from meshkit.tlog.merkle import (
     EMPTY_ROOT,
     HASH_BYTES,
@@ -60,6 +62,7 @@ from meshkit.tlog.policy import (
     judge_checkpoint,
 )
 from meshkit.tlog.receipts import (
+    ENDORSEMENTS_MAX,
     ReceiptInvalid,
     check_receipt,
     commit,
@@ -95,6 +98,7 @@ __all__ = [
     "CONSISTENCY_HASHES_MAX",
     "ED25519_COSIGNATURE",
     "EMPTY_ROOT",
+    "ENDORSEMENTS_MAX",
     "ENTRY_BYTES_MAX",
     "HASH_BYTES",
     "MLDSA44_COSIGNATURE",
@@ -110,6 +114,7 @@ __all__ = [
     "ListHashes",
     "LogChecked",
     "LogInvalid",
+    "LogKeys",
     "NoteInvalid",
     "Policy",
     "PolicyInvalid",

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 
 from meshkit.contract import Checkpoint
 from meshkit.tlog.heads import checkpoint_text, read_checkpoint_text, read_decimal
+from meshkit.tlog.log_keys import LogKeys
 from meshkit.tlog.merkle import HASH_BYTES, is_included, leaf_hash
 from meshkit.tlog.note import NoteInvalid, VerifierKey, decode_base64, open_note, split_note
 from meshkit.tlog.policy import Policy, judge_checkpoint
@@ -62,24 +63,26 @@ def origin_of(checkpoint: Checkpoint) -> str:
     return checkpoint.note.partition("\n")[0]
 
 
-def open_checkpoint(note: str, trust: VerifierKey | Policy) -> Checkpoint:
+def open_checkpoint(note: str, trust: VerifierKey | LogKeys | Policy) -> Checkpoint:
     """Verify a checkpoint: signed by a trusted log whose name is its origin, and cosigned enough.
 
     Args:
         note: With as many signatures by other keys as there are; they are passed over.
-        trust: The log's key; or a policy, which also says which witnesses must have cosigned.
+        trust: The log's key, or several of them; or a policy, which also says which witnesses must
+            have cosigned.
 
     Raises:
         NoteInvalid: malformed, another log's, not signed by a trusted key, a signature by a trusted
             key fails, or the policy's quorum is not met.
     """
-    if not isinstance(trust, VerifierKey):
+    if isinstance(trust, Policy):
         judged = judge_checkpoint(note, trust)
         if not judged.quorum:
             reason = "quorum of witnesses is not met"
             raise NoteInvalid(reason)
         return judged.checkpoint
-    origin, size, root = read_checkpoint_text(open_note(note, trust))
+    keys = trust.keys if isinstance(trust, LogKeys) else (trust,)
+    origin, size, root = read_checkpoint_text(open_note(note, *keys))
     if origin != trust.name:
         reason = "checkpoint is another log's"
         raise NoteInvalid(reason)
@@ -145,10 +148,10 @@ def parse_proof(text: str) -> Proof:
 
 
 def check_proof(text: str, trust: str | Policy) -> Proof:
-    """Verify a proof file offline, under the log's verifier key or a policy.
+    """Verify a proof file offline, under the log's verifier key (or several) or a policy.
 
     1. The file is a proof with a leaf in it.
-    2. The verifier key is well formed.
+    2. The verifier key is well formed; if there are several, a line each, they are one log's.
     3. The checkpoint is that log's, its signatures hold, and the policy's quorum is met.
     4. The index lies within the checkpoint's size.
     5. The leaf's hash and the siblings lead to the checkpoint's root.
@@ -161,7 +164,7 @@ def check_proof(text: str, trust: str | Policy) -> Proof:
     except NoteInvalid as invalid:
         raise ProofInvalid(1, str(invalid)) from None
     try:
-        key = trust if isinstance(trust, Policy) else VerifierKey.parse(trust)  # 2
+        key = trust if isinstance(trust, Policy) else LogKeys.parse(trust)  # 2
     except NoteInvalid as invalid:
         raise ProofInvalid(2, str(invalid)) from None
     try:

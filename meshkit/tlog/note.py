@@ -236,14 +236,14 @@ def check_signatures(
     return found
 
 
-def open_note(note: str, key: VerifierKey) -> str:
-    """Verify a note under `key` and return its text.
+def open_note(note: str, *keys: VerifierKey) -> str:
+    """Verify a note under `keys`, any of which may have signed it, and return its text.
 
     Raises:
-        NoteInvalid: malformed, not signed by `key`, or a signature of `key` fails.
+        NoteInvalid: malformed, signed by none of `keys`, or a signature by one of them fails.
     """
     text, signatures = split_note(note)
-    if not check_signatures(text, signatures, [key]):
+    if not check_signatures(text, signatures, keys):
         reason = "note is not signed by this key"
         raise NoteInvalid(reason)
     return text

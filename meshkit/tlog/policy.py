@@ -92,9 +92,9 @@ class Policy:
         return _parsed(data)
 
     @classmethod
-    def of_log(cls, key: VerifierKey) -> Policy:
-        """Trust one log, without any witness."""
-        return cls(logs=(key,), witnesses=())
+    def of_log(cls, *keys: VerifierKey) -> Policy:
+        """Trust one log by any of its keys, without any witness."""
+        return cls(logs=keys, witnesses=())
 
     def holds(self, cosigned: Collection[str]) -> bool:
         """Tell whether witnesses of these names satisfy the quorum."""

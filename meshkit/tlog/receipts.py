@@ -8,7 +8,8 @@ r"""Receipts: a caller's proof that its prompt and answer are what the log recor
     signature   = Ed25519 by the receipt key over receipt_bytes(receipt)
 
 The receipt key lives in the memory of one run of the audit service and is logged as an event. The
-endorsement's bytes are key id (4) || signature (64), as in a signature line of a note. No
+endorsement's bytes are key id (4) || signature (64), as in a signature line of a note: once for
+each key with which the log signs its checkpoints, so twice while that one is rotated. No
 checkpoint can be taken for an endorsement: a checkpoint's second line is a decimal number, and its
 first is the log's origin.
 
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from meshkit.contract import answer_bytes, prompt_bytes
 from meshkit.mac import hmac_sha256
+from meshkit.tlog.log_keys import LogKeys
 from meshkit.tlog.merkle import HASH_BYTES
 from meshkit.tlog.note import KEY_ID_BYTES, NoteInvalid, VerifierKey
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CALL_ID_BYTES",
+    "ENDORSEMENTS_MAX",
     "SALT_BYTES",
     "ReceiptInvalid",
     "check_receipt",
@@ -46,9 +49,12 @@ __all__ = [
 SALT_BYTES = 32
 CALL_ID_BYTES = 16
 TRACE_ID_BYTES = 16
+ENDORSEMENTS_MAX = 4
 _DOMAIN = b"sealgate/receipt/v1\0"
 _MATERIAL = 32
+_ENDORSEMENT_BYTES = KEY_ID_BYTES + 64
 _SIGNATURE_BYTES = 64
+_ENDORSEMENT_LENGTHS = {_ENDORSEMENT_BYTES * count for count in range(1, ENDORSEMENTS_MAX + 1)}
 
 
 class ReceiptInvalid(ValueError):  # noqa: N818 -- an answer about a stranger's claim
@@ -102,7 +108,7 @@ def _well_formed(receipt: Receipt) -> bool:
         and len(receipt.call_id) == CALL_ID_BYTES
         and len(receipt.trace_id) == TRACE_ID_BYTES
         and len(receipt.key) == _MATERIAL
-        and len(receipt.key_endorsement) == KEY_ID_BYTES + _SIGNATURE_BYTES
+        and len(receipt.key_endorsement) in _ENDORSEMENT_LENGTHS
         and len(receipt.signature) == _SIGNATURE_BYTES
         # The commitment is there without its salt once the salt was erased; never the reverse.
         and all((len(s), len(c)) in {(0, 0), (0, 32), (32, 32)} for s, c in optional)
@@ -118,16 +124,18 @@ def check_receipt(
 ) -> None:
     """Verify a receipt offline, and that it is about this prompt and this answer where given.
 
-    1. The verifier key is well formed and is the key of the log that the receipt names.
+    1. The verifier key is well formed and is the key of the log that the receipt names. If there
+       are several, a line each, they all are.
     2. The receipt's fields have the lengths they must have.
-    3. The log's key endorses the receipt key.
+    3. One of them endorses the receipt key, and no endorsement by one of them fails.
     4. The receipt key signed the receipt.
     5. `messages` open the prompt commitment.
     6. `answer` opens the answer commitment.
 
     Args:
         receipt: As it came with the answer.
-        vkey: The log's verifier key, from a place the caller trusts; not from the answer.
+        vkey: The log's verifier key, or several, from a place the caller trusts; not from the
+            answer.
         messages: What the caller sent, or None to leave step 5 out.
         answer: What the caller got, all deltas joined, or None to leave step 6 out.
 
@@ -135,16 +143,14 @@ def check_receipt(
         ReceiptInvalid: with the number of the first step that fails.
     """
     try:
-        log = VerifierKey.parse(vkey)
+        log = LogKeys.parse(vkey)
     except NoteInvalid as invalid:
         raise ReceiptInvalid(1, str(invalid)) from None
     if log.name != receipt.origin:  # 1
         raise ReceiptInvalid(1, "receipt is another log's")
     if not _well_formed(receipt):  # 2
         raise ReceiptInvalid(2, "receipt is malformed")
-    key_id, endorsement = receipt.key_endorsement[:4], receipt.key_endorsement[4:]
-    text = endorsement_text(receipt.origin, receipt.key).encode()
-    if key_id != log.key_id or not log.verifies(endorsement, text):  # 3
+    if not _endorsed(receipt, log):  # 3
         raise ReceiptInvalid(3, "log does not endorse the receipt key")
     if not VerifierKey(receipt.origin, receipt.key).verifies(  # 4
         receipt.signature, receipt_bytes(receipt)
@@ -158,6 +164,15 @@ def check_receipt(
         receipt.answer_salt, receipt.answer_commitment, answer_bytes(answer)
     ):
         raise ReceiptInvalid(6, "receipt is about another answer")
+
+
+def _endorsed(receipt: Receipt, log: LogKeys) -> bool:
+    text = endorsement_text(receipt.origin, receipt.key).encode()
+    raw = receipt.key_endorsement
+    told = [raw[at : at + _ENDORSEMENT_BYTES] for at in range(0, len(raw), _ENDORSEMENT_BYTES)]
+    known = [(log.of(each[:KEY_ID_BYTES]), each[KEY_ID_BYTES:]) for each in told]
+    held = [key.verifies(signature, text) for key, signature in known if key is not None]
+    return bool(held) and all(held)
 
 
 def _opens(salt: bytes, commitment: bytes, text: bytes) -> bool:

@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from meshkit.tlog.checkpoint import open_checkpoint, origin_of
+from meshkit.tlog.log_keys import LogKeys
 from meshkit.tlog.merkle import HASH_BYTES
-from meshkit.tlog.note import NoteInvalid, VerifierKey
+from meshkit.tlog.note import NoteInvalid
 from meshkit.tlog.policy import Policy
 from meshkit.tlog.tiles import (
     ENTRIES,
@@ -104,7 +105,8 @@ def check_log(
 
     Args:
         read: Returns the bytes of a path relative to the log's prefix; None if there is none.
-        trust: The log's verifier key, or a policy, from a place the auditor trusts.
+        trust: The log's verifier key (several: a line each), or a policy, from a place the auditor
+            trusts.
         paths: All paths below `tile/` that there are, for step 6; may be left out.
 
     Raises:
@@ -113,7 +115,7 @@ def check_log(
     Cost: about 3 µs an entry, and one tile row for each level in memory.
     """
     try:
-        key = trust if isinstance(trust, Policy) else VerifierKey.parse(trust)  # 1
+        key = trust if isinstance(trust, Policy) else LogKeys.parse(trust)  # 1
     except NoteInvalid as invalid:
         raise LogInvalid(1, "vkey", str(invalid)) from None
     log = _Log(read, _open(read, key))  # 2
@@ -134,7 +136,7 @@ def check_log(
     )
 
 
-def _open(read: Callable[[str], bytes | None], key: VerifierKey | Policy) -> Checkpoint:
+def _open(read: Callable[[str], bytes | None], key: LogKeys | Policy) -> Checkpoint:
     note = read("checkpoint")
     if note is None:
         raise LogInvalid(2, "checkpoint", "file is missing")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meshkit.tlog import NoteInvalid, Policy, VerifierKey
+from meshkit.tlog import LogKeys, NoteInvalid, Policy
 
 if TYPE_CHECKING:
     import argparse
@@ -17,7 +17,7 @@ _PLUS_SIGNS = 2
 
 
 def vkey_of(given: str) -> str:
-    """Take a key, or that in the file of that name.
+    """Take a key, or those in the file of that name: a line each, of one log.
 
     Raises:
         OSError: there is no such file.
@@ -26,14 +26,14 @@ def vkey_of(given: str) -> str:
     """
     if given.count("+") < _PLUS_SIGNS or Path(given).exists():
         given = Path(given).read_text(encoding="utf-8").strip()
-    VerifierKey.parse(given)
+    LogKeys.parse(given)
     return given
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
     """Add `--vkey` and `--policy`, of which one must be given."""
     trust = parser.add_mutually_exclusive_group(required=True)
-    trust.add_argument("--vkey", help="the log's verifier key, or its file")
+    trust.add_argument("--vkey", help="the log's verifier key, or the file of one or more")
     trust.add_argument(
         "--policy", type=Path, metavar="FILE", help="logs, witnesses and quorum to believe"
     )

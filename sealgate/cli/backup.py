@@ -331,11 +331,11 @@ def _add_receipts(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def _receipts(args: argparse.Namespace) -> int:
     from audit.mirror_files import LogFiles  # noqa: PLC0415 -- loaded when it is used
-    from meshkit.tlog import TileHashes, VerifierKey  # noqa: PLC0415 -- as above
+    from meshkit.tlog import LogKeys, TileHashes  # noqa: PLC0415 -- as above
     from sealgate.receipts import check, receipt_from_json  # noqa: PLC0415 -- as above
 
     vkey = vkey_of(args.vkey)
-    files = LogFiles(args.log, VerifierKey.parse(vkey))
+    files = LogFiles(args.log, LogKeys.parse(vkey))
     checkpoint = files.checkpoint()
     size = 0 if checkpoint is None else checkpoint.size
     missing = 0

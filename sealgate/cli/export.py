@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from audit.export.exporter import Exporter
     from audit.export.sinks import Sink
     from audit.export.state import ExportState
-    from meshkit.tlog import Policy, VerifierKey
+    from meshkit.tlog import LogKeys, Policy
 
 __all__ = ["add_parser"]
 
@@ -151,11 +151,11 @@ def _told(what: str, number: int) -> None:
         print(f"sealgate: entry {number} is rejected by the receiver", file=sys.stderr)
 
 
-def _trust(args: argparse.Namespace) -> VerifierKey | Policy:
-    from meshkit.tlog import VerifierKey  # noqa: PLC0415 -- as in `_run`
+def _trust(args: argparse.Namespace) -> LogKeys | Policy:
+    from meshkit.tlog import LogKeys  # noqa: PLC0415 -- as in `_run`
 
     trust = trust_of(args)
-    return VerifierKey.parse(trust) if isinstance(trust, str) else trust
+    return LogKeys.parse(trust) if isinstance(trust, str) else trust
 
 
 def _heed_signals(exporter: Exporter, over: threading.Event, owned: ExitStack) -> None:

@@ -55,9 +55,12 @@ _ROTATE = """examples:
   sealgate keys rotate --all
   sealgate keys rotate --pseudonyms --tenant demo    # new pseudonyms from now on
   sealgate keys rotate --secret screening-mac
+  sealgate keys rotate --checkpoint                  # a new key for the audit log's checkpoints
 
 Nothing restarts, and nothing becomes unreadable. With --secret cache-keys the new version is used
-by each cache from its next start on, and what it held before is looked up in vain."""
+by each cache from its next start on, and what it held before is looked up in vain. With
+--checkpoint both keys sign for AUDIT_CHECKPOINT_KEY_OVERLAP_DAYS: until then auditors and callers
+must have the new line of audit/vkey."""
 _REWRAP = """examples:
   sealgate keys rewrap --tenant demo
   sealgate keys rewrap --all
@@ -95,6 +98,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     rotate.epilog = _ROTATE
     _tenants(rotate)
     rotate.add_argument("--pseudonyms", action="store_true", help="the pseudonym key, not the KEK")
+    rotate.add_argument("--checkpoint", action="store_true", help="the audit log's signing key")
     rotate.add_argument("--secret", choices=SECRETS, help="a secret that services share")
     rotate.set_defaults(work=_rotate)
 
@@ -229,12 +233,19 @@ async def _status(args: argparse.Namespace, care: KeyCare) -> dict[str, Any]:
         held = await care.held()
     for state in states:
         _tell(args, _line(state, args.life_days))
+    signing = await care.checkpoint_keys()
+    made = datetime.fromtimestamp(signing[max(signing)].made_s, UTC).date().isoformat()
+    _tell(args, f"checkpoints are signed by v{max(signing)} of {made}")
     if held is None:
         _tell(args, "held in memory: audit does not answer")
     else:
         sums = {purpose: sum(counts.values()) for purpose, counts in held.items()}
         _tell(args, f"held in memory: {_counts(sums)}")
-    return {"tenants": [_facts(state, args.life_days) for state in states], "held": held}
+    return {
+        "tenants": [_facts(state, args.life_days) for state in states],
+        "checkpoint": {str(version): int(key.made_s) for version, key in signing.items()},
+        "held": held,
+    }
 
 
 def _line(state: TenantState, life_days: float) -> str:
@@ -279,6 +290,10 @@ async def _rotate(args: argparse.Namespace, care: KeyCare) -> dict[str, Any]:
             version = await care.rotate_secret(args.secret, rotate)
         _tell(args, f"{args.secret} is at version {version}")
         return {"secret": args.secret, "version": version}
+    if args.checkpoint:
+        version = await care.rotate_checkpoint()
+        _tell(args, f"checkpoints: v{version} signs as soon as audit has looked; see audit/vkey")
+        return {"checkpoint": version}
     done: dict[str, Any] = {}
     for tenant in await _meant(args, care):
         if args.pseudonyms:

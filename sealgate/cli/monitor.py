@@ -77,11 +77,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _run(args: argparse.Namespace) -> int:
     from audit.monitor_state import MonitorState, StateInvalidError  # noqa: PLC0415 -- lazily
     from meshkit.files import read_or_none  # noqa: PLC0415 -- as above
-    from meshkit.tlog import NoteInvalid, Policy, VerifierKey  # noqa: PLC0415 -- as above
+    from meshkit.tlog import LogKeys, NoteInvalid, Policy  # noqa: PLC0415 -- as above
 
     try:
         trust = trust_of(args)
-        policy = trust if isinstance(trust, Policy) else Policy.of_log(VerifierKey.parse(trust))
+        policy = trust if isinstance(trust, Policy) else Policy.of_log(*LogKeys.parse(trust).keys)
         folder = Path(args.log)
         args.is_folder = folder.is_dir()
         if not args.is_folder and ":" not in args.log:

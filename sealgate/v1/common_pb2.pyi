@@ -477,7 +477,9 @@ class Receipt(_message.Message):
     key: _builtins.bytes
     """Ed25519 public key made in memory when the audit service started: 32 bytes."""
     key_endorsement: _builtins.bytes
-    """The checkpoint key's signed-note signature over `key`."""
+    """The checkpoint key's signed-note signature over `key`: key id and Ed25519 signature, 68 bytes;
+    once for each key that signs checkpoints, so twice for a while after that one was rotated.
+    """
     signature: _builtins.bytes
     """Ed25519: 64 bytes."""
     def __init__(

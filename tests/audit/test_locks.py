@@ -72,7 +72,9 @@ async def test_an_unreadable_lock_is_down_not_empty(tmp_path):
 
 async def test_a_memory_signer_signs_what_its_vkey_verifies():
     signer = MemorySigner(ORIGIN)
-    assert VerifierKey.parse(signer.vkey).verifies(await signer.sign(b"x"), b"x")
+    ((key, signature),) = await signer.sign(b"x")
+    assert key == VerifierKey.parse(signer.vkey)
+    assert key.verifies(signature, b"x")
 
 
 @asynccontextmanager

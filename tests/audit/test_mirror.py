@@ -18,6 +18,7 @@ from meshkit.contract import Reason, Refusal
 from meshkit.counters import counters, gauges
 from meshkit.tlog import (
     Edge,
+    LogKeys,
     VerifierKey,
     bundle_path,
     check_log,
@@ -90,7 +91,7 @@ async def test_a_copy_of_the_mirror_verifies(world, mirrored, folder, tmp_path) 
     found = verified(copied(folder, tmp_path / "copy"), world.vkey)
     assert found.size >= size > 900
     store = open_store(StorePlace(url=str(folder)))
-    newest = await mirrored_checkpoint(store, VerifierKey.parse(world.vkey))
+    newest = await mirrored_checkpoint(store, LogKeys.parse(world.vkey))
     assert newest.size == found.size
 
 
@@ -254,7 +255,7 @@ def test_another_store_or_log_begins_from_nothing(world, tmp_path) -> None:
     world.data.mkdir()
     for url in ("one", "two"):
         config = AuditSettings(data_dir=world.data, mirror_url=str(tmp_path / url))
-        mirror = Mirror(config, MemoryStore(), VerifierKey.parse(world.vkey))
+        mirror = Mirror(config, MemoryStore(), lambda: LogKeys.parse(world.vkey))
         assert mirror._noted() is None
         mirror._note(512)
         mirror._note_payload("a", 5)

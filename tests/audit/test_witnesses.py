@@ -17,6 +17,7 @@ from audit.witnesses import policy_for_auditors
 from meshkit.contract import Refusal
 from meshkit.counters import counters, gauges
 from meshkit.tlog import (
+    LogKeys,
     NoteInvalid,
     Policy,
     VerifierKey,
@@ -289,7 +290,7 @@ def test_keys_of_before_a_rotation_stay_in_what_auditors_get():
     old, new = MemoryLog().vkey, MemoryLog().vkey
     other = MemoryLog("other.example").vkey
     policy = Policy(logs=(old, other), witnesses=())
-    assert policy_for_auditors(policy, new).logs == (new, old)
+    assert policy_for_auditors(policy, LogKeys((new,))).logs == (new, old)
 
 
 # --- witnesses that lie -------------------------------------------------------------------------

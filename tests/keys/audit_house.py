@@ -111,13 +111,20 @@ class AuditHouse:
 
 @asynccontextmanager
 async def audit_house(
-    bao, keys: Vault, settings, folder: Path, rules: KeyringSettings | None = None
+    bao,
+    keys: Vault,
+    settings,
+    folder: Path,
+    rules: KeyringSettings | None = None,
+    *,
+    overlap_days: float = 30.0,
 ) -> AsyncIterator[AuditHouse]:
     (folder / "openbao").symlink_to(bao.data)
     server = AuditServer(
         data_dir=folder / "audit",
         port=0,
         key_orders_every_s=0.02,
+        checkpoint_key_look_s=0.1,
         publish_interval_ms=20,
         publish_retry_ms=20,
         segment_bytes_max=1 << 18,
@@ -137,7 +144,9 @@ async def audit_house(
             audit_keys(keys, server, rules) as held,
             open_audit(
                 server,
-                signer=await VaultSigner.load(keys, "audit-checkpoint", f"{DOMAIN}/audit"),
+                signer=await VaultSigner.load(
+                    keys, "audit-checkpoint", f"{DOMAIN}/audit", overlap_days=overlap_days
+                ),
                 lock=SqliteLock(folder / "lock.sqlite"),
                 sealer=held.sealer,
                 pseudonym_key=(await keys.secret("pseudonym-key")).newest,

@@ -76,7 +76,7 @@ async def test_what_we_write_hvac_reads_and_the_other_way_round(audit, bao) -> N
 async def test_signatures_are_plain_ed25519(audit, bao) -> None:
     message = b"sealgate.local/log\n42\nroot\n"
     signature = await audit.sign("audit-checkpoint", message)
-    public = (await audit.public_keys("audit-checkpoint"))[signature.version]
+    public = (await audit.signing_keys("audit-checkpoint"))[signature.version].public
 
     Ed25519PublicKey.from_public_bytes(public).verify(signature.value, message)
     with pytest.raises(InvalidSignature):

@@ -15,7 +15,7 @@ from audit.console.house import CONSOLE, Console
 from audit.console.pages.static import attached
 from audit.questions import Question
 from meshkit.contract import Phase, Reason, Refusal
-from meshkit.tlog import NoteInvalid, VerifierKey, open_checkpoint
+from meshkit.tlog import LogKeys, NoteInvalid, open_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +76,7 @@ class _Standing:
 
 async def _standing(console: Console) -> _Standing:
     checkpoint = await console.log.checkpoint()
-    key = VerifierKey.parse(console.log.vkey)
+    key = LogKeys.parse(console.log.vkey)
     try:
         signed = open_checkpoint(checkpoint.note, key).size == checkpoint.size
     except NoteInvalid:
