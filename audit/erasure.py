@@ -20,9 +20,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -39,7 +39,8 @@ from meshkit.counters import counted
 from meshkit.tlog import Proof, format_proof
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+    from typing import TypeVar
 
     from audit.appender import AuditLog
     from audit.belongings import Belongings
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from meshkit.contract import Actor, Appended, Connection
 
     Purge = Callable[[str, str], Awaitable[int]]
+    T = TypeVar("T")
 
 __all__ = ["Custody", "Erased", "Item", "open_custody"]
 
@@ -99,7 +101,7 @@ class Custody:
         self._desk = HoldDesk(audit, estate, self._holds, self._notes)
         self._sweeper = Sweeper(estate, self._holds, settings, clock)
         self._alone = asyncio.Lock()
-        self._under_way: set[asyncio.Task[Erased]] = set()
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     # --- reading and holding ------------------------------------------------------------------
 
@@ -133,17 +135,15 @@ class Custody:
         actor: Actor,
         connection: Connection | None = None,
     ) -> Hold:
-        """Set a legal hold: see `audit.holding.HoldDesk.set`."""
-        async with self._alone:
-            wanted = Wanted(tenant, scope, value, reference)
-            return await self._desk.set(wanted, actor, connection)
+        """Set a legal hold: see `audit.holding.HoldDesk.set`. A caller may go away."""
+        wanted = Wanted(tenant, scope, value, reference)
+        return await self._to_its_end(self._desk.set(wanted, actor, connection))
 
     async def release_hold(
         self, tenant: str, hold_id: bytes, *, actor: Actor, connection: Connection | None = None
     ) -> None:
-        """Release a legal hold: see `audit.holding.HoldDesk.release`."""
-        async with self._alone:
-            await self._desk.release(tenant, hold_id, actor, connection)
+        """Release a legal hold: see `audit.holding.HoldDesk.release`. A caller may go away."""
+        await self._to_its_end(self._desk.release(tenant, hold_id, actor, connection))
 
     async def holds(
         self, tenant: str, *, actor: Actor, connection: Connection | None = None
@@ -166,12 +166,22 @@ class Custody:
                 was begun is finished by itself.
         """
         demand(is_subject(subject), "subject")
-        task = asyncio.create_task(self._erase(tenant, subject, actor, connection))
+        erased = await self._to_its_end(self._erase(tenant, subject, actor, connection))
+        return replace(erased, proof=await self._proof(erased.index))
+
+    async def _to_its_end(self, work: Coroutine[object, object, T]) -> T:
+        """Do what excludes all else, and its record with it, even if the caller goes away."""
+
+        async def alone() -> T:
+            async with self._alone:
+                return await work
+
+        task = asyncio.create_task(alone())
         self._under_way.add(task)
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
 
-    def _ended(self, task: asyncio.Task[Erased]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self._under_way.discard(task)
         if not task.cancelled():
             task.exception()  # whoever waited has it; perhaps nobody did
@@ -179,29 +189,28 @@ class Custody:
     async def _erase(
         self, tenant: str, subject: str, actor: Actor, connection: Connection | None
     ) -> Erased:
-        async with self._alone:
-            for earlier in await asyncio.to_thread(self._plans.unfinished):
-                if (earlier.tenant, earlier.subject) == (tenant, subject):
-                    await self._carry_out(earlier)
-            found = await self._belongings(tenant, subject)
-            await self._not_held(found, actor, connection)
-            plan = Plan.erase(
-                tenant,
-                subject,
-                actor=actor,
-                key_ids=found.key_ids,
-                places=found.places,
-                detail=self._detail(found),
-            )
-            await self._written(plan)
-            plan, appended = await self._carry_out(plan)
+        for earlier in await asyncio.to_thread(self._plans.unfinished):
+            if (earlier.tenant, earlier.subject) == (tenant, subject):
+                await self._carry_out(earlier)
+        found = await self._belongings(tenant, subject)
+        await self._not_held(found, actor, connection)
+        plan = Plan.erase(
+            tenant,
+            subject,
+            actor=actor,
+            key_ids=found.key_ids,
+            places=found.places,
+            detail=self._detail(found),
+        )
+        await self._written(plan)
+        plan, appended = await self._carry_out(plan)
         return Erased(
             payloads=len(found.numbers),
             keys=len(found.key_ids),
             cached=int(plan.detail["cached"]),
             call_id=plan.call_id,
             index=appended.index,
-            proof=await self._proof(appended.index),
+            proof="",
         )
 
     async def _belongings(self, tenant: str, subject: str) -> Belongings:

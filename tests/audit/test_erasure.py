@@ -329,6 +329,38 @@ async def test_a_hold_that_cannot_be_recorded_is_not_set(world, held, monkeypatc
     assert list((world.data / "holds").iterdir()) == []
 
 
+async def test_a_caller_who_goes_away_leaves_no_record_without_its_hold(
+    world, held, monkeypatch
+) -> None:
+    """Nor a hold without its record: what was begun is done, and both are there."""
+    audit, custody, _ = held
+    real, recorded = custody._notes.note, asyncio.Event()
+
+    async def lingering(*args, **fields):
+        told = await real(*args, **fields)
+        recorded.set()
+        await asyncio.sleep(0.01)
+        return told
+
+    async def gone_from(work):
+        recorded.clear()
+        asked = asyncio.create_task(work)
+        await recorded.wait()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+    monkeypatch.setattr(custody._notes, "note", lingering)
+    await gone_from(custody.set_hold("acme", HoldScope.TENANT, "", "case-7", actor=OFFICER))
+    await custody.settled()
+    assert len(await told(audit, "hold.set")) == 1
+    (hold,) = await custody.holds("acme", actor=OFFICER)
+    await gone_from(custody.release_hold("acme", hold.id, actor=OFFICER))
+    await custody.settled()
+    assert len(await told(audit, "hold.release")) == 1
+    assert list((world.data / "holds").iterdir()) == []
+
+
 async def test_a_hold_that_cannot_be_read_keeps_the_service_from_starting(world) -> None:
     async with world.live() as (_, custody):
         await custody.set_hold("acme", HoldScope.TENANT, "", "case-7", actor=OFFICER)
