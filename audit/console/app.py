@@ -6,11 +6,10 @@ async with console_at(settings, trust_domain=..., log=log, authorizer=..., certi
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
@@ -28,6 +27,7 @@ from audit.console.sessions import Sessions
 from audit.console.spans import receiving_spans
 from audit.console.tls import browser_context
 from audit.notes import Notes
+from meshkit.front_door import Door, front_door
 from meshkit.identity import ServiceIdentity
 
 if TYPE_CHECKING:
@@ -165,38 +165,15 @@ async def _listening(
     await runner.setup()
     try:
         assert runner.server is not None  # set up
-        server = await asyncio.get_running_loop().create_server(
-            _Doorkeeper(settings, runner.server).admit,
-            settings.host,
-            settings.port or 0,
-            ssl=browser_context(certificate, certificate_required=not settings.oidc.issuer),
-            ssl_handshake_timeout=settings.handshake_s,
+        door = Door(
+            connections_max=settings.connections_max,
+            life_s=settings.connection_life_s,
+            handshake_s=settings.handshake_s,
         )
-        try:
-            yield server.sockets[0].getsockname()[1]
-        finally:
-            server.close()
+        context = browser_context(certificate, certificate_required=not settings.oidc.issuer)
+        async with front_door(
+            runner.server, door, settings.host, settings.port or 0, context
+        ) as port:
+            yield port
     finally:
         await runner.cleanup()
-
-
-@dataclass(slots=True)
-class _Doorkeeper:
-    """Lets so many connections in, each for so long."""
-
-    settings: ConsoleSettings
-    server: web.Server
-    _open: int = field(default=0, init=False)
-
-    def admit(self) -> asyncio.Protocol:
-        """Make what reads one connection; one too many is closed once its handshake is done."""
-        if len(self.server.connections) >= self.settings.connections_max:
-            return _Closed()
-        handler = self.server()
-        asyncio.get_running_loop().call_later(self.settings.connection_life_s, handler.close)
-        return handler
-
-
-class _Closed(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()

@@ -10,6 +10,7 @@ No page is cached, framed, sniffed or scripted. Text of an exception never reach
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 import time
@@ -70,6 +71,8 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+_CHARSETS = (None, "utf-8", "UTF-8")
+"""Whoever sends a form would else pick any codec of Python's."""
 _STATUS = {
     Reason.INVALID_FIELD: 400,
     Reason.UNAUTHENTICATED: 401,
@@ -88,6 +91,7 @@ _TITLES = {
     403: "Not allowed",
     404: "Not here",
     405: "Not here",
+    408: "Too slow",
     409: "In the way",
     413: "Too large",
     429: "Too many requests",
@@ -229,9 +233,18 @@ async def form_of(request: web.Request) -> dict[str, str]:
     """Read a form: texts only, each once.
 
     Raises:
-        Refusal: INVALID_FIELD, if there is a file in it or a name twice.
+        Refusal: INVALID_FIELD, if there is a file in it, a name twice, or what is no UTF-8.
+        web.HTTPRequestTimeout: it does not come in.
     """
-    told = await request.post()
+    if request.content_type.startswith("multipart/") or request.charset not in _CHARSETS:
+        raise Refusal(Reason.INVALID_FIELD, field="form")
+    try:
+        async with asyncio.timeout(request.app[CONSOLE].settings.body_s):
+            told = await request.post()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
+    except ValueError:  # of which UnicodeDecodeError is one
+        raise Refusal(Reason.INVALID_FIELD, field="form") from None
     form = {name: value for name, value in told.items() if isinstance(value, str)}
     if len(form) != len(told):
         raise Refusal(Reason.INVALID_FIELD, field="form")

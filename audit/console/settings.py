@@ -72,10 +72,16 @@ class ConsoleSettings(BaseModel):
     requests_per_minute: float = Field(240, gt=0, description="Of one address; 429 above.")
     requests_burst: int = Field(120, gt=0, description="Of one address, at once.")
     body_bytes_max: int = Field(16 * 1_024, gt=0, description="Of a form; 413 above.")
+    body_s: float = Field(10, gt=0, description="For a form to come in; 408 after.")
     line_bytes_max: int = Field(8 * 1_024, gt=0, description="Of an address or header; 400 above.")
-    connections_max: int = Field(256, gt=0, description="At once; others are closed.")
+    connections_max: int = Field(
+        256, gt=0, description="At once, handshakes included; others are closed."
+    )
     connection_life_s: float = Field(
-        600, gt=0, description="Then a browser connects anew, and its certificate is looked at."
+        600,
+        gt=0,
+        description="Then a browser connects anew, and its certificate is looked at. What is not "
+        "answered after as long again is cut off.",
     )
     handshake_s: float = Field(10, gt=0, description="For the TLS handshake.")
     rows_max: int = Field(50, gt=0, le=1_000, description="Of a list on one page.")

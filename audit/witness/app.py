@@ -25,6 +25,7 @@ from aiohttp import web
 from audit.witness.keys import WitnessKeys
 from audit.witness.memory import WitnessMemory
 from audit.witness.witness import OK, LogList, Witness
+from meshkit.front_door import Door, front_door
 from meshkit.tlog import SIZE_CONTENT_TYPE, NoteInvalid
 
 if TYPE_CHECKING:
@@ -165,6 +166,10 @@ async def serving_witness(settings: WitnessSettings) -> AsyncIterator[int]:
         )
         await runner.setup()
         owned.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, settings.host, settings.port, ssl_context=context)
-        await site.start()
-        yield runner.addresses[0][1]
+        assert runner.server is not None  # set up
+        door = Door(
+            connections_max=settings.connections_max, life_s=settings.connection_life_ms / 1_000
+        )
+        yield await owned.enter_async_context(
+            front_door(runner.server, door, settings.host, settings.port, context)
+        )

@@ -45,6 +45,14 @@ class WitnessSettings(MeshSettings):
         5_000, gt=0, description="For a request to come in whole, and to be answered."
     )
     requests_max: int = Field(64, gt=0, description="Served at once; beyond: 503.")
+    connections_max: int = Field(
+        256, gt=0, description="At once, handshakes included; others are closed."
+    )
+    connection_life_ms: int = Field(
+        600_000,
+        gt=0,
+        description="Of a connection; what is not answered after as long again is cut off.",
+    )
     drain_ms: int = Field(2_000, ge=0, description="Requests under way get this long at the end.")
     ready_file: Path | None = Field(
         None, description="Holds the port while the witness serves: for those who started it."

@@ -179,6 +179,25 @@ async def test_a_slow_sender_is_cut_off_and_others_are_served(ask, served, certi
     writer.close()
 
 
+async def test_who_says_nothing_does_not_stay(tmp_path, certificates):
+    """Whatever stands open costs a file, and a witness that has none left cosigns nothing."""
+    process = WitnessProcess(tmp_path / "w", "door.example", certificates)
+    log = MemoryLog()
+    process.trust(log.vkey)
+    limits = {"WITNESS_CONNECTIONS_MAX": "2", "WITNESS_CONNECTION_LIFE_MS": "400"}
+    with running(process.start(**limits)):
+        context = trusting(certificates[0])
+        for said in (b"", b"POST /add-checkpoint HTTP/1.1\r\nHost: w"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", process.port, ssl=context)
+            writer.write(said)
+            async with asyncio.timeout(30):
+                assert await reader.read() == b""
+            writer.close()
+        async with httpx2.AsyncClient(verify=context) as client:
+            reply = await client.post(f"{process.url}/add-checkpoint", content=log.request(0, 4))
+        assert reply.status_code == 200
+
+
 def test_tls_1_2_is_not_spoken(served, certificates):
     import socket
     import ssl

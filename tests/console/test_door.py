@@ -1,5 +1,6 @@
 """Who gets in, by what, for how long; and what a browser may be made to do."""
 
+import asyncio
 import ssl
 
 import httpx2
@@ -189,6 +190,64 @@ async def test_limits_hold(tmp_path) -> None:
         assert long.status_code == 400
         told = [(await client.get("/checkpoint")).status_code for _ in range(6)]
         assert told[-1] == 429
+
+
+async def ended(reader) -> bytes:
+    """What a connection still says until it is closed."""
+    async with asyncio.timeout(30):
+        try:
+            return await reader.read()
+        except OSError:
+            return b""
+
+
+async def test_who_sends_slowly_or_nothing_at_all_does_not_stay(tmp_path) -> None:
+    limits = {"body_s": 0.2, "connection_life_s": 0.4, "handshake_s": 0.4, "connections_max": 3}
+    async with house(tmp_path, **limits) as running:
+        context = client_context(running.authority, running.certificate())
+        there = {"host": "127.0.0.1", "port": running.port}
+        secure = {**there, "ssl": context, "server_hostname": "localhost"}
+        reader, slow = await asyncio.open_connection(**secure)
+        kind = b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n"
+        slow.write(b"POST /login/certificate HTTP/1.1\r\nHost: localhost\r\n" + kind + b"\r\ncsrf=")
+        assert b" 408 " in await ended(reader)
+        reader, head = await asyncio.open_connection(**secure)
+        head.write(b"GET /login HTTP/1.1\r\nHost: local")
+        assert await ended(reader) == b""
+        # Without a handshake, too: three wait for theirs, and the others are turned away at once.
+        silent = [await asyncio.open_connection(**there) for _ in range(6)]
+        assert [await ended(reader) for reader, _ in silent] == [b""] * 6
+        for writer in (slow, head, *(writer for _, writer in silent)):
+            writer.close()
+        async with running.client(running.certificate()) as client:
+            assert (await client.get("/login")).status_code == 200
+
+
+async def test_a_door_counts_connections_that_do_not_shake_hands(tmp_path) -> None:
+    async with house(tmp_path, connections_max=2, handshake_s=60) as running:
+        silent = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(5)]
+        over = [await ended(reader) for reader, _ in silent[2:]]
+        assert over == [b""] * 3
+        for _, writer in silent:
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/x-www-form-urlencoded; charset=unicode_escape",
+        "application/x-www-form-urlencoded; charset=no-such",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+    ],
+)
+async def test_a_form_is_utf_8_and_anything_else_is_told_so(console, kind) -> None:
+    async with console.client(console.certificate()) as client:
+        await client.get("/login")
+        reply = await client.post(
+            "/login/certificate", content=b"csrf=\xff\\ud800", headers={"Content-Type": kind}
+        )
+    assert reply.status_code == 400
 
 
 async def test_an_audit_log_that_cannot_record_a_read_shows_nothing(tmp_path) -> None:
