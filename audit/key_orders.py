@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,8 @@ log = structlog.get_logger()
 FOLDER = "key-orders"
 _ORDER, _DONE = ".order.json", ".done.json"
 _LOOK_S = 0.05
+_ANSWER_S = 3_600
+"""So long an answer lies there for its giver."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +63,21 @@ class KeyDesk:
             await asyncio.sleep(self.every_s)
 
     async def work(self) -> None:
-        """Carry out what is there now, oldest first."""
-        for path in await asyncio.to_thread(_ordered, self.folder):
-            told = await self._carried_out(json.loads(await asyncio.to_thread(path.read_bytes)))
-            done = path.with_name(path.name.removesuffix(_ORDER) + _DONE)
-            await asyncio.to_thread(write_private, done, json.dumps(told).encode())
-            await asyncio.to_thread(path.unlink, missing_ok=True)  # its giver may have given up
+        """Carry out what is there now, oldest first. What the disk refuses is for the next look."""
+        try:
+            for path in await asyncio.to_thread(_ordered, self.folder):
+                await self._answer(path)
+        except OSError as failure:
+            log.warning("audit.key_orders_failed", errno=failure.errno)
+
+    async def _answer(self, path: Path) -> None:
+        raw = await asyncio.to_thread(read_or_none, path)
+        if raw is None:  # its giver gave up
+            return
+        told = await self._carried_out(_read(raw))
+        done = path.with_name(path.name.removesuffix(_ORDER) + _DONE)
+        await asyncio.to_thread(write_private, done, json.dumps(told).encode())
+        await asyncio.to_thread(path.unlink, missing_ok=True)
 
     async def _carried_out(self, asked: dict[str, Any]) -> dict[str, Any]:
         what = str(asked.get("what"))
@@ -82,7 +95,7 @@ class KeyDesk:
             return await hands[what](asked)
         except Refusal as refusal:
             return {"refused": refusal.reason.name}
-        except (KeyError, OSError, ValueError) as failure:
+        except (KeyError, OSError, TypeError, ValueError) as failure:
             log.warning("audit.key_order_failed", kind=type(failure).__name__)
             return {"refused": Reason.INTERNAL.name}
 
@@ -113,7 +126,24 @@ class KeyDesk:
 
 
 def _ordered(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"*{_ORDER}"), key=lambda path: path.stat().st_mtime_ns)
+    """Return the orders, oldest first, and drop answers that nobody came for."""
+    ages: dict[Path, int] = {}
+    for path in folder.glob("*.json"):
+        with suppress(FileNotFoundError):  # its giver gave up
+            ages[path] = path.stat().st_mtime_ns
+    for path, made_ns in ages.items():
+        if path.name.endswith(_DONE) and time.time_ns() - made_ns > _ANSWER_S * 1_000_000_000:
+            path.unlink(missing_ok=True)
+    return sorted((path for path in ages if path.name.endswith(_ORDER)), key=ages.__getitem__)
+
+
+def _read(raw: bytes) -> dict[str, Any]:
+    """Read an order; one that is none asks for nothing."""
+    try:
+        asked = json.loads(raw)
+    except ValueError:
+        return {}
+    return asked if isinstance(asked, dict) else {}
 
 
 async def order(data: Path, what: str, *, within_s: float = 60.0, **fields: object) -> Any:  # noqa: ANN401 -- JSON
