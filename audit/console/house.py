@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -42,6 +43,8 @@ class Console:
     templates: jinja2.Environment
     login_key: bytes
     """Makes the token of a form that is shown before there is a session."""
+    charting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Thousands of records are counted for one visit at a time."""
 
 
 CONSOLE = web.AppKey("console", Console)

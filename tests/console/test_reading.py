@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 
 import grpc
@@ -9,6 +10,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
+from audit.events import parse_leaf
 from meshkit.tlog import ProofInvalid, check_proof
 from tests.console.world import EVIL, a_call, token_in
 
@@ -190,3 +192,19 @@ async def test_spans_of_the_services_draw_the_waterfall_without_a_word_of_text(c
     assert "unknown · unknown" in page
     for text in ("Ada", "ada@", "4111", "my mail"):
         assert text not in page
+
+
+async def test_records_are_counted_beside_the_loop_that_takes_evidence(
+    console, monkeypatch
+) -> None:
+    threads = []
+
+    def watched(leaf):
+        threads.append(threading.current_thread())
+        return parse_leaf(leaf)
+
+    monkeypatch.setattr("audit.console.desk.parse_leaf", watched)
+    async with console.signed_in() as client:
+        assert "<rect" in (await client.get("/verdicts")).text
+    assert threads
+    assert threading.main_thread() not in threads
