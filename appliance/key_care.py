@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING
 from appliance.bootstrap import CHECKPOINT_KEY
 from appliance.offboarding import Offboarding, Stage, read_stage, write_stage
 from appliance.openbao_keys import KeyFacts, TenantKeys
+from audit.holds import FOLDER as HOLDS
+from audit.holds import held_tenants
 from audit.key_orders import order
 from audit.pseudonym_keys import PseudonymStore
 from meshkit.contract import Refusal
@@ -201,7 +203,8 @@ class KeyCare:
         nothing can bring it back any more.
 
         Raises:
-            NotNowError: the next step is not due yet, or there is nothing left to destroy.
+            NotNowError: the next step is not due yet, a legal hold stands against it, or there is
+                nothing left to destroy.
         """
         now_s = time.time()
         stage = await read_stage(self._keys, tenant)
@@ -233,6 +236,7 @@ class KeyCare:
     async def _offboard(self, tenant: str, keyholder: Vault, until_s: float) -> Offboarding:
         await self._must_live(tenant)
         async with self._recorded("tenant.offboard", tenant, until=str(int(until_s))):
+            await self._must_not_be_held(tenant)
             if not await TenantKeys(keyholder).soft_delete(tenant) and until_s > time.time():
                 msg = "this server knows no soft delete: only --grace-days 0 is possible"
                 raise NotNowError(msg)
@@ -242,6 +246,7 @@ class KeyCare:
 
     async def _delete(self, tenant: str, keyholder: Vault, until_s: float) -> Offboarding:
         async with self._recorded("key.destroy", tenant, until=str(int(until_s))) as told:
+            await self._must_not_be_held(tenant)
             # OpenBao first: then nothing that a backup of the wrapped keys brings back opens.
             if await self._tenants.facts(tenant) is not None:
                 await TenantKeys(keyholder).destroy(tenant)
@@ -260,6 +265,11 @@ class KeyCare:
             msg = "this tenant is being destroyed"
             raise NotNowError(msg)
         return key
+
+    async def _must_not_be_held(self, tenant: str) -> None:
+        if tenant in await asyncio.to_thread(held_tenants, self._data / HOLDS):
+            msg = "a legal hold stands against it: let it be released first"
+            raise NotNowError(msg)
 
     @asynccontextmanager
     async def _recorded(

@@ -16,14 +16,16 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from meshkit.contract import Reason, Refusal
-from meshkit.files import fsync_folder, write_private
+from meshkit.files import clear_unfinished, fsync_folder, read_or_none, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-__all__ = ["Hold", "HoldScope", "Holds"]
+__all__ = ["FOLDER", "Hold", "HoldScope", "Holds", "held_tenants"]
 
+FOLDER = "holds"
+"""Below the audit service's data."""
 HOLDS_MAX = 10_000
 """In all: each is looked at for every payload that is due."""
 
@@ -85,11 +87,9 @@ class Holds:
         """Read what there is. Raises Refusal: EVIDENCE_LOST, if a file is no hold."""
         self._folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        clear_unfinished(folder)
         fsync_folder(folder.parent)
-        try:
-            found = [_read(path.read_bytes()) for path in folder.glob("*.json")]
-        except (ValueError, KeyError, TypeError):
-            raise Refusal(Reason.EVIDENCE_LOST) from None
+        found = _found(folder)
         self._holds = {hold.id: hold for hold in sorted(found, key=lambda one: one.set_us)}
 
     def of(self, tenant: str) -> list[Hold]:
@@ -127,6 +127,24 @@ class Holds:
 
     def _path(self, hold_id: bytes) -> Path:
         return self._folder / f"{hold_id.hex()}.json"
+
+
+def held_tenants(folder: Path) -> set[str]:
+    """Return who has holds, for those who would take a tenant's keys; another may write meanwhile.
+
+    Raises:
+        Refusal: EVIDENCE_LOST, if a file is no hold.
+        OSError: a file cannot be read.
+    """
+    return {hold.tenant for hold in _found(folder)}
+
+
+def _found(folder: Path) -> list[Hold]:
+    try:
+        raws = [read_or_none(path) for path in folder.glob("*.json")]
+        return [_read(raw) for raw in raws if raw is not None]
+    except (ValueError, KeyError, TypeError):
+        raise Refusal(Reason.EVIDENCE_LOST) from None
 
 
 def _written(hold: Hold) -> dict[str, object]:

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from audit.holds import FOLDER as HOLDS
+from audit.holds import held_tenants
 from meshkit.contract import Reason, Refusal
 from meshkit.files import read_or_none, write_private
 from meshkit.rewrap import Asking, rewrap
@@ -114,6 +116,9 @@ class KeyDesk:
         return asdict(told)
 
     async def _drop(self, asked: dict[str, Any]) -> dict[str, Any]:
+        holds = self.folder.with_name(HOLDS)
+        if asked["tenant"] in await asyncio.to_thread(held_tenants, holds):
+            raise Refusal(Reason.HELD)
         payload = await self.payloads.erase_all(asked["tenant"])
         return {"dropped": payload + await self.naming.erase(asked["tenant"])}
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from audit.payloads import Partition
 from meshkit.call_id import new_call_id
 from meshkit.contract import Actor, Connection, Event, Phase, Reason, Refusal, TraceContext
-from meshkit.files import fsync_folder, write_private
+from meshkit.files import clear_unfinished, fsync_folder, write_private
 from meshkit.w3c import current_trace, fresh_trace
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ class Plans:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        clear_unfinished(folder)  # they name subjects
         fsync_folder(folder.parent)
 
     def put(self, plan: Plan) -> None:

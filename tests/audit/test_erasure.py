@@ -246,6 +246,16 @@ def crash_at(patch, step, *, after, audit, custody):
     patch.setattr(thing, name, crash_later if awaited else crash, raising=True)
 
 
+async def test_what_a_crash_left_of_writing_a_plan_or_hold_is_cleared(world) -> None:
+    """A half-written plan names its subject."""
+    for name in ("plans", "holds"):
+        (world.data / name).mkdir(parents=True)
+        (world.data / name / ".ab.json.7.new").write_text('{"subject": "p-17"')
+    async with world.live():
+        for name in ("plans", "holds"):
+            assert list((world.data / name).iterdir()) == []
+
+
 async def test_a_caller_who_goes_away_stops_nothing(world) -> None:
     async with world.live() as (audit, custody):
         await call(audit, "p-17")

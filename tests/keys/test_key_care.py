@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from appliance.key_rotation import rotate_due
+from audit.holds import Hold, Holds, HoldScope
 from audit.key_orders import order
 from meshkit.contract import Reason, Refusal
 from meshkit.rewrap import BATCH_MAX, rewrap, version_of
@@ -182,6 +183,32 @@ async def test_within_the_grace_a_tenant_can_be_restored(house) -> None:
     await house.log.append(make_outcome(tenant="back"))
     assert (await house.log.payload("back", first.index)).payload.released
     assert (await house.cli("restore", "--tenant", "back"))[0] == 1
+
+
+async def test_a_legal_hold_stands_against_the_end_of_a_tenant(house, store) -> None:
+    """At each step, and at the audit service itself; the tries are recorded."""
+    await house.estate.add_tenant("held")
+    first = await house.log.append(make_outcome(tenant="held"))
+    holds = Holds(house.data / "audit" / "holds")
+    hold = Hold(
+        id=bytes(16), tenant="held", scope=HoldScope.SUBJECT, value="p", reference="c", set_us=1
+    )
+    holds.put(hold)
+    code, told = await house.cli("destroy", "--tenant", "held", "--grace-days", "0")
+    assert (code, told["error"]) == (1, "not_now")
+    assert ("tenant.offboard", "failed") in house.acts()
+    assert (await house.log.payload("held", first.index)).payload.released
+    holds.remove(hold)
+    assert (await house.cli("destroy", "--tenant", "held", "--grace-days", "0"))[0] == 0
+    holds.put(hold)
+    code, told = await house.cli("destroy", "--tenant", "held")
+    assert (code, told["error"]) == (1, "not_now")
+    with pytest.raises(Refusal) as caught:
+        await order(house.data / "audit", "drop", tenant="held")
+    assert caught.value.reason is Reason.HELD
+    assert (await house.cli("restore", "--tenant", "held"))[0] == 0
+    assert (await house.log.payload("held", first.index)).payload.released
+    holds.remove(hold)
 
 
 async def test_what_is_due_is_rotated_and_rewrapped_by_the_calendar(house, store) -> None:
