@@ -94,6 +94,10 @@ class Cosigner:
         self.keys: dict[CosignerKey, str] = {}
         """Its keys, and their names in the policy."""
         self.failing = ""
+        self.turn = asyncio.Lock()
+        """Held while it is asked."""
+        self.contradicts = False
+        """It cosigned what we do not have."""
 
     @property
     def state(self) -> WitnessState:

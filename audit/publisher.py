@@ -307,18 +307,21 @@ class Publisher:
             under = self._under
             newest = _checkpoint(under.tree, under.note) if under else self._store.published
             assert newest is not None
-            lines = await self._cosigned(self.witnesses, newest)
+            lines = await self._cosigned(self.witnesses, newest, patient=True)
             if under is None and self.witnesses.quorum:
                 await self._publish_again(newest, lines)
         self._confirmed = True
 
-    async def _cosigned(self, witnesses: Witnesses, checkpoint: Checkpoint) -> str:
+    async def _cosigned(
+        self, witnesses: Witnesses, checkpoint: Checkpoint, *, patient: bool = False
+    ) -> str:
         """Step 5: return the cosignatures to publish.
 
         Raises:
             Refusal: EVIDENCE_LOST; or AUDIT_DOWN while the quorum is required and not met.
         """
-        cosigned = await witnesses.cosign(checkpoint, self._prover(checkpoint.size))
+        prove = self._prover(checkpoint.size)
+        cosigned = await witnesses.cosign(checkpoint, prove, patient=patient)
         if self._settings.witness_required and not cosigned.quorum:
             raise _QuorumUnmet
         return cosigned.lines

@@ -4,7 +4,8 @@
         cosigned = await witnesses.cosign(checkpoint, prove)
 
 All are asked at once, each under a deadline (audit/cosigner.py). What has been got for a checkpoint
-is kept while the same one is asked about again.
+is kept while the same one is asked about again. Once the quorum holds nobody waits long for the
+others; they are heard all the same, for one that is far away may be the one that knows of a fork.
 
 A witness that cosigned more than we have, or another tree, speaks of a log that was put back or
 forked, lock and all: EVIDENCE_LOST, for good. If it can show the checkpoint (ours can), that is
@@ -87,6 +88,8 @@ class Witnesses:
                 one.keys[witness.key] = witness.name
         self._cosigners = list(cosigners.values())
         self._round = _Round()
+        self._late: set[asyncio.Task[None]] = set()
+        """Requests that nobody waits for any more."""
         self.quorum = policy.holds(())
         """Whether the checkpoint asked about last satisfies the policy."""
         self.on_change: Callable[[bool], Awaitable[None]] | None = None
@@ -110,7 +113,12 @@ class Witnesses:
         )
 
     async def cosign(
-        self, checkpoint: Checkpoint, prove: Prove, *, afresh: bool = False
+        self,
+        checkpoint: Checkpoint,
+        prove: Prove,
+        *,
+        afresh: bool = False,
+        patient: bool = False,
     ) -> Cosigned:
         """Ask all witnesses about a checkpoint that the log signed and the lock holds.
 
@@ -118,14 +126,25 @@ class Witnesses:
             checkpoint: With or without cosignatures.
             prove: Called in a thread, for sizes from 0 to the checkpoint's.
             afresh: Have it cosigned again, with a new time.
+            patient: Wait for each witness, as long as it may take, though the quorum holds.
 
         Raises:
-            Refusal: EVIDENCE_LOST, if one has cosigned more than this, or another tree.
+            Refusal: EVIDENCE_LOST, if one has cosigned more than this, or another tree; or had for
+                an earlier checkpoint, which it said too late.
         """
+        if any(one.contradicts for one in self._cosigners):
+            raise Refusal(Reason.EVIDENCE_LOST)
         text = split_note(checkpoint.note)[0]
         if self._round.text != text or afresh:
             self._round = _Round(text)
-        await self._ask_all(checkpoint, prove, self._round)
+        asked = {
+            asyncio.create_task(self._ask(one, checkpoint, prove, self._round))
+            for one in self._wanted(self._round)
+        }
+        try:
+            await self._heard(asked, self._round, patient=patient)
+        except ContradictedError:
+            raise Refusal(Reason.EVIDENCE_LOST) from None
         return await self._told(self._round)
 
     async def _told(self, current: _Round) -> Cosigned:
@@ -145,33 +164,47 @@ class Witnesses:
             if any(name not in current.lines for name in one.keys.values())
         ]
         rested = [one for one in missing if not one.resting]
-        names = [name for one in rested for name in one.keys.values()]
-        enough = self._policy.holds([*names, *current.lines])
-        return rested if enough or not self._settings.witness_required else missing
+        free = [one for one in rested if not one.turn.locked()]
+        for some in (free, rested):
+            names = [name for one in some for name in one.keys.values()]
+            if self._policy.holds([*names, *current.lines]):
+                return some
+        return missing if self._settings.witness_required else rested
 
-    async def _ask_all(self, checkpoint: Checkpoint, prove: Prove, current: _Round) -> None:
-        pending = {
-            asyncio.create_task(self._ask(one, checkpoint, prove, current))
-            for one in self._wanted(current)
-        }
+    async def _heard(
+        self, pending: set[asyncio.Task[None]], current: _Round, *, patient: bool
+    ) -> None:
+        """Wait for answers: for all, or until a short while after the quorum holds."""
+        grace = self._settings.witness_grace_ms / 1_000
         try:
             while pending:
-                # Once the quorum holds the others may still come in, but are not waited for long.
-                grace = self._settings.witness_grace_ms / 1_000
-                timeout = grace if self._policy.holds(current.lines) else None
+                enough = not patient and self._policy.holds(current.lines)
                 done, pending = await asyncio.wait(
-                    pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+                    pending,
+                    timeout=grace if enough else None,
+                    return_when=asyncio.FIRST_COMPLETED,
                 )
-                for task in done:
-                    task.result()
+                for failure in [task.exception() for task in done]:
+                    if failure is not None:
+                        raise failure
                 if not done:
                     break
-        except ContradictedError:
-            raise Refusal(Reason.EVIDENCE_LOST) from None
         finally:
             for task in pending:
-                task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+                self._late.add(task)
+                task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Let go of a late request. What it raised is in its cosigner, or is raised again."""
+        self._late.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+    async def close(self) -> None:
+        """Give up requests under way."""
+        for task in self._late:
+            task.cancel()
+        await asyncio.gather(*self._late, return_exceptions=True)
 
     async def _ask(
         self, one: Cosigner, checkpoint: Checkpoint, prove: Prove, current: _Round
@@ -179,12 +212,14 @@ class Witnesses:
         """Ask one; its lines go into the round. Raises ContradictedError."""
         before = one.failing
         try:
-            current.lines.update(await one.ask(checkpoint, prove))
+            async with one.turn:
+                current.lines.update(await one.ask(checkpoint, prove))
         except FaultyError as faulty:
             counted(f"audit.witness.{faulty.kind}")
             if faulty.kind != before:
                 log.warning("audit.witness_failed", kind=faulty.kind, name=one.host)
         except ContradictedError:
+            one.contradicts = True
             await self._keep_evidence(one, checkpoint)
             raise
 
@@ -259,4 +294,7 @@ async def witnesses_of(
             measured("audit.witness_quorum", lambda: found.quorum),
             measured("audit.witnesses_failing", lambda: found.failing),
         ):
-            yield found
+            try:
+                yield found
+            finally:
+                await found.close()

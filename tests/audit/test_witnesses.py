@@ -425,7 +425,9 @@ async def test_no_lie_reaches_the_note(world, liar):
 
 async def test_a_witness_that_hangs_costs_its_timeout_and_no_more(world, liar, up):
     """Beside one that answers: the quorum of one holds, and nobody waits for the other."""
-    settings = settings_for(world, [up[0]], witness_grace_ms=1, witness_rest_s=60)
+    settings = settings_for(
+        world, [up[0]], witness_grace_ms=1, witness_rest_s=60, witness_timeout_ms=1_000
+    )
     both = [up[0], liar]
     settings["witness_policy"].write_text(policy_lines(*both, need=1))
     asked = asyncio.Event()
@@ -441,6 +443,33 @@ async def test_a_witness_that_hangs_costs_its_timeout_and_no_more(world, liar, u
         assert found.quorum
         assert set(found.cosigned) == {"w0-ed", "w0-pq"}
     assert asked.is_set()
+
+
+async def test_a_witness_far_away_is_heard_though_the_quorum_never_waits_for_it(world, liar, up):
+    """The near one may be in the hands of whoever put the log back; the far one knows."""
+    settings = settings_for(world, [up[0]], witness_grace_ms=1, witness_timeout_ms=5_000)
+    settings["witness_policy"].write_text(policy_lines(up[0], liar, need=1))
+    told = ["cosigned"]
+
+    async def far(asked):
+        await asyncio.sleep(0.1)
+        if told[-1] == "larger":
+            return web.Response(status=409, body=b"1000000\n")
+        return web.Response(text=lines(liar.keys, asked.text))
+
+    liar.answer = far
+    async with world.open(**settings) as audit:
+        started = audit.witnesses.states[1].size
+        assert started >= 0  # at the start it is waited for
+        size = (await audit.append(make_outcome())).index + 1
+        await until(at_least(audit, world, size))
+        await until(lambda: audit.witnesses.states[1].size > started)
+        told.append("larger")
+
+        await until(lambda: stopped(audit))
+    with pytest.raises(Refusal, match="EVIDENCE_LOST"):
+        async with world.open(**settings):
+            pass
 
 
 async def test_a_witness_that_claims_a_larger_log_ends_it_unproven(world, liar):
