@@ -45,39 +45,16 @@ async def test_no_word_of_a_user_rests_anywhere_in_the_clear(house) -> None:
     assert [str(path) for path in files if canary.encode() in path.read_bytes()] == []
 
 
-async def test_sigterm_lets_calls_under_way_finish(own_house) -> None:
-    house = own_house()
-    async with house.client() as client:
-
-        async def ask(number: int):
-            stream = client.stream(
-                f"Tell me about the number {number}.", model=MODEL, max_tokens=60
-            )
-            begun.append(await anext(stream))
-            pieces = [piece async for piece in stream]
-            assert stream.result.text.endswith("".join(pieces))
-            return stream.result
-
-        begun: list[str] = []
-        calls = [asyncio.create_task(ask(number)) for number in range(6)]
-        while len(begun) < 6:
-            await asyncio.sleep(0.01)
-        house.process.send_signal(signal.SIGTERM)
-        results = await asyncio.gather(*calls)
-
-    assert await asyncio.to_thread(house.process.wait, 60) == 0
-    size = verified(house)["size"]
-    assert all(result.receipt.index < size for result in results)
-
-
 @dataclass(frozen=True)
 class Lived:
-    """A house that was killed under load, then served once more and stopped."""
+    """A house that was killed under load, served once more and was then told to stop."""
 
     house: House
     receipts: list
     records: list
     """What was told of each receipt's call after the kill."""
+    late: list
+    """The results of calls that were under way when it was told to stop."""
     verified: dict
     killed: Path
     """The audit service's folder as the kill left it."""
@@ -105,20 +82,38 @@ async def acknowledged_until_killed(house: House) -> list:
     return receipts
 
 
+async def under_way_at_the_end(house: House) -> list:
+    begun: list[str] = []
+
+    async def ask(client, number: int):
+        stream = client.stream(f"Tell me about the number {number}.", model=MODEL, max_tokens=60)
+        begun.append(await anext(stream))
+        pieces = [piece async for piece in stream]
+        assert stream.result.text.endswith("".join(pieces))
+        return stream.result
+
+    async with house.client() as client:
+        calls = [asyncio.create_task(ask(client, number)) for number in range(6)]
+        while len(begun) < 6:
+            await asyncio.sleep(0.01)
+        house.process.send_signal(signal.SIGTERM)
+        results = await asyncio.gather(*calls)
+    assert await asyncio.to_thread(house.process.wait, 60) == 0
+    return results
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def lived(tmp_path_factory, topology):
-    """Starts are dear here, so two tests look at one life."""
+    """Starts are dear here, so three tests look at one life."""
     folder = tmp_path_factory.mktemp("lived")
     house = House(folder / "own", topology).start()
     receipts = await acknowledged_until_killed(house)
     subprocess.run(["cp", "-a", house.data / "audit", folder / "killed"], check=True)
     await asyncio.to_thread(house.start)
-    async with house.client() as client:
-        await client.chat("Once more", model=MODEL, max_tokens=3)
     async with house.reader() as reader:
         records = [await reader.records(call_id=receipt.call_id) for receipt in receipts]
-    assert house.stop() == 0
-    yield Lived(house, receipts, records, verified(house), folder / "killed")
+    late = await under_way_at_the_end(house)
+    yield Lived(house, receipts, records, late, verified(house), folder / "killed")
     if house.process.poll() is None:
         house.kill()
 
@@ -128,6 +123,11 @@ def test_what_was_acknowledged_survives_kill_9(lived) -> None:
     for receipt, records in zip(lived.receipts, lived.records, strict=True):
         assert [(r.phase.value, r.index) for r in records][-1] == ("outcome", receipt.index)
     assert lived.verified["size"] > max(receipt.index for receipt in lived.receipts)
+
+
+def test_sigterm_lets_calls_under_way_finish(lived) -> None:
+    assert len(lived.late) == 6
+    assert all(result.receipt.index < lived.verified["size"] for result in lived.late)
 
 
 def test_a_restored_older_disk_is_refused(lived) -> None:
