@@ -98,7 +98,8 @@ async def open_audit(
         audit = await _started(owned, parts)
         if witnesses is not None:
             await _witnessed(audit, witnesses)
-        await owned.enter_async_context(running(following_keys(audit, disk), "audit-signing-keys"))
+        following = following_keys(audit, disk, signer.vkey)
+        await owned.enter_async_context(running(following, "audit-signing-keys"))
         yield audit
 
 

@@ -67,10 +67,9 @@ def receipt_key_note(receipts: ReceiptMaker) -> Event:
     )
 
 
-async def following_keys(audit: AuditLog, disk: Disk) -> None:
-    """Look for rotations as long as the log is open."""
+async def following_keys(audit: AuditLog, disk: Disk, taken_up: str) -> None:
+    """Look for rotations as long as the log is open; `taken_up`: the vkeys told at its start."""
     signer, settings = audit.parts.signer, audit.parts.settings
-    taken_up = signer.vkey
     while True:
         await asyncio.sleep(settings.checkpoint_key_look_s)
         try:

@@ -4,6 +4,7 @@ Rotate, rewrap and trim under load (14 of the 20 tests of an audit log), the end
 that each act stands in the log.
 """
 
+import asyncio
 import json
 import statistics
 import time
@@ -17,6 +18,7 @@ from audit.key_orders import order
 from meshkit.contract import Reason, Refusal
 from meshkit.rewrap import BATCH_MAX, rewrap, version_of
 from meshkit.sealing import new_key_id
+from meshkit.tlog import LogKeys, NoteInvalid, check_receipt, open_checkpoint, split_note
 from meshkit.vault import VaultRejected
 from meshkit.wrapped_keys import FolderWrappedKeys, WrappedKey, wrapping_aad
 from tests.audit.world import make_outcome
@@ -76,6 +78,61 @@ async def test_rotate_rewrap_and_trim_under_load(house, store) -> None:
         ("key.rewrap", "begun"), ("key.rewrap", "ok"),
         ("key.trim", "begun"), ("key.trim", "ok"),
     ]  # fmt: skip
+
+
+async def test_the_checkpoint_key_is_rotated_under_load(house) -> None:
+    signer, folder = house.log.parts.signer, house.data / "audit"
+    old, clock = (folder / "vkey").read_text().strip(), signer._clock
+    async with Load(house.log, "demo", opens=False).running() as load:
+        await load.goes_on()
+        before, count = len(load.done), len(signer.known.keys)
+        code, told = await house.cli("rotate", "--checkpoint")
+        assert (code, told) == (0, {"checkpoint": count + 1})
+        both = await checkpointed(house, load, lines=2)
+        assert both.partition("\n")[2] == old
+        assert holds(house, old) == holds(house, both) == holds(house, both.partition("\n")[0])
+        signer._clock = lambda: clock() + 31 * 86_400  # the overlap is over
+        new = await checkpointed(house, load, lines=1)
+        assert new == both.partition("\n")[0]
+        assert holds(house, new) == holds(house, both) == "holds"
+        assert "not signed" in holds(house, old)
+        await load.goes_on()
+    signer._clock = clock
+    assert load.failed == []
+    quiet, busy = percentile(load.done[:before]), percentile(load.done[before:])
+    assert busy / quiet < 50  # a stall would be thousands
+    check_receipt((await house.log.append(make_outcome(tenant="demo"))).receipt, new)
+    assert house.acts()[-2:] == [("key.rotate", "begun"), ("key.rotate", "ok")]
+    code, status = await house.cli("status", "--tenant", "demo")
+    assert set(status["checkpoint"]) == {str(n + 1) for n in range(count + 1)}
+
+
+def percentile(seconds, share=0.99) -> float:
+    return sorted(seconds)[int(share * (len(seconds) - 1))]
+
+
+async def checkpointed(house, load, lines) -> str:
+    """The vkeys, once there are so many and a checkpoint bears a signature by each of them."""
+    async with asyncio.timeout(30):
+        while True:
+            vkeys = (house.data / "audit" / "vkey").read_text().strip()
+            note = (await house.log.checkpoint()).note
+            signers = {raw[:4] for _, raw in split_note(note)[1]}
+            keys = LogKeys.parse(vkeys).keys
+            if len(keys) == lines and signers == {key.key_id for key in keys}:
+                await load.goes_on()
+                return vkeys
+            await asyncio.sleep(0.02)
+
+
+def holds(house, vkey) -> str:
+    """What a verifier with these keys makes of the published checkpoint, now."""
+    note = (house.data / "audit" / "log" / "checkpoint").read_text()
+    try:
+        open_checkpoint(note, LogKeys.parse(vkey))
+    except NoteInvalid as invalid:
+        return str(invalid)
+    return "holds"
 
 
 async def test_what_an_older_version_wrapped_is_gone_after_a_trim(house, world, store) -> None:

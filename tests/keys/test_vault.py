@@ -82,7 +82,9 @@ async def test_signatures_are_plain_ed25519(audit, bao) -> None:
     with pytest.raises(InvalidSignature):
         Ed25519PublicKey.from_public_bytes(public).verify(signature.value, message + b"!")
     theirs = second_opinion(audit, bao).secrets.transit
-    assert theirs.read_key("audit-checkpoint")["data"]["keys"]["1"]["public_key"] == b64(public)
+    assert theirs.read_key("audit-checkpoint")["data"]["keys"][str(signature.version)][
+        "public_key"
+    ] == b64(public)
     again = theirs.sign_data("audit-checkpoint", b64(message))["data"]["signature"]
     assert again == f"vault:v1:{b64(signature.value)}", "Ed25519 is deterministic"
 

@@ -14,21 +14,27 @@ export class ReceiptInvalid extends Error {
   }
 }
 
-const BYTES = { leaf_hash: 32, call_id: 16, trace_id: 16, key: 32, key_endorsement: 68, signature: 64 };
+const BYTES = { leaf_hash: 32, call_id: 16, trace_id: 16, key: 32, signature: 64 };
+const ENDORSEMENT = 68; // a key id and a signature: once for each key of the log in force, 4 at most
 const INDEX_MAX = 2n ** 63n - 1n;
 
 export function checkReceipt(receipt, vkey, messages, answer) {
   must(0, receipt != null, "there is no receipt");
 
-  const log = verifierKey(vkey); // 1
-  must(1, log.name === receipt.origin, "receipt is another log's");
+  const keys = new Map(); // 1: one key a line
+  for (const log of vkey.trim().split("\n").map(verifierKey)) {
+    must(1, log.name === receipt.origin, "receipt is another log's");
+    keys.set(log.keyId, log.key);
+  }
 
   const index = wellFormed(receipt); // 2
 
   const endorsed = `sealgate/receipt-key/v1\n${receipt.origin}\n${receipt.key.toString("base64")}\n`; // 3
-  const ours = receipt.key_endorsement.subarray(0, 4).equals(log.keyId);
-  must(3, ours && signed(log.key, receipt.key_endorsement.subarray(4), Buffer.from(endorsed)),
-    "log does not endorse the receipt key");
+  const known = endorsements(receipt).filter(({ keyId }) => keys.has(keyId));
+  must(3, known.length > 0, "log does not endorse the receipt key");
+  for (const { keyId, signature } of known) {
+    must(3, signed(keys.get(keyId), signature, Buffer.from(endorsed)), "log does not endorse the receipt key");
+  }
 
   must(4, signed(receipt.key, receipt.signature, signedBytes(receipt, index)), "receipt is not signed by its key"); // 4
 
@@ -47,13 +53,22 @@ function verifierKey(vkey) {
   must(1, raw.length === 33 && raw[0] === 1, "verifier key is not Ed25519");
   const digest = createHash("sha256").update(`${name}\n`).update(raw).digest();
   must(1, digest.subarray(0, 4).toString("hex") === keyId, "verifier key has another key's id");
-  return { name, keyId: Buffer.from(keyId, "hex"), key: raw.subarray(1) };
+  return { name, keyId, key: raw.subarray(1) };
+}
+
+function endorsements({ key_endorsement: all }) {
+  return Array.from({ length: all.length / ENDORSEMENT }, (_, at) => {
+    const one = all.subarray(at * ENDORSEMENT, (at + 1) * ENDORSEMENT);
+    return { keyId: one.subarray(0, 4).toString("hex"), signature: one.subarray(4) };
+  });
 }
 
 function wellFormed(receipt) {
   for (const [name, length] of Object.entries(BYTES)) {
     must(2, receipt[name]?.length === length, `${name} is not ${length} bytes`);
   }
+  const count = receipt.key_endorsement?.length / ENDORSEMENT;
+  must(2, [1, 2, 3, 4].includes(count), "key_endorsement has a wrong length");
   for (const text of ["prompt", "answer"]) {
     const lengths = `${receipt[`${text}_salt`]?.length},${receipt[`${text}_commitment`]?.length}`;
     must(2, ["0,0", "0,32", "32,32"].includes(lengths), `${text} salt or commitment has a wrong length`);

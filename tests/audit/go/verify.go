@@ -4,7 +4,8 @@
 //
 // Every entry of every bundle is hashed (tlog.RecordHash) and compared with its tile, every tile
 // (tlog.NodeHash) with the one above, and the tree's hash over the tiles (tlog.TreeHash) with the
-// checkpoint, whose signature is checked first (note.Open). Last, proofs of a few entries are made
+// checkpoint, whose signature is checked first (note.Open), under any of the keys in VKEYFILE, a line
+// each. Last, proofs of a few entries are made
 // and checked by TileHashReader, which trusts nothing but the root. Prints "OK <entries>", or "BAD"
 // and what does not fit. One pass: a million entries take seconds.
 //
@@ -108,21 +109,28 @@ func opened(dir, vkeyFile string) tlog.Tree {
 	if err != nil {
 		fail("vkey: %v", err)
 	}
-	verifier, err := note.NewVerifier(strings.TrimSpace(string(vkey)))
-	if err != nil {
-		fail("vkey: %v", err)
+	var verifiers []note.Verifier
+	for _, line := range strings.Fields(string(vkey)) {
+		verifier, err := note.NewVerifier(line)
+		if err != nil {
+			fail("vkey: %v", err)
+		}
+		verifiers = append(verifiers, verifier)
+	}
+	if len(verifiers) == 0 {
+		fail("vkey: none")
 	}
 	signed, err := os.ReadFile(filepath.Join(dir, "checkpoint"))
 	if err != nil {
 		fail("checkpoint: %v", err)
 	}
 	// Lines of witnesses are of keys that we do not know here: Open passes over them.
-	note, err := note.Open(signed, note.VerifierList(verifier))
+	note, err := note.Open(signed, note.VerifierList(verifiers...))
 	if err != nil {
 		fail("checkpoint: %v", err)
 	}
 	lines := strings.Split(note.Text, "\n")
-	if len(lines) != 4 || lines[0] != verifier.Name() {
+	if len(lines) != 4 || lines[0] != note.Sigs[0].Name {
 		fail("checkpoint text")
 	}
 	size, err := strconv.ParseInt(lines[1], 10, 64)
