@@ -20,6 +20,7 @@ Leaves are read as JSON for three fields; those of other logs just are not calls
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -53,6 +54,8 @@ __all__ = ["Alarm", "Limits", "Monitor"]
 _SHRUNK, _FORK = "shrunk", "fork"
 _OPEN_MAX = 100_000
 """Calls begun and not ended that are remembered: about 100 bytes each in the state file."""
+_CALL_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_TIME_US_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,12 +299,16 @@ def _note_entry(entry: bytes, index: int, open_calls: dict[str, Open]) -> bool:
     try:
         leaf = json.loads(entry)
         phase, call_id = leaf["event"]["phase"], leaf["event"]["call_id"]
-        received_s = leaf["log"]["received_us"] / 1_000_000
+        received_us = leaf["log"]["received_us"]
         skewed = bool(leaf["log"].get("skewed"))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return False
+    if not (isinstance(call_id, str) and _CALL_ID.fullmatch(call_id)):
+        return skewed
     if phase == "intent":
-        open_calls[str(call_id)] = Open(index, received_s)
+        # Any other number than a time of ours counts as long ago: it is told, not forgotten.
+        honest = isinstance(received_us, int) and 0 <= received_us <= _TIME_US_MAX
+        open_calls[call_id] = Open(index, received_us / 1_000_000 if honest else 0.0)
     elif phase == "outcome":
-        open_calls.pop(str(call_id), None)
+        open_calls.pop(call_id, None)
     return skewed

@@ -212,7 +212,8 @@ def judge_checkpoint(note: str, policy: Policy) -> Judged:
     1. The note is a checkpoint.
     2. Every signature by a key of the policy holds; all others are passed over.
     3. A log of the policy whose name is the origin signed it.
-    4. The witnesses that cosigned it satisfy the quorum, or not.
+    4. The witnesses that cosigned it satisfy the quorum, or not. A cosignature of time 0 does
+       not count: it does not say that this is the largest tree seen (c2sp.org/tlog-cosignature).
 
     Raises:
         NoteInvalid: steps 1 to 3.
@@ -228,6 +229,8 @@ def judge_checkpoint(note: str, policy: Policy) -> Judged:
     cosigned: dict[str, int] = {}
     for key, blob in found:
         time_s = int.from_bytes(blob[:8])
+        if not time_s:  # it holds, but does not say that no larger tree was seen
+            continue
         cosigned[keys[key]] = max(time_s, cosigned.get(keys[key], 0))
     return Judged(
         checkpoint=Checkpoint(note=note, size=size, root=root),

@@ -249,6 +249,16 @@ async def test_a_call_begun_and_not_ended_is_told_once(log, clock):
     assert await monitor.look() == []
 
 
+@pytest.mark.parametrize("received", ["1" + "0" * 400, "NaN", "Infinity", '"soon"', "[]", "-1"])
+async def test_a_time_that_is_none_ends_no_monitor_and_hides_no_call(log, clock, received):
+    odd = leaf(1, "intent").replace(b'"received_us": %d' % (NOW * 1_000_000), b'"received_us": X')
+    strange = leaf(2, "intent").replace(f'"{2:032x}"'.encode(), b'["' + b"x" * 60_000 + b'"]')
+    assert b"X" in odd
+    await log.grow(odd.replace(b"X", received.encode()), strange)
+    (alarm,) = await watch(log, clock, open_intent_s=60).look()
+    assert (alarm.kind, alarm.call_id) == ("open_intent", f"{1:032x}")
+
+
 async def test_flagged_clocks_are_told_with_the_first_entry(log, clock):
     await log.grow(leaf(1), leaf(2, skewed=True), leaf(3, skewed=True))
     (alarm,) = await watch(log, clock).look()

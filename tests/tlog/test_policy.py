@@ -10,6 +10,7 @@ from meshkit.tlog import (
     PolicyInvalid,
     VerifierKey,
     check_proof,
+    judge_checkpoint,
     open_checkpoint,
 )
 from tests.audit.witness_world import MemoryLog
@@ -151,6 +152,18 @@ def test_a_checkpoint_below_the_quorum_is_not_opened():
     assert open_checkpoint(note + two.cosign(LOG.text(7), TIME), both).size == 7
     with pytest.raises(NoteInvalid, match="quorum"):
         open_checkpoint(LOG.note(7), any_of)
+
+
+def test_a_cosignature_without_a_time_is_no_witness_s():
+    """It is true of an old tree for ever: it would vouch for a log that was put back."""
+    one = keys_of(1)
+    for key in one.vkeys:
+        policy = Policy.parse(f"log {LOG.vkey}\nwitness a {key}\nquorum a\n".encode())
+        note = LOG.note(7) + one.cosign(LOG.text(7), 0)
+        with pytest.raises(NoteInvalid, match="quorum"):
+            open_checkpoint(note, policy)
+        assert judge_checkpoint(note, policy).cosigned == {}
+        assert open_checkpoint(note + one.cosign(LOG.text(7), TIME), policy).size == 7
 
 
 def test_a_proof_is_worth_what_its_checkpoint_is():
