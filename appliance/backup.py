@@ -17,10 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import secrets
-import shutil
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -33,6 +30,7 @@ from appliance.age import sealed
 from appliance.backup_files import Source, Staged
 from appliance.backup_openbao import operator_of
 from appliance.backup_tar import ABOUT, BackupInvalid, Packer
+from appliance.staging import BACKUP, staging
 from audit.mirror_files import LogFiles, files_of
 from audit.objects import StorePlace, open_store
 from audit.spool import LAST_BACKUP, record
@@ -120,15 +118,15 @@ async def create(order: BackupOrder) -> Made:
         OSError, BaseError: disk or store do not take it. There is no backup then, not half a one.
     """
     began = time.monotonic()
-    with _staging(order.data) as staging:
-        held = await _held(order.data, staging)
-        return await asyncio.to_thread(_written, order, held, staging, began)
+    with staging(order.data, BACKUP) as folder:
+        held = await _held(order.data, folder)
+        return await asyncio.to_thread(_written, order, held, folder, began)
 
 
-def _written(order: BackupOrder, held: _Held, staging: Path, began: float) -> Made:
+def _written(order: BackupOrder, held: _Held, folder: Path, began: float) -> Made:
     size = held.checkpoint.size
     name = f"sealgate-{held.about['made'].replace(':', '')}-{size}.tar.age"
-    with (staging / "manifest").open("w+b") as lines:
+    with (folder / "manifest").open("w+b") as lines:
         packer = Packer(lines)
         stream = _Hashed(
             sealed(_packed(held, packer), order.recipients), lambda done: _record(order, held, done)
@@ -157,17 +155,6 @@ def _record(order: BackupOrder, held: _Held, done: _Hashed) -> None:
     record(order.data / "audit", "backup.make", detail, order.record_s)
 
 
-@contextmanager
-def _staging(data: Path) -> Iterator[Path]:
-    """Have an empty folder on the same disk; nothing of it stays."""
-    folder = data / f".backup-{secrets.token_hex(4)}"
-    folder.mkdir(mode=0o700)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Held:
     """One moment of an installation, held fast."""
@@ -181,12 +168,12 @@ class _Held:
     rest: list[Staged]
 
 
-async def _held(data: Path, staging: Path) -> _Held:
+async def _held(data: Path, folder: Path) -> _Held:
     """Take the steps 1 to 6 of appliance/backup_files.py, again if they did not make one moment."""
     vkey = (data / "audit" / "vkey").read_text(encoding="utf-8").strip()
     async with operator_of(data / "openbao") as operator:
         for number in range(_TRIES):
-            source = Source(data, staging / str(number))
+            source = Source(data, folder / str(number))
             versions = await operator.key_versions()
             try:
                 held = await _moment(source, operator, vkey)

@@ -47,6 +47,7 @@ _MADE_ANEW = (
     "audit/log/*",  # as of one checkpoint: see `Source.log`
     "audit/wal/*",
     "audit/pending/*",
+    "audit/key-orders/*",  # or a restore would carry them out again
     "audit/payloads/*",
     "openbao/raft/*",  # as a snapshot
     "openbao/tls/*",

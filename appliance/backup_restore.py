@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.backup_check import checked_log, read_about, unpacked
 from appliance.backup_openbao import restore_snapshot
 from appliance.backup_tar import ABOUT, BackupInvalid
+from appliance.staging import RESTORING, staging
 from audit.spool import leave
 from meshkit.files import fsync_folder, write_private
 
@@ -74,15 +73,11 @@ async def restore(order: RestoreOrder) -> Restored:
     if not order.audit_only and len(order.seal_key) != _SEAL_KEY_BYTES:
         msg = "OpenBao's seal key is wanted: 32 bytes, exported when it was made"
         raise BackupInvalid(msg)
-    work = order.into.parent / f".restoring-{secrets.token_hex(4)}"
-    work.mkdir(mode=0o700, parents=True)
-    try:
+    with staging(order.into.parent, RESTORING) as work:
         restored = await asyncio.to_thread(_checked, order, work)
         if not order.audit_only:
             await _openbao(work / "openbao", order.seal_key)
         await asyncio.to_thread(_take_over, order, work, restored)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return restored
 
 

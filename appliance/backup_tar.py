@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import IO, TYPE_CHECKING
 
+from appliance.age import AgeInvalid
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -141,10 +143,7 @@ def read_members(
     try:
         with tarfile.open(fileobj=_Pieces(pieces), mode="r|", bufsize=_PIECE) as tar:  # type: ignore[call-overload]  # `read` is all that it asks for
             for info in tar:
-                body = tar.extractfile(info) if info.isfile() else None
-                if body is None or not _harmless(info.name):
-                    msg = "it holds something that is no plain file"
-                    raise BackupInvalid(msg)
+                body = _plain(tar, info)
                 if info.name == MANIFEST:
                     _compare(lines, body)
                     for _ in pieces:  # the end must be authentic, too
@@ -153,15 +152,29 @@ def read_members(
                 member = _kept(info.name, body, keep(info.name))
                 lines.write(_line(member.name, member.bytes, member.sha256))
                 yield member
-    except tarfile.TarError:
+    except (BackupInvalid, AgeInvalid):
+        raise
+    except (tarfile.TarError, ValueError, OverflowError, IndexError, EOFError):  # of its headers
         msg = "it is no tar stream, or cut short"
         raise BackupInvalid(msg) from None
     msg = "it ends without its manifest"
     raise BackupInvalid(msg)
 
 
+def _plain(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    """Open a member. Raises BackupInvalid, if it is more than a file below the folder."""
+    # Nor is a sparse file plain: its length is a word in its header, its bytes come from nowhere.
+    plain = info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse()
+    body = tar.extractfile(info) if plain and _harmless(info.name) else None
+    if body is None:
+        msg = "it holds something that is no plain file"
+        raise BackupInvalid(msg)
+    return body
+
+
 def _harmless(name: str) -> bool:
-    return bool(name) and not name.startswith("/") and ".." not in name.split("/")
+    parts = name.split("/")
+    return "\0" not in name and name.isprintable() and {"", ".", ".."}.isdisjoint(parts)
 
 
 def _kept(name: str, body: IO[bytes], into: IO[bytes] | None) -> Member:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from appliance.house import House, appliance
 from appliance.openbao import OpenBaoError, alone
 from appliance.settings import ApplianceSettings
+from appliance.staging import cleared_at_start
 from compliance.names import WeightsError
 from compliance.policy import PolicyError
 from inference.registry import ModelFileError
@@ -52,6 +53,7 @@ async def serve(settings: ApplianceSettings) -> None:
     ready = settings.data_dir / "ready.json"
     with alone(settings.data_dir):  # or a second start would take away what the first one wrote
         ready.unlink(missing_ok=True)
+        cleared_at_start(settings.data_dir)
         async with appliance(settings, tell=_say) as house:
             write_private(ready, json.dumps(_facts(house, settings.data_dir), indent=2).encode())
             _say(_welcome(house, settings.data_dir))

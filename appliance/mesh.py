@@ -40,6 +40,7 @@ from appliance.openbao import OpenBao, OpenBaoError, alone, openbao
 from appliance.redis import RedisError, RedisServer, RedisServerSettings, redis_server
 from appliance.restarting import restart, restarting, restarts_asked
 from appliance.screening_keys import rotating
+from appliance.staging import cleared_at_start
 from meshkit.background import running
 from meshkit.contract import Refusal
 from meshkit.files import write_private
@@ -337,6 +338,7 @@ async def _serve(settings: MeshHouseSettings) -> None:
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with alone(settings.data_dir):  # as in the appliance: a second start takes nothing away
         ready.unlink(missing_ok=True)
+        cleared_at_start(settings.data_dir)
         async with mesh(settings, tell=_say) as house:
             facts = house.facts()
             write_private(ready, json.dumps(facts, indent=2).encode())
