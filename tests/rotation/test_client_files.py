@@ -26,10 +26,10 @@ async def test_whoever_reads_the_files_finds_a_pair_that_is_good(bao, tmp_path) 
             world.ends(server_ttl_s=60, client_ttl_s=60) as ends,
             estate.kept_client("demo", "files", folder) as files,
         ):
-            until_s = time.monotonic() + 14
+            until_s = time.monotonic() + 40
             left_at_renewal: list[float] = []
             held = files.load()
-            while time.monotonic() < until_s:
+            while time.monotonic() < until_s and len(serials) < 2:
                 read = files.load()
                 if read.serial != held.serial:
                     left_at_renewal.append(held.not_after_s - time.time())
@@ -39,7 +39,7 @@ async def test_whoever_reads_the_files_finds_a_pair_that_is_good(bao, tmp_path) 
                 await asyncio.sleep(0.02)
             assert gauges()["tls.remaining_s.tenant.demo.files"] > 0
 
-    assert len(set(serials)) >= 3
+    assert len(set(serials)) == 2
     assert all(0.1 * TTL_S < left < 0.45 * TTL_S for left in left_at_renewal), left_at_renewal
     assert sorted(path.name for path in folder.iterdir()) == ["ca.pem", "client.key", "client.pem"]
     assert stat.S_IMODE(files.private_key.stat().st_mode) == 0o600
