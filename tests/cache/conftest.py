@@ -29,7 +29,7 @@ from meshkit.contract import (
 )
 from meshkit.envelope import keyring
 from meshkit.screening_mac import MacKeys, digest_of_answer, digest_of_prompt, mac_verifier
-from meshkit.vault import DataKey, VaultDown
+from meshkit.vault import DataKey, VaultDown, VaultRejected
 
 KEYS = MacKeys({1: b"k" * 32}, current=1)
 POLICY = b"p" * 32
@@ -53,7 +53,13 @@ class KeysInMemory:
     async def decrypt(self, _name: str, wrapped: str, *, aad: bytes) -> bytes:  # noqa: ARG002 -- protocol
         if self.down:
             raise VaultDown
+        if wrapped not in self.wrapped:
+            raise VaultRejected(400)  # of a version that was trimmed
         return self.wrapped[wrapped]
+
+    def trim(self) -> None:
+        """Forget the version that wrapped all there is."""
+        self.wrapped.clear()
 
 
 class Clock:

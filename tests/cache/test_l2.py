@@ -44,7 +44,7 @@ def replica(server, service_keys, secret, made):
     """Open a replica; all share Redis, the secret and OpenBao."""
 
     @asynccontextmanager
-    async def open_replica(*, link=None, **changes):
+    async def open_replica(*, link=None, secret=secret, **changes):
         redis = server.link_settings("cache", **(link or {}))
         settings = CacheSettings(redis=redis, **{"purge_seen_ms": 60_000} | changes)
         async with (
@@ -89,6 +89,56 @@ def since(name, before):
 
 async def values(observer):
     return [key for key in await observer.call("KEYS", "*") if b"}:v:" in key]
+
+
+async def test_a_rotated_secret_makes_misses_under_load_and_nothing_else(
+    replica, made, answered
+) -> None:
+    before, stop, asked = counters(), asyncio.Event(), 0
+
+    async def load(cache):
+        nonlocal asked
+        while not stop.is_set():
+            await answered(cache, text=f"number {asked % 7}")
+            asked += 1
+            await asyncio.sleep(0)
+
+    async with replica() as old, replica(secret=secrets.token_bytes(32)) as new:
+        await answered(old.cache)
+        task = asyncio.create_task(load(old.cache))
+        missed = await new.cache.get(made.question())  # as after its start under the next version
+        assert isinstance(missed, CacheMiss)
+        await new.cache.abandon(made.question(), missed.lease)
+        await answered(new.cache, "Paris, again.")
+        for number in range(7):
+            await answered(new.cache, text=f"number {number}")
+        while asked < 50:
+            await asyncio.sleep(0)
+        stop.set()
+        await task
+        first, second = await old.cache.get(made.question()), await new.cache.get(made.question())
+
+    assert (first.text, second.text) == ("Paris.", "Paris, again.")
+    assert old.cache.counts.failures == new.cache.counts.failures == 0
+    for name in ("cache.l2.broken", "cache.l2.down", "cache.l2.unkept"):
+        assert since(name, before) == 0
+
+
+async def test_what_a_trimmed_version_wrapped_is_a_miss_and_kept_anew(
+    replica, made, answered, service_keys
+) -> None:
+    async with replica() as one:
+        await answered(one.cache)
+    service_keys.trim()
+    async with replica() as other:
+        found = await other.cache.get(made.question())
+        assert isinstance(found, CacheMiss)
+        assert found.lease  # it may be answered and kept, as any miss
+        await other.cache.abandon(made.question(), found.lease)
+        await answered(other.cache, "Paris, again.")
+        assert (await other.cache.get(made.question())).text == "Paris, again."
+    async with replica() as third:
+        assert (await third.cache.get(made.question())).text == "Paris, again."
 
 
 async def test_what_one_replica_keeps_another_serves_and_then_has(two, made, answered) -> None:
