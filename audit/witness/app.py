@@ -23,7 +23,7 @@ import structlog
 from aiohttp import web
 
 from audit.witness.keys import WitnessKeys
-from audit.witness.memory import WitnessMemory
+from audit.witness.memory import MEMORY, WitnessMemory
 from audit.witness.witness import OK, LogList, Witness
 from meshkit.front_door import Door, front_door
 from meshkit.tlog import SIZE_CONTENT_TYPE, NoteInvalid
@@ -41,7 +41,6 @@ __all__ = ["serving_witness"]
 
 log = structlog.get_logger()
 
-_MEMORY = "witness.sqlite"
 _CONFLICT = 409
 
 
@@ -140,7 +139,7 @@ async def serving_witness(settings: WitnessSettings) -> AsyncIterator[int]:
     """Serve a witness; yield the port. Leaving the block drains it.
 
     Raises:
-        KeysUnusableError: there are no keys, or they cannot be opened.
+        KeysUnusableError: there are no keys, they cannot be opened, or the memory is gone.
         NoteInvalid: a line of the list of logs is no verifier key.
         OSError: a file cannot be read, or the port is taken.
         sqlite3.Error: the memory cannot be opened.
@@ -152,7 +151,7 @@ async def serving_witness(settings: WitnessSettings) -> AsyncIterator[int]:
     logs = LogList(settings.logs_file)
     context = _tls(settings)
     async with AsyncExitStack() as owned:
-        memory = WitnessMemory(settings.data_dir / _MEMORY)
+        memory = WitnessMemory(settings.data_dir / MEMORY)
         owned.callback(memory.close)
         service = _Service(settings, keys.name, memory, logs)
         owned.callback(service.thread.shutdown)

@@ -1,5 +1,8 @@
 """A witness's two keys on disk: made once, never in OpenBao, never on the log's host.
 
+With them begins what it remembers: keys without a memory are those of a witness that forgot, and
+are not opened.
+
 `keys.pem` holds both as PKCS #8 (Ed25519 first, then ML-DSA-44), mode 0600, encrypted under a
 passphrase if there is one. `vkeys` holds their verifier keys, for the policies of those who trust
 this witness.
@@ -8,6 +11,7 @@ this witness.
 from __future__ import annotations
 
 import re
+import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from audit.witness.memory import MEMORY, WitnessMemory
 from meshkit.files import write_private
 from meshkit.tlog import (
     ED25519_COSIGNATURE,
@@ -41,7 +46,7 @@ _PEM = re.compile(rb"-----BEGIN [A-Z ]+-----\n.*?-----END [A-Z ]+-----\n", re.DO
 
 
 class KeysUnusableError(RuntimeError):
-    """The key file is missing, malformed, or under another passphrase. Says which."""
+    """Key file or memory is missing, malformed, or under another passphrase. Says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ class WitnessKeys:
 
     @classmethod
     def make(cls, folder: Path, name: str, passphrase: bytes | None = None) -> WitnessKeys:
-        """Make new keys and write them.
+        """Make new keys and write them, after an empty memory.
 
         Args:
             folder: Made if it is not there.
@@ -94,6 +99,7 @@ class WitnessKeys:
         if (folder / KEYS).exists():
             msg = "there are keys already: a witness keeps them for its life"
             raise KeysUnusableError(msg)
+        _begin_memory(folder)
         keys = cls(name, Ed25519PrivateKey.generate(), MLDSA44PrivateKey.generate())
         encrypted = NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase)
         pem = b"".join(
@@ -111,6 +117,12 @@ class WitnessKeys:
         Raises:
             KeysUnusableError: as it says.
         """
+        if (folder / KEYS).exists() and not (folder / MEMORY).exists():
+            msg = (
+                f"{MEMORY} is gone: a witness that forgot could be made to cosign a fork; make a "
+                "new one under another name, and have it put into the policies instead"
+            )
+            raise KeysUnusableError(msg)
         try:
             first, second = (folder / VKEYS).read_text("utf-8").splitlines()
             pems = _PEM.findall((folder / KEYS).read_bytes())
@@ -129,3 +141,11 @@ class WitnessKeys:
             msg = "vkeys are not those of the key file"
             raise KeysUnusableError(msg)
         return keys
+
+
+def _begin_memory(folder: Path) -> None:
+    try:
+        WitnessMemory(folder / MEMORY).close()
+    except sqlite3.Error:
+        msg = f"cannot make {MEMORY}"
+        raise KeysUnusableError(msg) from None

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["EMPTY", "Seen", "WitnessMemory"]
+__all__ = ["EMPTY", "MEMORY", "Seen", "WitnessMemory"]
+
+MEMORY = "witness.sqlite"
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "LogList", "Witness"]
 
+_ORIGIN_BYTES_MAX = 255
+"""What an ML-DSA-44 cosignature can name; what has been remembered must not fail to be signed."""
 OK, MALFORMED, FORBIDDEN, UNKNOWN, CONFLICT, INCONSISTENT = 200, 400, 403, 404, 409, 422
 
 
@@ -59,7 +61,7 @@ class LogList:
 
         Raises:
             OSError: there is no such file.
-            NoteInvalid: a line is no Ed25519 verifier key.
+            NoteInvalid: a line is no Ed25519 verifier key, or one of too long a name.
         """
         self._path = path
         self._read_at = 0
@@ -75,6 +77,9 @@ class LogList:
         for line in self._path.read_text("utf-8").splitlines():
             if line.strip() and not line.lstrip().startswith("#"):
                 key = VerifierKey.parse(line)
+                if len(key.name.encode()) > _ORIGIN_BYTES_MAX:
+                    reason = "origin is too long to be cosigned"
+                    raise NoteInvalid(reason)
                 keys[key.name] = (*keys.get(key.name, ()), key)
         self._keys, self._read_at = keys, changed
 

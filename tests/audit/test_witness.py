@@ -18,6 +18,7 @@ from audit.witness.memory import WitnessMemory
 from audit.witness.settings import WitnessSettings
 from audit.witness.witness import LogList, Witness
 from meshkit.tlog import (
+    NoteInvalid,
     Policy,
     checkpoint_text,
     format_add_checkpoint,
@@ -348,6 +349,25 @@ def test_keys_are_private_kept_and_may_have_a_passphrase(tmp_path):
     (tmp_path / "w" / "vkeys").write_text("\n".join(reversed(lines)) + "\n")
     with pytest.raises(KeysUnusableError, match="not those"):
         WitnessKeys.load(tmp_path / "w", b"correct horse")
+
+
+def test_a_witness_whose_memory_is_gone_does_not_come_up_as_one_that_saw_nothing(tmp_path):
+    """It would cosign any log from the start again, another one than before, too."""
+    WitnessKeys.make(tmp_path / "w", "w.example/north")
+    for file in (tmp_path / "w").glob("witness.sqlite*"):
+        file.unlink()
+    with pytest.raises(KeysUnusableError, match="is gone"):
+        WitnessKeys.load(tmp_path / "w")
+    assert not (tmp_path / "w" / "witness.sqlite").exists()
+
+
+def test_a_log_that_could_not_be_cosigned_is_not_listed(tmp_path):
+    """Else its checkpoint is remembered, and the signing fails: it would be stuck there."""
+    (tmp_path / "logs").write_text(f"{MemoryLog('l' * 256).vkey}\n")
+    with pytest.raises(NoteInvalid, match="too long"):
+        LogList(tmp_path / "logs")
+    (tmp_path / "logs").write_text(f"{MemoryLog('l' * 255).vkey}\n")
+    assert len(LogList(tmp_path / "logs")) == 1
 
 
 def test_without_a_certificate_it_stays_on_this_host():
