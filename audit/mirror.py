@@ -264,15 +264,19 @@ class Mirror:
             await asyncio.to_thread(self._note_payload, path, at)
 
     async def _put_piece(self, name: str, piece: bytes) -> int:
-        """Write a piece; return how much of it is there. A shorter one may be left of a crash."""
+        """Write a piece; return how much of it is there.
+
+        One may be there already, where our cursor was lost: shorter, or, of a file that came out
+        of a backup, longer; and with bytes that were erased here since.
+        """
         try:
             await put_once(self._store, name, piece)
         except Refusal:
             got = await obstore.get_async(self._store, name)
             found = bytes(await got.bytes_async())
-            if not found or not piece.startswith(found):
+            if not found or not await asyncio.to_thread(_was, piece, found):
                 raise
-            return len(found)
+            return min(len(piece), len(found))
         return len(piece)
 
     def _piece(self, path: str, at: int, length: int) -> bytes:
@@ -324,6 +328,13 @@ class Mirror:
     def _note_payload(self, path: str, size: int) -> None:
         with closing(self._connect()) as connection:
             connection.execute("INSERT OR REPLACE INTO payloads VALUES (?, ?)", (path, size))
+
+
+def _was(piece: bytes, found: bytes) -> bool:
+    """Tell whether what is here once was what is there: erased payloads are zeros."""
+    if piece.startswith(found) or found.startswith(piece):
+        return True
+    return all(ours in (0, theirs) for ours, theirs in zip(piece, found, strict=False))
 
 
 @asynccontextmanager

@@ -251,6 +251,44 @@ async def test_a_lost_cursor_is_found_again_in_the_store(world, mirrored, folder
     assert counters()["audit.mirror.copied"] - before < 20
 
 
+async def test_what_was_erased_since_it_was_copied_is_no_other_history(
+    world, mirrored, folder
+) -> None:
+    """The cursor is lost (or a crash came before its note), so all pieces are written again."""
+    async with mirrored(mirror_payloads=True) as audit:
+        for _ in range(3):
+            await audit.append(make_outcome())
+        await audit.parts.publisher.catch_up_disk()
+        await until(lambda: _joined(folder) == _stored(world) != {})
+        store = audit.parts.payloads
+        frames = [frame for part in store.partitions() for frame in store.frames(part)]
+        await audit.parts.publisher.alone(lambda: store.blank([frames[1].place]))
+    kept = _joined(folder)
+    for path in world.data.glob("mirror.sqlite*"):
+        path.unlink()
+    seen = counters().get("audit.mirror.conflict", 0)
+    async with mirrored(mirror_payloads=True) as audit:
+        await audit.append(make_outcome())
+        await settle(audit)
+        await until(lambda: len(_joined(folder)) > len(kept))
+    assert counters().get("audit.mirror.conflict", 0) == seen
+    assert {name: _joined(folder)[name] for name in kept} == kept
+
+
+async def test_payloads_of_another_history_end_the_mirror(world, mirrored, folder) -> None:
+    async with mirrored(mirror_payloads=True) as audit:
+        await audit.append(make_outcome())
+        await audit.parts.publisher.catch_up_disk()
+        await until(lambda: _joined(folder) == _stored(world) != {})
+    (piece,) = (folder / ORIGIN / "payloads").rglob("*@*")
+    piece.write_bytes(bytes(piece.stat().st_size))  # zeros there, where text is here
+    for path in world.data.glob("mirror.sqlite*"):
+        path.unlink()
+    seen = counters().get("audit.mirror.conflict", 0)
+    async with mirrored(mirror_payloads=True):
+        await until(lambda: counters().get("audit.mirror.conflict", 0) == seen + 1)
+
+
 def test_another_store_or_log_begins_from_nothing(world, tmp_path) -> None:
     world.data.mkdir()
     for url in ("one", "two"):
