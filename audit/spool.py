@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -41,6 +41,8 @@ SPOOLED: Final = frozenset({"backup.make", "backup.restore", "log.recovery"})
 
 _EVERY_S = 0.5
 _POLL_S = 0.05
+_REFUSED = ".refused"
+"""How the name ends of what was not recorded and never will be."""
 _FINAL = frozenset({Reason.INVALID_FIELD, Reason.CONFLICT})
 
 
@@ -71,12 +73,16 @@ def record(data_dir: Path, action: str, detail: Mapping[str, str], wait_s: float
         OSError: the folder cannot be written.
     """
     path = leave(data_dir, action, detail)
+    refused = path.with_suffix(_REFUSED)
     until = time.monotonic() + wait_s
     while path.exists():
         if time.monotonic() > until:
             path.unlink(missing_ok=True)
             raise Refusal(Reason.AUDIT_DOWN)
         time.sleep(_POLL_S)
+    if refused.exists():
+        refused.unlink(missing_ok=True)
+        raise Refusal(Reason.AUDIT_DOWN)
 
 
 def _event(raw: bytes) -> Event:
@@ -107,18 +113,27 @@ async def _take(audit: Noting, folder: Path) -> None:
             await audit.append(event)
         except FileNotFoundError:
             continue  # who left it gave up
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, AttributeError):
             log.error("audit.spool_malformed")  # noqa: TRY400 -- its text is a stranger's
+            await asyncio.to_thread(_refused, path)
         except Refusal as refusal:
             log.warning("audit.spool_refused", reason=refusal.reason.name)
             if refusal.reason not in _FINAL:
                 return
-        await asyncio.to_thread(_done, path)
+            await asyncio.to_thread(_refused, path)
+        else:
+            await asyncio.to_thread(_done, path)
 
 
 def _done(path: Path) -> None:
     path.unlink(missing_ok=True)
     fsync_folder(path.parent)
+
+
+def _refused(path: Path) -> None:
+    """Put a file aside: who left it must not take its going for a record."""
+    with suppress(FileNotFoundError):
+        path.rename(path.with_suffix(_REFUSED))
 
 
 async def _taking(audit: Noting, folder: Path) -> None:
