@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from audit.estate import Estate
+    from audit.events import Leaf
     from audit.holds import Hold
     from meshkit.wrapped_keys import WrappedKey
 
@@ -91,10 +92,14 @@ async def held_call(estate: Estate, hold: Hold, numbers: Sequence[int]) -> Hold:
     ]
     return replace(
         hold,
-        pseudonyms=tuple(sorted({leaf.event.get("subject", "") for leaf in leaves} - {""})),
-        numbers=tuple(sorted(wanted)),
-        key_ids=tuple(sorted({frame.key_id for frame in frames})),
+        pseudonyms=tuple(sorted({*hold.pseudonyms, *_subjects(leaves)})),
+        numbers=tuple(sorted({*hold.numbers, *wanted})),
+        key_ids=tuple(sorted({*hold.key_ids, *(frame.key_id for frame in frames)})),
     )
+
+
+def _subjects(leaves: Sequence[Leaf]) -> set[str]:
+    return {leaf.event.get("subject", "") for leaf in leaves} - {""}
 
 
 def _subject_of(key: WrappedKey) -> str:

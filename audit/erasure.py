@@ -281,8 +281,8 @@ class Custody:
             Refusal, OSError, sqlite3.Error: not all of it; the next sweep goes on.
         """
         async with self._alone:
-            await self._desk.refresh()
             await self._estate.settled()
+            await self._desk.refresh()
             plans = await self._sweeper.plans()
             for plan in plans:
                 await self._written(plan)

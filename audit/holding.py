@@ -85,12 +85,21 @@ class HoldDesk:
         return found
 
     async def refresh(self) -> None:
-        """Have holds on subjects know what these are called by now."""
+        """Have holds on subjects know what these are called by now, and those on calls all of it.
+
+        A call that was under way when its hold was set has had its OUTCOME since. To be called
+        once all that is durable is in the store.
+        """
         for hold in self._holds.all():
+            fresh = hold
             if hold.scope is HoldScope.SUBJECT:
                 fresh = await self._with_pseudonyms(hold)
-                if fresh != hold:
-                    await asyncio.to_thread(self._holds.put, fresh)
+            elif hold.scope is HoldScope.CALL:
+                numbers = await self._entries(hold)
+                if set(numbers) - set(hold.numbers):
+                    fresh = await held_call(self._estate, hold, numbers)
+            if fresh != hold:
+                await asyncio.to_thread(self._holds.put, fresh)
 
     async def _made(self, wanted: Wanted) -> Hold:
         value = wanted.value
@@ -105,10 +114,12 @@ class HoldDesk:
                 return await self._with_pseudonyms(hold)
             case HoldScope.CALL:
                 await on_disk(self._estate.settled())
-                records = await self._audit.records(wanted.tenant, call_id=_call_id(value))
-                numbers = [record.index for record in records]
-                return await on_disk(held_call(self._estate, hold, numbers))
+                return await on_disk(held_call(self._estate, hold, await self._entries(hold)))
         return hold
+
+    async def _entries(self, hold: Hold) -> list[int]:
+        records = await self._audit.records(hold.tenant, call_id=_call_id(hold.value))
+        return [record.index for record in records]
 
     async def _with_pseudonyms(self, hold: Hold) -> Hold:
         """Look up what a subject is called by now: since a rotation it has one name more."""

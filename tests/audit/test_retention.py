@@ -15,6 +15,7 @@ from meshkit.contract import Reason, Refusal
 from meshkit.identity import is_label
 from tests.audit.custody_world import OFFICER, CustodyWorld
 from tests.audit.test_erasure import ANSWER, call, refused, texts, told
+from tests.audit.world import make_intent, make_outcome
 
 CLASSES = {"standard": 30, "phi": 2_190, "brief": 1}
 KINDS = {
@@ -139,6 +140,23 @@ async def test_a_hold_on_a_call_about_nobody_keeps_the_day_s_key_and_no_other_pa
         assert await texts(custody, kept) == [ANSWER]
         assert await refused(texts(custody, other)) is Reason.NOT_FOUND
         assert len(world.key_files()) == 1
+
+
+@pytest.mark.parametrize("subject", ["p-17", ""])
+async def test_a_hold_on_a_call_under_way_keeps_its_outcome_too(world, subject) -> None:
+    async with world.live() as (audit, custody):
+        intent = make_intent(subject=subject)
+        await audit.append(intent)
+        value = intent.call_id.hex()
+        await custody.set_hold("acme", HoldScope.CALL, value, "case-7", actor=OFFICER)
+        await audit.append(make_outcome(intent.call_id, subject=subject))
+        world.day += 31
+        await custody.sweep()
+
+        assert await texts(custody, intent.call_id) == [ANSWER]
+        assert await told(audit, "payload.expire") != []
+        (hold,) = await custody.holds("acme", actor=OFFICER)
+        assert len(hold.numbers) == 2
 
 
 async def test_a_crash_in_the_middle_is_finished_with_the_same_counts(world, monkeypatch) -> None:
