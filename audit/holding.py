@@ -117,9 +117,9 @@ class HoldDesk:
                 return await on_disk(held_call(self._estate, hold, await self._entries(hold)))
         return hold
 
-    async def _entries(self, hold: Hold) -> list[int]:
+    async def _entries(self, hold: Hold) -> tuple[int, ...]:
         records = await self._audit.records(hold.tenant, call_id=_call_id(hold.value))
-        return [record.index for record in records]
+        return tuple(record.index for record in records)
 
     async def _with_pseudonyms(self, hold: Hold) -> Hold:
         """Look up what a subject is called by now: since a rotation it has one name more."""
