@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -11,8 +14,12 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
 from audit.events import parse_leaf
+from audit.witness.app import serving_witness
+from audit.witness.keys import WitnessKeys
+from audit.witness.settings import WitnessSettings
 from meshkit.tlog import ProofInvalid, check_proof
-from tests.console.world import EVIL, a_call, token_in
+from tests.audit.witness_world import policy_lines
+from tests.console.world import EVIL, a_call, house, token_in
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -192,6 +199,42 @@ async def test_spans_of_the_services_draw_the_waterfall_without_a_word_of_text(c
     assert "unknown · unknown" in page
     for text in ("Ada", "ada@", "4111", "my mail"):
         assert text not in page
+
+
+async def test_witnesses_are_shown_with_what_they_cosigned(tmp_path) -> None:
+    """One that cosigns and one that is away: what each says, and what the policy makes of it."""
+    logs, folder = tmp_path / "logs", tmp_path / "w"
+    logs.write_text("")
+    north = SimpleNamespace(keys=WitnessKeys.make(folder, "north.example"))
+    south = SimpleNamespace(keys=WitnessKeys.make(tmp_path / "s", "south.example"))
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        south.url = f"http://127.0.0.1:{nobody.getsockname()[1]}"  # nobody will listen there
+
+    def asking(world):
+        logs.write_text(f"{world.vkey}\n")
+        (world.folder / "policy").write_text(policy_lines(north, south, need=1))
+        return {"witness_policy": world.folder / "policy", "witness_timeout_ms": 10_000}
+
+    witness = WitnessSettings(data_dir=folder, logs_file=logs, port=0)
+    async with serving_witness(witness) as port:
+        north.url = f"http://127.0.0.1:{port}"
+        async with (
+            house(tmp_path / "h", log_settings=asking) as running,
+            running.signed_in() as who,
+        ):
+            await running.published()
+            overview, page = (await who.get("/")).text, (await who.get("/checkpoint")).text
+            states = running.log.witnesses.states
+    shown = re.findall(r"<tr><th scope=\"row\">(w.*?)</tr>", page)
+    rows = [re.sub(r"<[^>]+>", "|", row).strip("|").split("|") for row in shown]
+    assert [(row[0], row[-1]) for row in rows] == [
+        ("w0-ed, w0-pq", "cosigns"),
+        ("w1-ed, w1-pq", "unreachable"),
+    ]
+    assert str(states[0].size) in rows[0]
+    assert states[1].size == -1
+    assert "The quorum is held" in page
+    assert "quorum is held" in overview
 
 
 async def test_records_are_counted_beside_the_loop_that_takes_evidence(

@@ -188,7 +188,7 @@ def client_context(authority, certificate=None):
 
 
 @asynccontextmanager
-async def house(folder, *, authority=None, **settings):
+async def house(folder, *, authority=None, log_settings=None, **settings):
     authority = authority or Authority()
     holder = CertificateHolder(authority.issue(f"spiffe://{DOMAIN}/service/audit"))
     world = CustodyWorld(folder / "log")
@@ -196,7 +196,7 @@ async def house(folder, *, authority=None, **settings):
     whole = {"port": 0, "requests_per_minute": 100_000, "requests_burst": 10_000} | settings
     authorizer = Authorizer(policies(folder / "policies"))
     async with (
-        world.live() as (log, custody),
+        world.live(**log_settings(world) if log_settings else {}) as (log, custody),
         console_at(
             ConsoleSettings.model_validate(whole),
             trust_domain=DOMAIN,
