@@ -90,24 +90,28 @@ def _custody(
     return open_custody(log, estate, purges=(caches.purge,))
 
 
+async def _signer(settings: AuditServer, member: Member) -> VaultSigner:
+    """Sign as the log that this folder is of."""
+    return await VaultSigner.load(
+        member.keys,
+        settings.checkpoint_key,
+        origin_of(settings.data_dir, settings.trust_domain),
+        overlap_days=settings.checkpoint_key_overlap_days,
+    )
+
+
 @asynccontextmanager
 async def serve(settings: AuditServer, member: Member) -> AsyncIterator[int]:
     """Open the log and serve it; yield the port."""
     keys = member.keys
     authorizer = Authorizer(settings.policies_dir)
-    origin = origin_of(settings.data_dir, settings.trust_domain)
     own = ServiceIdentity(settings.trust_domain, "audit").spiffe_id
     async with (
         authorizer.watching(settings.policies_every_s),
         audit_keys(keys, settings) as held,
         open_audit(
             settings,
-            signer=await VaultSigner.load(
-                keys,
-                settings.checkpoint_key,
-                origin,
-                overlap_days=settings.checkpoint_key_overlap_days,
-            ),
+            signer=await _signer(settings, member),
             lock=VaultLock(keys, settings.checkpoint_lock),
             sealer=held.sealer,
             pseudonym_key=(await keys.secret("pseudonym-key")).newest,

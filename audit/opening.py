@@ -33,6 +33,7 @@ from meshkit.counters import counted, measured
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
     from audit.locks import CheckpointLock, Locked
     from audit.pseudonyms import NamingKeys
@@ -82,11 +83,10 @@ async def open_audit(
     async with AsyncExitStack() as owned:
         opened = await _opened(owned, settings, disk, signer, lock)
         wal, store, witnesses, publisher, payloads, index = opened
-        pseudonyms = await _pseudonyms(owned, pseudonym_key, naming_keys)
         parts = Parts(
             settings=settings,
             signer=signer,
-            pseudonyms=pseudonyms,
+            pseudonyms=await _pseudonyms(owned, pseudonym_key, naming_keys),
             sealer=sealer,
             wal=wal,
             store=store,
@@ -98,9 +98,14 @@ async def open_audit(
         audit = await _started(owned, parts)
         if witnesses is not None:
             await _witnessed(audit, witnesses)
-        following = following_keys(audit, disk, signer.vkey)
-        await owned.enter_async_context(running(following, "audit-signing-keys"))
+        await owned.enter_async_context(_keys_followed(audit, disk))
         yield audit
+
+
+def _keys_followed(audit: AuditLog, disk: Disk) -> AbstractAsyncContextManager[None]:
+    """Take changes of the keys that sign checkpoints, as long as the block runs."""
+    following = following_keys(audit, disk, audit.parts.signer.vkey)
+    return running(following, "audit-signing-keys")
 
 
 async def _opened(

@@ -139,7 +139,7 @@ class VaultSigner:
     """Versions of a transit key (type ed25519, not derived): 1.6 ms a signature."""
 
     def __init__(
-        self, vault: Vault, key: str, origin: str, overlap_s: float, clock: Callable[[], float]
+        self, vault: Vault, key: str, origin: str, *, overlap_s: float, clock: Callable[[], float]
     ) -> None:
         """Know nothing yet; `load` makes one that does."""
         self._vault = vault
@@ -165,7 +165,7 @@ class VaultSigner:
         Raises:
             Refusal: KEYS_DOWN.
         """
-        signer = cls(vault, key, origin, overlap_days * _DAY_S, clock)
+        signer = cls(vault, key, origin, overlap_s=overlap_days * _DAY_S, clock=clock)
         await signer.look()
         return signer
 
