@@ -137,10 +137,15 @@ class PseudonymKeys:
             raise Refusal(Reason.KEYS_DOWN) from None
 
     async def every(self, tenant: str) -> list[NamingKey]:
-        """See `NamingKeys`."""
-        kept = await self.store.keys(tenant)
-        found = [await self.under(tenant, key.key_id.hex()) for key in kept]
-        return [key for key in found if key is not None]
+        """See `NamingKeys`. A kept key that does not open is KEYS_DOWN, too: it was not erased."""
+        found = []
+        for kept in await self.store.keys(tenant):
+            key = await self.under(tenant, kept.key_id.hex())
+            if key is not None:
+                found.append(key)
+            elif await self.store.get(tenant, kept.key_id) is not None:
+                raise Refusal(Reason.KEYS_DOWN)
+        return found
 
     async def rotate(self, tenant: str) -> str:
         """Begin a new key at once; return its id. Raises Refusal (KEYS_DOWN), OSError."""

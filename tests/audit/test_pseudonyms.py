@@ -140,6 +140,17 @@ async def test_an_erased_key_is_gone_from_memory_disk_and_for_ever(kept, tmp_pat
         assert (await names.names(event)).user("acme", "ada") != before
 
 
+async def test_a_kept_key_that_does_not_open_is_no_answer_that_lacks_some(kept, service):
+    """An erasure that took it for erased would say that nothing of the person is left."""
+    async with kept() as keys:
+        await user_of(keys)
+    service.mood = VaultRejected(400)
+    async with kept() as keys:
+        with pytest.raises(Refusal) as caught:
+            await Pseudonyms(LOG_KEY, keys).all_of(*ADA)
+    assert caught.value.reason is Reason.KEYS_DOWN
+
+
 async def test_erasing_what_is_older_keeps_the_newer(kept, monkeypatch):
     today = int(time.time() // DAY_S)
     async with kept() as keys:
