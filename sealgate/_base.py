@@ -43,8 +43,8 @@ class BaseClient:
             cert: the client's own, ECDSA: the same; and
             key: of `cert`: the same.
             token: JWT of the user on whose behalf calls are made.
-            vkey: The audit log's verifier key. With it, every answer's receipt is checked, and an
-                answer without a sound one is a ReceiptError.
+            vkey: The audit log's verifier key (several: a line each). With it, every answer's
+                receipt is checked, and an answer without a sound one is a ReceiptError.
             timeout_s: For each call that names none.
             retries: How often a call is made again that failed before any output because a part is
                 down or at a limit. Each try is a call of its own, with its own record; so none

@@ -59,6 +59,28 @@ FIVE = (
 
 MORE = (
     Mutation(
+        "an endorsement by a known key that fails",
+        "meshkit/tlog/receipts.py",
+        "return bool(held) and all(held)",
+        "return any(held)",
+        "tests/audit/test_rotation.py::test_an_endorsement_that_fails_spoils_the_other",
+    ),
+    Mutation(
+        "the key of before a rotation signs, too",
+        "audit/signer.py",
+        "return [*versions[:1], *overlapping][:ENDORSEMENTS_MAX]",
+        "return versions[:1]",
+        "tests/audit/test_rotation.py::test_what_is_in_force_follows_from_when_each_was_made",
+    ),
+    Mutation(
+        "a rotation is told to auditors",
+        "audit/signing_keys.py",
+        "if signer.vkey != taken_up:",
+        "if not taken_up:",
+        "tests/audit/test_rotation.py::"
+        "test_a_rotation_that_cannot_be_taken_up_now_is_taken_up_later",
+    ),
+    Mutation(
         "legal hold before an erasure",
         "audit/erasure.py",
         "if hold.blocks(found.pseudonyms, found.classes):",

@@ -56,6 +56,7 @@ LONG = (
     ),
     Long("fuzz", "11", ("-m", "tests.fuzz", "--inputs", "2000000", "--seed", "1")),
     Long("histories", "12", ("-m", "tests.audit.histories", "100000", "long")),
+    Long("outage", "13, 14", ("-m", "tests.soak.outage", "--seconds", "20")),
     Long("foreign", "18", ("-m", "tests.audit.foreign", "250")),
     Long("load", "20", ("-m", "tests.soak.load", "--seconds", SECONDS)),
     Long("million", "10", ("-m", "tests.soak.million")),
