@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from audit.index_rows import row_of
+from audit.pace import Pace, entries_from
 from audit.signer import signed_by
 from meshkit.contract import Checkpoint, Reason, Refusal
 from meshkit.counters import counted
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from audit.settings import AuditSettings
     from audit.signer import CheckpointSigner
     from audit.storage import LogStore, Round
-    from audit.wal import Entry, Group, Wal
+    from audit.wal import Wal
     from audit.witnesses import Witnesses
 
     T = TypeVar("T")
@@ -64,6 +65,9 @@ if TYPE_CHECKING:
 __all__ = ["Publisher", "signed_note"]
 
 log = structlog.get_logger()
+
+_MOVE_EVERY_S = 0.1
+"""Between checkpoints payloads and index follow so often."""
 
 
 async def signed_note(signer: CheckpointSigner, text: str) -> str:
@@ -133,6 +137,7 @@ class Publisher:
         self._confirmed = witnesses is None
         self._segment_begun = self._published_s = time.monotonic()
         self._wake = asyncio.Event()
+        self._pace = Pace(lambda: wal.end - index.size, events_max=settings.round_events_max)
         self.rows: dict[int, IndexRow] = {}
         """Entries not yet in the search index, by number."""
 
@@ -160,30 +165,44 @@ class Publisher:
         Raises:
             Refusal: EVIDENCE_LOST. The service must not append any more.
         """
-        while True:
-            with suppress(TimeoutError):
-                # Without events, too: what lies in the write-ahead log has an age limit.
-                # Not wait_for: in Python 3.11 it may swallow the cancellation that ends us.
-                async with asyncio.timeout(self._settings.segment_age_max_s):
-                    await self._wake.wait()
-            self._wake.clear()
-            before = self._store.published
-            pause_ms = self._settings.publish_interval_ms
-            try:
-                await self.catch_up()
-                if self._store.published is before:
-                    continue  # nothing was due: the next event shall not wait
-            except (Refusal, OSError, sqlite3.OperationalError) as failure:
-                if isinstance(failure, Refusal) and failure.reason is Reason.EVIDENCE_LOST:
-                    log.critical("audit.evidence_lost", durable=self._wal.end)
-                    raise
-                counted("audit.publish_failed")
-                log.warning(
-                    "audit.publish_failed", kind=type(failure).__name__, backlog=self.backlog
-                )
-                pause_ms = self._settings.publish_retry_ms
-                self._wake.set()
-            await asyncio.sleep(pause_ms / 1_000)
+        self._pace.hurried = False
+        try:
+            while True:
+                await self._woken()
+                await self._round()
+        finally:
+            self._pace.hurried = True
+
+    async def _woken(self) -> None:
+        with suppress(TimeoutError):
+            # Without events, too: what lies in the write-ahead log has an age limit.
+            # Not wait_for: in Python 3.11 it may swallow the cancellation that ends us.
+            async with asyncio.timeout(self._settings.segment_age_max_s):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def _round(self) -> None:
+        before = self._store.published
+        try:
+            await self.catch_up()
+            if self._store.published is not before:  # else nothing was due: the next event is
+                await self._pause()
+        except (Refusal, OSError, sqlite3.OperationalError) as failure:
+            if isinstance(failure, Refusal) and failure.reason is Reason.EVIDENCE_LOST:
+                log.critical("audit.evidence_lost", durable=self._wal.end)
+                raise
+            counted("audit.publish_failed")
+            log.warning("audit.publish_failed", kind=type(failure).__name__, backlog=self.backlog)
+            self._wake.set()
+            await asyncio.sleep(self._settings.publish_retry_ms / 1_000)
+
+    async def _pause(self) -> None:
+        """Let the next checkpoint wait, but not payloads and index: to move all at once is long."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._settings.publish_interval_ms / 1_000
+        while (left := until - clock()) > 0:
+            await asyncio.sleep(min(left, _MOVE_EVERY_S))
+            await self.catch_up_disk()
 
     async def catch_up(self) -> None:
         """Move payloads, index, and publish rounds until nothing durable is left out.
@@ -211,25 +230,15 @@ class Publisher:
         """
         end = self._wal.end
         while self._index.size < end:
+            began_s = time.perf_counter()
             await self._blocking(self._move)
+            await asyncio.sleep(self._pace.rest_s(time.perf_counter() - began_s))
 
     async def alone(self, work: Callable[[], T]) -> T:
         """Run blocking work while nothing is moved into the payload store, nor indexed."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     # --- payloads and index -----------------------------------------------------------------
-
-    def _entries(self, start: int) -> list[Entry]:
-        """Read durable entries from `start` on, out of the write-ahead log; a round of them."""
-        entries: list[Entry] = []
-        for group in self._groups_from(start):
-            if len(entries) >= self._settings.round_events_max:
-                break
-            entries += self._wal.read(group)[max(0, start - group.first) :]
-        return entries
-
-    def _groups_from(self, start: int) -> list[Group]:
-        return [group for group in self._wal.groups if group.end > start]
 
     def _move(self) -> None:
         """Put sealed payloads into their partitions, then the entries into the index."""
@@ -238,7 +247,7 @@ class Publisher:
         if start < (groups[0].first if groups else self._wal.end):
             self._rebuild(start)
             return
-        entries = self._entries(start)
+        entries = entries_from(self._wal, start, self._pace.events)
         rows = [
             self.rows.get(number) or row_of(number, entry.leaf)
             for number, entry in enumerate(entries, start)
@@ -358,7 +367,9 @@ class Publisher:
         return _Under(tree, await signed_note(self._signer, text))  # step 2
 
     def _plan(self) -> Round:
-        return self._store.plan([entry.leaf for entry in self._entries(self._store.planned)])
+        rest, most = self._pace.sliced(), self._settings.round_events_max
+        entries = entries_from(self._wal, self._store.planned, most, rest)
+        return self._store.plan([entry.leaf for entry in entries], rest)
 
     async def _take_lock(self, under: _Under) -> None:
         """Step 3. An answer that was lost is made up for by asking what the lock holds."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from audit.questions import Question
+from audit.turns import Turns
 from audit.wire import ack_of, event_from_wire, question_from_wire, record_to_wire
 from meshkit.contract import Audit, Document, Event, Reason, Refusal, TraceContext
 from meshkit.identity import ServiceIdentity, TenantIdentity
@@ -106,6 +107,7 @@ class AuditServicer(AuditServiceServicer):
         self._reads = reads
         self._archive = archive
         self._streams: set[_AppendStream] = set()
+        self._turns = Turns()
         self._draining = False
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -130,7 +132,7 @@ class AuditServicer(AuditServiceServicer):
         assert producer is not None
         if self._draining:
             raise Refusal(Reason.AUDIT_DOWN)
-        stream = _AppendStream(self._log, producer.spiffe_id, context)
+        stream = _AppendStream(self._log, producer.spiffe_id, context, self._turns)
         self._streams.add(stream)
         try:
             await stream.serve(request_iterator)
@@ -257,8 +259,9 @@ class AuditServicer(AuditServiceServicer):
 class _AppendStream:
     """One producer's stream: read, append batches side by side, ack in whatever order."""
 
-    def __init__(self, log: Log, producer: str, context: Context) -> None:
+    def __init__(self, log: Log, producer: str, context: Context, turns: Turns) -> None:
         self._log = log
+        self._turns = turns
         self._producer = producer
         self._context = context
         self._room = asyncio.Semaphore(BATCHES_MAX)
@@ -320,6 +323,7 @@ class _AppendStream:
                 task.cancel()
 
     async def _append(self, batch: Sequence[pb.AuditEvent]) -> None:
+        await self._turns.take()
         results: list[Event | Appended | Refusal] = [_read(event) for event in batch]
         good = [(at, each) for at, each in enumerate(results) if isinstance(each, Event)]
         try:

@@ -38,7 +38,7 @@ from meshkit.tlog import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from meshkit.tlog import LogKeys, VerifierKey
@@ -67,13 +67,18 @@ class Round:
         return self.edge.size
 
 
-def _hashes(leaves: Sequence[bytes]) -> list[bytes]:
+def _hashes(leaves: Sequence[bytes], rest: Callable[[], None]) -> list[bytes]:
     """Hash leaves, letting the event loop in between: else acks wait for a whole round."""
     hashes: list[bytes] = []
     for at in range(0, len(leaves), TILE_WIDTH):
         hashes += entry_hashes(leaves[at : at + TILE_WIDTH])
-        time.sleep(0)
+        rest()
     return hashes
+
+
+def _let_in() -> None:
+    """Let another thread run, if one waits."""
+    time.sleep(0)
 
 
 class LogStore:
@@ -144,9 +149,12 @@ class LogStore:
         """Size of the newest tree taken over: where the next round starts."""
         return self._edge.size
 
-    def plan(self, leaves: Sequence[bytes]) -> Round:
-        """Compute the tree with `leaves` (entry bytes) behind the newest one. Writes nothing."""
-        edge, tiles = self._edge.grown(_hashes(leaves))
+    def plan(self, leaves: Sequence[bytes], rest: Callable[[], None] = _let_in) -> Round:
+        """Compute the tree with `leaves` (entry bytes) behind the newest one. Writes nothing.
+
+        `rest` is called between slices of the work.
+        """
+        edge, tiles = self._edge.grown(_hashes(leaves, rest))
         entries = [*self._tail, *leaves]
         number = self._edge.size // TILE_WIDTH
         files = []
@@ -154,6 +162,7 @@ class LogStore:
             bundle = entries[at : at + TILE_WIDTH]
             files.append((bundle_path(number, len(bundle)), encode_bundle(bundle)))
             number += 1
+            rest()
         files += tiles
         tail = entries[len(entries) - edge.size % TILE_WIDTH :] if edge.size % TILE_WIDTH else []
         filled = tuple(path for path, _ in files if ".p/" not in path)
