@@ -57,6 +57,12 @@ _LOG_PART_BYTES_MAX = 2_048
 _TRACE_RECORDS_MAX = 1_000
 
 _Key = tuple[bytes, Phase]
+_PHASE_BYTES = {phase: bytes([number]) for number, phase in enumerate(Phase)}
+
+
+def _packed(call_id: bytes, phase: Phase) -> bytes:
+    """Make a key that is kept long: bytes, which the garbage collector does not go through."""
+    return call_id + _PHASE_BYTES[phase]
 
 
 class AuditLog:
@@ -68,7 +74,7 @@ class AuditLog:
         self._finder = RecordFinder(Finder(parts.index, parts.publisher.rows), parts.leaf)
         self._committer: Committer | None = None
         self._in_flight: dict[_Key, Waiting] = {}
-        self._recent: dict[_Key, int] = {}
+        self._recent: dict[bytes, int] = {}
         self._evicted = parts.index.newest_call()
         self._closed: Reason | None = None
         self._payload_bytes = 0
@@ -262,7 +268,7 @@ class AuditLog:
 
     def _known(self, key: _Key) -> int | None:
         """Return the index of an event that is durable already."""
-        index = self._recent.get(key)
+        index = self._recent.get(_packed(*key))
         if index is not None or key[0] > self._evicted:
             return index
         place = self._parts.index.find(*key)
@@ -272,7 +278,7 @@ class AuditLog:
         """Take over durable events; old ones are let go once the index has them."""
         pending = self._parts.publisher.rows
         for row in rows:
-            self._recent[(row.call_id, row.phase)] = row.number
+            self._recent[_packed(row.call_id, row.phase)] = row.number
             pending[row.number] = row
         self._parts.publisher.wake()
         indexed = self._parts.index.size
@@ -281,7 +287,7 @@ class AuditLog:
             if self._recent[key] >= indexed:
                 break
             del self._recent[key]
-            self._evicted = max(self._evicted, key[0])
+            self._evicted = max(self._evicted, key[:-1])
 
     def settled(self, waiting: Waiting) -> None:
         """Forget that an event is under way."""

@@ -37,7 +37,7 @@ class AuditSettings(MeshSettings):
         None, description="Made once that wait begins: for those who started us."
     )
     publish_interval_ms: int = Field(
-        700,
+        400,
         ge=10,
         description="At most so often a checkpoint is signed and published: with a round's own "
         "time, an event is public within a second.",
@@ -80,10 +80,10 @@ class AuditSettings(MeshSettings):
         "sealed payloads outlive their erasure there by as much.",
     )
     recent_events_max: int = Field(
-        200_000,
+        100_000,
         gt=0,
         description="Event keys kept in memory to find repeats without asking index.sqlite; "
-        "about 250 bytes each.",
+        "about 140 bytes each.",
     )
     open_calls_max: int = Field(
         100_000,
