@@ -6,6 +6,7 @@ Tests here know only what a client, an auditor and an operator know (`ready.json
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -32,6 +33,20 @@ MESH = {
     },
 }
 """What only services of their own are told."""
+
+
+def spans_to_the_console() -> dict[str, str]:
+    """Have one process send its spans to the console in it; the port is free a moment before."""
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        port = str(there.getsockname()[1])
+    return {
+        "AUDIT_CONSOLE__SPANS_PORT": port,
+        "GATEWAY_TELEMETRY__OTLP_TARGET": f"127.0.0.1:{port}",
+        "GATEWAY_TELEMETRY__OTLP_METRICS": "false",
+        "GATEWAY_TELEMETRY__OTLP_LOGS": "false",
+        "GATEWAY_TELEMETRY__TRACE_SAMPLE_RATIO": "1",
+        "GATEWAY_TELEMETRY__EXPORT_EVERY_MS": "200",
+    }
 
 
 @dataclass
@@ -118,7 +133,8 @@ def topology(request):
 @pytest.fixture(scope="session")
 def house(tmp_path_factory, topology):
     """The one that most tests share: they add calls to it, and take nothing away."""
-    running = House(tmp_path_factory.mktemp("house"), topology).start()
+    spans = spans_to_the_console() if topology == "appliance.main" else {}
+    running = House(tmp_path_factory.mktemp("house"), topology, spans).start()
     yield running
     assert running.stop() == 0
 
