@@ -339,10 +339,15 @@ def _opened_header(source: _Source, opener: Opener) -> bytes:
         reason = "this is no age file"
         raise AgeInvalid(reason)
     file_key: bytes | None = None
-    for _ in range(_STANZAS_MAX + 1):
+    scrypt = False
+    for number in range(_STANZAS_MAX + 1):
         line = source.line()
         if line.startswith(b"--- "):
             break
+        scrypt = scrypt or line.startswith(b"-> scrypt ")
+        if scrypt and number:  # or whoever has another key could pass for who knows the passphrase
+            reason = "a passphrase stands alone"
+            raise AgeInvalid(reason)
         body = _stanza_body(source)
         header += line + b"\n" + b"".join(part + b"\n" for part in body)
         file_key = file_key or _tried(opener, line, b"".join(body))

@@ -93,6 +93,16 @@ def test_chunks_left_out_at_the_end_are_missed() -> None:
             plain(raw[: head + kept * (CHUNK_BYTES + 16)])
 
 
+@pytest.mark.parametrize("step", [1, -1], ids=["last", "first"])
+def test_a_passphrase_stands_alone(step: int) -> None:
+    word = Passphrase(b"correct horse", work=2)
+    others = [Identity.generate().recipient, word][::step]
+    raw = b"".join(sealed([b"text"], others))
+    with pytest.raises(AgeInvalid, match="alone"):
+        list(opened([raw], word))
+    assert b"".join(opened([b"".join(sealed([b"text"], [word]))], word)) == b"text"
+
+
 def test_only_whom_it_was_sealed_for_opens_it() -> None:
     other = Identity.generate()
     raw = b"".join(sealed([b"text"], [KEY.recipient, other.recipient]))
