@@ -10,6 +10,7 @@ The gateway believes users by it, and the audit console people who sign in.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ _KINDS = {("RSA", None): "RS256", ("EC", "P-256"): "ES256", ("OKP", "Ed25519"): 
 _RSA_BITS_MIN = 2_048
 _KEYS_MAX = 64
 _FETCH_MS = 5_000
+WHOLE_MS = 10_000
+"""Of an answer as a whole; the other limit is between two pieces of it."""
 
 
 class JwksInvalid(ValueError):  # noqa: N818 -- an answer about somebody's file
@@ -100,19 +103,28 @@ def verified_claims(
     key = keys.get(header.get("kid", ""))
     if key is None or header.get("alg") not in ALGORITHMS:
         raise jwt.InvalidTokenError
-    return jwt.decode(
-        token,
-        key,
-        algorithms=[key.algorithm_name],
-        issuer=issuer,
-        audience=audience,
-        leeway=leeway_s,
-        options={"require": ["exp", "iss", "aud", "sub"]},
-    )
+    try:
+        claims = jwt.decode(
+            token,
+            key,
+            algorithms=[key.algorithm_name],
+            issuer=issuer,
+            audience=audience,
+            leeway=leeway_s,
+            options={"require": ["exp", "iss", "aud", "sub"]},
+        )
+    except OverflowError:  # JSON's Infinity for a time
+        raise jwt.InvalidTokenError from None
+    # PyJWT takes a number in quotes for one, and callers reckon with it.
+    if isinstance(claims["exp"], bool) or not isinstance(claims["exp"], int | float):
+        raise jwt.InvalidTokenError
+    return claims
 
 
 async def downloaded(url: str, ca_file: Path | None, bytes_max: int) -> bytes:
     """Get a document over https, without redirects; at most a chunk more than allowed.
+
+    However slowly it comes, it takes no longer than `WHOLE_MS`.
 
     Raises:
         OSError, httpx2.HTTPError: it cannot be had.
@@ -120,6 +132,7 @@ async def downloaded(url: str, ca_file: Path | None, bytes_max: int) -> bytes:
     context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
     raw = bytearray()
     async with (
+        asyncio.timeout(WHOLE_MS / 1_000),
         httpx2.AsyncClient(verify=context, timeout=_FETCH_MS / 1_000, trust_env=False) as client,
         client.stream("GET", url) as reply,
     ):

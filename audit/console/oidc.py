@@ -16,6 +16,7 @@ Source: OpenID Connect Core 1.0, 3.1; RFC 7636; RFC 9700.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -43,6 +44,7 @@ __all__ = ["Oidc", "Person", "ProviderDownError"]
 
 _HANDLE_BYTES = 32
 _TIMEOUT_S = 10
+"""Of the exchange as a whole, and between two pieces of its answer."""
 _ROLES_MAX = 32
 _SUBJECT = re.compile(r"[\x21-\x7e]{1,256}")
 _ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
@@ -208,6 +210,7 @@ class Oidc:
         raw = bytearray()
         try:
             async with (
+                asyncio.timeout(_TIMEOUT_S),
                 client,
                 client.stream(
                     "POST",
@@ -265,7 +268,9 @@ class Oidc:
         party = claims.get("azp", "" if several else self._settings.client_id)
         roles = claims.get(self._settings.roles_claim, [])
         if (
-            not compare_digest(nonce.encode(), str(claims.get("nonce", "")).encode())
+            not compare_digest(
+                nonce.encode(), str(claims.get("nonce", "")).encode(errors="replace")
+            )
             or party != self._settings.client_id
             or not isinstance(claims.get("iat"), int | float)
             or not isinstance(subject, str)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import ssl
 import tempfile
@@ -31,12 +32,15 @@ class Provider:
     algorithm: str = "ES256"
     signs_with: object = None
     down: bool = False
+    drips: bool = False
     codes: dict = field(default_factory=dict)
     asked: list = field(default_factory=list)
 
-    async def discovery(self, _request):
+    async def discovery(self, request):
         if self.down:
             raise web.HTTPServiceUnavailable
+        if self.drips:
+            return await dripping(request)
         return web.json_response(
             {
                 "issuer": self.url,
@@ -58,6 +62,8 @@ class Provider:
         raise web.HTTPFound(there)
 
     async def token(self, request):
+        if self.drips:
+            return await dripping(request)
         form = await request.post()
         asked = self.codes.pop(form.get("code"), None)
         basic = base64.b64decode(
@@ -99,6 +105,17 @@ class Provider:
     async def keys(self, _request):
         key = ECAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
         return web.json_response({"keys": [key | {"kid": self.kid, "use": "sig"}]})
+
+
+async def dripping(request):
+    """Answer a space at a time, until whoever asked has gone."""
+    reply = web.StreamResponse()
+    await reply.prepare(request)
+    with contextlib.suppress(OSError):
+        while True:
+            await reply.write(b" ")
+            await asyncio.sleep(0.05)
+    return reply
 
 
 @asynccontextmanager

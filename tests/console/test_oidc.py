@@ -1,5 +1,6 @@
 """Signing in at a provider: the way that works, and every way in which it must not."""
 
+import asyncio
 import json
 import re
 from contextlib import asynccontextmanager
@@ -43,7 +44,7 @@ def provider(both):
     told = both[0]
     yield told
     told.claims, told.metadata, told.algorithm = {}, {}, "ES256"
-    told.signs_with, told.down = None, False
+    told.signs_with, told.down, told.drips = None, False, False
 
 
 async def left(client, path="/login/oidc"):
@@ -92,6 +93,10 @@ async def test_a_person_signs_in_reads_and_is_recorded_by_pseudonym(both, provid
         {"iss": "https://evil.example"},
         {"exp": 1_000_000_000},
         {"exp": None},
+        {"exp": "4000000000"},
+        {"exp": float("inf")},
+        {"exp": True},
+        {"nonce": "\ud800"},
         {"iat": None},
         {"nbf": 4_000_000_000},
         {"sub": None},
@@ -108,6 +113,19 @@ async def test_a_token_that_is_not_right_signs_nobody_in(both, provider, client,
     reply = await client.get(await left(client))
     assert reply.status_code == 401
     assert COOKIE not in reply.cookies
+
+
+@pytest.mark.parametrize("what", ["discovery", "token"])
+async def test_a_provider_that_drips_is_down(both, provider, client, what, monkeypatch) -> None:
+    """Each piece comes in time, and the whole never would."""
+    back = await left(client) if what == "token" else "/login/oidc"
+    oidc = both[1].oidc
+    monkeypatch.setattr(oidc, "_provider", oidc._provider if what == "token" else None)
+    monkeypatch.setattr("meshkit.jwks.WHOLE_MS", 300)
+    monkeypatch.setattr("audit.console.oidc._TIMEOUT_S", 0.3)
+    provider.drips = True
+    async with asyncio.timeout(30):
+        assert (await client.get(back)).status_code == 503
 
 
 async def test_roles_that_the_tenant_does_not_give_do_not_count(both, provider, client) -> None:
