@@ -134,6 +134,28 @@ async def test_the_log_goes_on_where_it_was_after_a_restart(world, up):
         assert published(world).quorum
 
 
+async def test_a_rotated_log_key_is_cosigned_throughout_once_witnesses_know_it(world, up):
+    async with world.open(**settings_for(world, up, checkpoint_key_look_s=0.02)) as audit:
+        await audit.append(make_outcome())
+        await until(at_least(audit, world, 2))
+        old = shipped(world)
+        world.signer.rotate()
+        await until(lambda: len(shipped(world).logs) == 2)
+        size = (await audit.append(make_outcome())).index + 1
+        both = await until(at_least(audit, world, size))
+        assert both.quorum
+        assert judge_checkpoint(both.checkpoint.note, old).quorum  # by those who know no better
+        for one in up:
+            one.trust(*audit.vkey.split("\n"))
+        world.signer.retire()
+        await until(lambda: len(shipped(world).logs) == 1)
+        size = (await audit.append(make_outcome())).index + 1
+        alone = await until(at_least(audit, world, size))
+        assert alone.quorum
+        with pytest.raises(NoteInvalid, match="not signed by a log"):
+            judge_checkpoint(alone.checkpoint.note, old)
+
+
 async def test_checkpoints_wait_for_a_killed_witness_and_acks_do_not(world, up):
     async with world.open(**settings_for(world, up)) as audit:
         await audit.append(make_outcome())

@@ -119,6 +119,16 @@ async def test_signing_out_ends_the_session_for_good(console) -> None:
     assert reply.status_code == 303
 
 
+async def test_signing_in_again_ends_the_session_before(console) -> None:
+    async with console.signed_in() as client:
+        before = client.cookies[COOKIE]
+        await client.post("/login/certificate", data=await login_form(client))
+        assert client.cookies[COOKIE] != before
+        assert (await client.get("/checkpoint")).status_code == 200
+        reply = await client.get("/checkpoint", headers={"Cookie": f"{COOKIE}={before}"})
+    assert reply.status_code == 303
+
+
 @pytest.mark.parametrize("wrong", ["none", "empty", "another session's", "origin", "cross-site"])
 async def test_a_form_from_elsewhere_does_nothing(console, wrong) -> None:
     async with console.signed_in() as other:
@@ -178,6 +188,21 @@ async def test_a_renewed_certificate_and_other_roots_count_from_the_next_handsha
         with pytest.raises(REFUSED):
             async with httpx2.AsyncClient(verify=context, trust_env=False) as client:
                 await client.get(f"{running.url}/login")
+
+
+async def test_a_rotated_log_key_shows_beside_the_one_before(tmp_path) -> None:
+    async with house(tmp_path) as running, running.signed_in() as client:
+        signer = running.log.parts.signer
+        old = signer.vkey
+        signer.rotate()
+        await running.published()
+        assert (await client.get("/vkey")).text.split() == signer.vkey.split()
+        page = (await client.get("/checkpoint")).text
+        assert old in page.replace("&#43;", "+")
+        assert "NOT hold" not in page
+        signer.retire()
+        assert (await client.get("/vkey")).text.split() == [signer.vkey]
+        assert signer.vkey != old
 
 
 async def test_limits_hold(tmp_path) -> None:
