@@ -121,7 +121,12 @@ async def receiving_spans(settings: ConsoleSettings) -> AsyncIterator[SpanStore 
         yield None
         return
     store = SpanStore(settings.spans_max)
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", _REQUEST_BYTES_MAX)])
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", _REQUEST_BYTES_MAX),
+            ("grpc.so_reuseport", 0),  # else a second one would get half of the spans, unnoticed
+        ]
+    )
     add_TraceServiceServicer_to_server(store, server)  # type: ignore[no-untyped-call] # as generated
     try:
         store.port = server.add_insecure_port(f"127.0.0.1:{settings.spans_port}")

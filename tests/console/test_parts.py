@@ -14,7 +14,7 @@ from audit.console.pages.search import read_form
 from audit.console.rates import Rates
 from audit.console.sessions import Sessions
 from audit.console.settings import ConsoleSettings
-from audit.console.spans import SpanStore
+from audit.console.spans import SpanStore, receiving_spans
 from audit.console.waterfall import WIDTH, Span, waterfall_of
 from meshkit.contract import Actor
 
@@ -136,6 +136,13 @@ def vars_of(each):
 
 
 # --- fields -----------------------------------------------------------------------------------
+
+
+async def test_spans_have_a_port_of_their_own() -> None:
+    async with receiving_spans(ConsoleSettings(spans_port=0)) as first:
+        with pytest.raises(OSError, match="cannot listen"):
+            async with receiving_spans(ConsoleSettings(spans_port=first.port)):
+                pass
 
 
 def test_every_field_of_a_leaf_is_explained_in_a_sentence() -> None:

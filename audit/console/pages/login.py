@@ -70,6 +70,7 @@ async def by_certificate(request: web.Request) -> web.Response:
         raise Refusal(Reason.UNAUTHENTICATED)
     actor = workload_of(shown, trust_domain=console.trust_domain)
     await _let_in(request, console, actor_now(actor, frozenset(), console.authorizer))
+    _end_former(request, console)
     token = console.sessions.open(
         actor, way="certificate", thumbprint=shown.thumbprint, ends_s=shown.ends_s
     )
@@ -110,6 +111,7 @@ async def back(request: web.Request) -> web.Response:
         counted("console.logins_refused")
         raise
     await _let_in(request, console, actor_now(actor, person.roles, console.authorizer))
+    _end_former(request, console)
     token = console.sessions.open(actor, way="oidc", claimed=person.roles, ends_s=person.ends_s)
     # A page, not a redirect: a strict cookie does not go along on a way that began elsewhere.
     reply = rendered(request, "back.html", next=there)
@@ -120,7 +122,7 @@ async def back(request: web.Request) -> web.Response:
 
 async def out(request: web.Request) -> web.Response:
     """POST /logout."""
-    request.app[CONSOLE].sessions.close(request.cookies.get(COOKIE, ""))
+    _end_former(request, request.app[CONSOLE])
     reply = web.Response(status=303, headers={"Location": "/login"})
     reply.del_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="Strict")
     return reply
@@ -140,6 +142,11 @@ async def _let_in(request: web.Request, console: Console, actor: Actor) -> None:
     if not allowed:
         counted("console.logins_refused")
         raise Refusal(Reason.DENIED)
+
+
+def _end_former(request: web.Request, console: Console) -> None:
+    """End the session that this browser has, if any: it must not outlive its cookie."""
+    console.sessions.close(request.cookies.get(COOKIE, ""))
 
 
 def _set(reply: web.Response, name: str, value: str, *, same_site: str) -> None:
