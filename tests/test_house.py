@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,15 +17,18 @@ FUNCTION_LINES_MAX = 50
 POSITIONAL_MAX = 5
 
 
+@cache
 def sources() -> list[Path]:
     found = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     return sorted(path for path in found if not path.name.endswith(("_pb2.py", "_pb2_grpc.py")))
 
 
+@cache
 def modules() -> list[tuple[Path, ast.Module]]:
     return [(path.relative_to(ROOT), ast.parse(path.read_text())) for path in sources()]
 
 
+@cache
 def functions() -> list[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
     return [
         (path, node)
@@ -39,6 +43,7 @@ def is_kernel(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return any(ast.unparse(mark) == "triton.jit" for mark in node.decorator_list)
 
 
+@cache
 def imports(module: ast.Module) -> set[str]:
     names = set()
     for node in ast.walk(module):
