@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["Pace", "entries_from"]
 
 _SLICE_EVENTS = 128
-_HURRY_EVENTS = 4_096
-"""Who is so far behind hurries: more than a second's."""
-_REST = 2.0
+_HURRY_EVENTS = 2_048
+"""Who is so far behind hurries: what is durable shall be public within a second."""
+_REST = 1.0
 """Rests are so many times as long as the work before them."""
-_REST_MAX_S = 0.01
+_REST_MAX_S = 0.005
 _WORK_S = 0.003
 """Blocking work does not rest before so much of it is done."""
 
