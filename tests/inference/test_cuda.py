@@ -134,30 +134,30 @@ def runner_of(arch):
 @pytest.mark.parametrize("arch", [LLAMA, QWEN2, QWEN3], ids=["llama", "qwen2", "qwen3"])
 def test_answers_are_the_references_whoever_joins_and_leaves(arch) -> None:
     weights, runner = runner_of(arch)
-    lengths = [3, 40, 1, 20, 60, 5]
+    lengths = [3, 20, 1, 60, 5]
     asked = [Asked(prompt_of(length, number)) for number, length in enumerate(lengths)]
-    counts = [5, 3, 7, 3, 2, 4]
+    counts = [4, 3, 3, 2, 3]
     jobs = [(n // 2, n, a, counts[n]) for n, a in enumerate(asked)]
-    answered(runner, jobs, leaving=[(3, 3)])
+    answered(runner, jobs, leaving=[(2, 2)])
 
     for number, (one, count) in enumerate(zip(asked, counts, strict=True)):
         want = continued(weights, one.prompt, count)
         assert one.tokens == want[: len(one.tokens)]
-        assert number == 3 or len(one.tokens) == count
+        assert number == 2 or len(one.tokens) == count
 
 
 def test_a_seeded_request_draws_the_same_alone_and_in_company() -> None:
     drawn = []
-    for company in (0, 3):
+    for company in (0, 2):
         _, runner = runner_of(LLAMA)
         subject = Asked(prompt_of(12, 1), temperature=1.0, top_p=0.9, seed=7)
         others = [Asked(prompt_of(9, 5 + n), temperature=1.0, seed=n) for n in range(company)]
-        jobs = [(0, n, one, 6) for n, one in enumerate([*others, subject])]
+        jobs = [(0, n, one, 4) for n, one in enumerate([*others, subject])]
         answered(runner, jobs)
         drawn.append(subject.tokens)
 
     assert drawn[0] == drawn[1]
-    assert len(drawn[0]) == 6
+    assert len(drawn[0]) == 4
 
 
 def draw(logits, *, temperature, top_p, seeds) -> list[int]:
@@ -180,7 +180,7 @@ def draw(logits, *, temperature, top_p, seeds) -> list[int]:
 def test_samples_follow_the_tempered_distribution_within_the_nucleus() -> None:
     shares = torch.tensor([0.5, 0.25, 0.15, 0.06, 0.04])
     logits = shares.log()[None] * 0.7  # temperature 0.7 gives the shares back
-    count = 300
+    count = 120  # some 50 ms each in the interpreter
     drawn = draw(logits, temperature=0.7, top_p=0.8, seeds=list(range(count)))
 
     kept = shares[:3] / shares[:3].sum()  # 0.5 + 0.25 is short of 0.8, so the third is in
