@@ -471,10 +471,11 @@ async def test_a_witness_far_away_is_heard_though_the_quorum_never_waits_for_it(
     """The near one may be in the hands of whoever put the log back; the far one knows."""
     settings = settings_for(world, [up[0]], witness_grace_ms=1, witness_timeout_ms=5_000)
     settings["witness_policy"].write_text(policy_lines(up[0], liar, need=1))
-    told = ["cosigned"]
+    told, opened = ["cosigned"], []
 
     async def far(asked):
-        await asyncio.sleep(0.1)
+        for audit in opened:  # the answer comes when nobody waits for it any more
+            await until(lambda audit=audit: audit.stats.published >= asked.size)
         if told[-1] == "larger":
             return web.Response(status=409, body=b"1000000\n")
         return web.Response(text=lines(liar.keys, asked.text))
@@ -483,12 +484,14 @@ async def test_a_witness_far_away_is_heard_though_the_quorum_never_waits_for_it(
     async with world.open(**settings) as audit:
         started = audit.witnesses.states[1].size
         assert started >= 0  # at the start it is waited for
+        opened.append(audit)
         size = (await audit.append(make_outcome())).index + 1
         await until(at_least(audit, world, size))
         await until(lambda: audit.witnesses.states[1].size > started)
         told.append("larger")
 
         await until(lambda: stopped(audit))
+    opened.clear()
     with pytest.raises(Refusal, match="EVIDENCE_LOST"):
         async with world.open(**settings):
             pass
