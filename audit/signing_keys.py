@@ -90,4 +90,4 @@ async def _take_up(audit: AuditLog, disk: Disk) -> None:
     await asyncio.to_thread(tell_auditors, disk, folder, policy, signer)  # 1
     await parts.receipts.endorse(signer)  # 2
     await audit.append(receipt_key_note(parts.receipts))  # 3
-    log.info("audit.keys_in_force", keys=len(LogKeys.parse(signer.vkey).keys))
+    log.info("audit.keys_in_force", count=len(LogKeys.parse(signer.vkey).keys))
