@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from meshkit.contract import Refusal
+
 if TYPE_CHECKING:
     from audit.index import Index
     from audit.payloads import PayloadStore, Sealer
@@ -40,10 +42,18 @@ class Parts:
         Raises:
             Refusal: NOT_FOUND, EVIDENCE_LOST.
         """
+        if not self._in_tree(index):
+            try:
+                return self.wal.entry(index).leaf
+            except (FileNotFoundError, Refusal):
+                if not self._in_tree(index):
+                    raise
+        # It is there, or came there meanwhile, and its segment was dropped while we looked.
+        return self.store.entries(index, index + 1)[0]
+
+    def _in_tree(self, index: int) -> bool:
         published = self.store.published
-        if published is not None and index < published.size:
-            return self.store.entries(index, index + 1)[0]
-        return self.wal.entry(index).leaf
+        return published is not None and index < published.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
