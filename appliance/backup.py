@@ -31,9 +31,9 @@ from appliance.backup_files import Source, Staged
 from appliance.backup_openbao import operator_of
 from appliance.backup_tar import ABOUT, BackupInvalid, Packer
 from appliance.staging import BACKUP, staging
-from audit.mirror_files import LogFiles, files_of
-from audit.objects import StorePlace, open_store
-from audit.spool import LAST_BACKUP, record
+from audit.mirror.files import LogFiles, files_of
+from audit.mirror.objects import StorePlace, open_store
+from audit.records.spool import LAST_BACKUP, record
 from meshkit.background import running
 from meshkit.contract import Reason, Refusal
 from meshkit.files import fsync_folder, write_private
@@ -61,7 +61,7 @@ class BackupOrder:
 
     data: Path
     out: str
-    """A folder, or the URL of an object store: see audit/objects.py."""
+    """A folder, or the URL of an object store: see audit/mirror/objects.py."""
     recipients: Sequence[Sealer]
     credentials: Path | None = None
     ca: Path | None = None

@@ -17,7 +17,7 @@ import obstore
 from appliance.age import opened
 from appliance.backup import FORMAT
 from appliance.backup_tar import ABOUT, BackupInvalid, read_members
-from audit.objects import StorePlace, open_store
+from audit.mirror.objects import StorePlace, open_store
 from meshkit.tlog import LogInvalid, check_log
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ The order makes one moment of it, though nothing stops:
     6  all the rest, wrapped keys among it: after E, so that no event lacks the key it is sealed by
 
 So a restored disk has C <= L <= E, with every entry from C to E in its write-ahead log: the start
-goes on from there as after a crash (audit/recovery.py), and no payload belongs to an index that
+goes on from there as after a crash (audit/log/recovery.py), and no payload belongs to an index that
 will be given to somebody else. A data key wrapped by a version that the snapshot lacks would be
 lost: versions are asked before 4 and after 6. If one was rotated between, or a segment of the
 write-ahead log came and went unseen, all of it is done again.
@@ -30,8 +30,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audit.disk import Disk
-from audit.wal import Wal, sound_bytes
+from audit.log.disk import Disk
+from audit.log.wal import Wal, sound_bytes
 from meshkit.contract import Reason, Refusal
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from appliance.backup_check import checked_log, read_about, unpacked
 from appliance.backup_openbao import restore_snapshot
 from appliance.backup_tar import ABOUT, BackupInvalid
 from appliance.staging import RESTORING, staging
-from audit.spool import leave
+from audit.records.spool import leave
 from meshkit.files import fsync_folder, write_private
 
 if TYPE_CHECKING:

@@ -30,14 +30,14 @@ from appliance.own_events import Telling
 from appliance.screening_keys import rotating
 from audit.app import audit_at
 from audit.console.app import console_if
-from audit.epoch import origin_of
-from audit.erasure import Custody, open_custody
-from audit.estate import Estate as Belongings
-from audit.keys import audit_keys
-from audit.locks import VaultLock
-from audit.opening import open_audit
+from audit.keys.service import audit_keys
+from audit.log.epoch import origin_of
+from audit.log.locks import VaultLock
+from audit.log.opening import open_audit
+from audit.log.signer import VaultSigner
+from audit.privacy.erasure import Custody, open_custody
+from audit.privacy.estate import Estate as Belongings
 from audit.settings import AuditSettings
-from audit.signer import VaultSigner
 from cache.service import open_cache
 from cache.settings import CacheSettings
 from cache.tiers import shared_tier, wrapped_keys

@@ -9,7 +9,7 @@
 An act stands in the log before it is done (outcome `begun`) and after (`ok`, or why not): if the
 first note cannot be written, nothing is done. The operator's login looks and rotates; what takes a
 key away needs the keyholder's (docs/adr/0009); what touches wrapped keys is ordered from the audit
-service (`audit.key_orders`), which may open them.
+service (`audit.keys.orders`), which may open them.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING
 from appliance.bootstrap import CHECKPOINT_KEY
 from appliance.offboarding import Offboarding, Stage, read_stage, write_stage
 from appliance.openbao_keys import KeyFacts, TenantKeys
-from audit.holds import FOLDER as HOLDS
-from audit.holds import held_tenants
-from audit.key_orders import order
-from audit.pseudonym_keys import PseudonymStore
+from audit.keys.orders import order
+from audit.keys.pseudonym_keys import PseudonymStore
+from audit.privacy.holds import FOLDER as HOLDS
+from audit.privacy.holds import held_tenants
 from meshkit.contract import Refusal
 from meshkit.held_keys import DAY_S
 from meshkit.note_event import note_event

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from audit.own_events import InProcess, archive_of, log_noted
+from audit.records.own_events import InProcess, archive_of, log_noted
 from meshkit.identity import ServiceIdentity
 from meshkit.journal import Journalling, journal
 from meshkit.own_events import policies_noted, service_noted
@@ -13,8 +13,8 @@ from meshkit.own_events import policies_noted, service_noted
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
-    from audit.appender import AuditLog
-    from audit.archive import Archive
+    from audit.log.appender import AuditLog
+    from audit.records.archive import Archive
     from audit.settings import AuditSettings
     from meshkit.authorization import Authorizer
     from meshkit.journal import Journal

@@ -27,19 +27,19 @@ import obstore
 from appliance.backup_tar import BackupInvalid
 from appliance.bootstrap import CHECKPOINT_KEY, CHECKPOINT_LOCK, BootstrapSettings, prepared
 from appliance.openbao import openbao
-from audit.disk import Disk, make_folders, put_new, replace
-from audit.epoch import epoch_of, origin_of, write_epoch
-from audit.events import parse_leaf
-from audit.locks import VaultLock
-from audit.mirror import mirrored_checkpoint
-from audit.mirror_files import LogFiles, files_of
-from audit.objects import open_store
-from audit.payloads import PayloadStore
-from audit.publisher import signed_note
+from audit.log.disk import Disk, make_folders, put_new, replace
+from audit.log.epoch import epoch_of, origin_of, write_epoch
+from audit.log.locks import VaultLock
+from audit.log.publisher import signed_note
+from audit.log.signer import VaultSigner
+from audit.log.wal import Wal
+from audit.mirror.copier import mirrored_checkpoint
+from audit.mirror.files import LogFiles, files_of
+from audit.mirror.objects import open_store
+from audit.privacy.payloads import PayloadStore
+from audit.records.events import parse_leaf
+from audit.records.spool import leave
 from audit.settings import AuditSettings
-from audit.signer import VaultSigner
-from audit.spool import leave
-from audit.wal import Wal
 from meshkit.contract import Checkpoint, Reason, Refusal
 from meshkit.tlog import (
     EMPTY_ROOT,
@@ -59,10 +59,10 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
     from appliance.settings import ApplianceSettings
-    from audit.locks import CheckpointLock
-    from audit.mirror_files import LogFile
-    from audit.objects import StorePlace
-    from audit.signer import CheckpointSigner
+    from audit.log.locks import CheckpointLock
+    from audit.log.signer import CheckpointSigner
+    from audit.mirror.files import LogFile
+    from audit.mirror.objects import StorePlace
     from meshkit.vault import Vault
 
 __all__ = ["Recovered", "Stopped", "begin_anew", "fill", "stopped"]

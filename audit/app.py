@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from audit.notes import Notes
 from audit.privacy.servicer import PayloadServicer
-from audit.reads import Reads
+from audit.records.notes import Notes
+from audit.records.reads import Reads
 from audit.servicer import SERVICE, AuditServicer, admits
 from meshkit.identity import ServiceIdentity
 from meshkit.server import serving_neighbours
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     import grpc
 
-    from audit.archive import Archive
-    from audit.erasure import Custody
+    from audit.privacy.erasure import Custody
+    from audit.records.archive import Archive
     from audit.servicer import Log
     from meshkit.authorization import Authorizer
     from meshkit.server import Listening
@@ -46,7 +46,7 @@ async def audit_at(
         authorizer: Says who may read.
         certificate: Shown to each handshake as it then is.
         archive: Where documents are kept by digest.
-        reads_per_s_max: See `audit.reads`.
+        reads_per_s_max: See `audit.records.reads`.
         custody: Of the log's payloads; without, PayloadService is not served.
     """
     own = ServiceIdentity(settings.trust_domain, "audit").spiffe_id

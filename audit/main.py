@@ -14,16 +14,16 @@ from pydantic_settings import SettingsConfigDict
 
 from audit.app import audit_at
 from audit.console.app import console_if
-from audit.epoch import origin_of
-from audit.erasure import open_custody
-from audit.estate import Estate
-from audit.keys import audit_keys
-from audit.locks import VaultLock
-from audit.opening import open_audit
-from audit.own_events import InProcess, archive_of, log_noted
+from audit.keys.service import audit_keys
+from audit.log.epoch import origin_of
+from audit.log.locks import VaultLock
+from audit.log.opening import open_audit
+from audit.log.signer import VaultSigner
 from audit.privacy.clients import CachePurger
+from audit.privacy.erasure import open_custody
+from audit.privacy.estate import Estate
+from audit.records.own_events import InProcess, archive_of, log_noted
 from audit.settings import AuditSettings
-from audit.signer import VaultSigner
 from meshkit.authorization import Authorizer
 from meshkit.identity import ServiceIdentity
 from meshkit.journal import Journalling, journal
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
-    from audit.appender import AuditLog
-    from audit.erasure import Custody
-    from audit.keys import AuditKeys
+    from audit.keys.service import AuditKeys
+    from audit.log.appender import AuditLog
+    from audit.privacy.erasure import Custody
 
 
 __all__ = ["AuditServer", "serve"]

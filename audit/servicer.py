@@ -3,7 +3,7 @@
 Append            service identities of `APPENDERS`; the producer recorded is the certificate's
 Archive           service identities too
 reads             tenants' workloads that the policies let do `audit.read` on the tenant asked; each
-                  read of records or documents is recorded before its answer leaves (`audit.reads`)
+                  read of records or documents is recorded before the answer leaves (`records.reads`)
 checkpoint, proof the same; public by nature, so they are not recorded
 """
 
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from audit.questions import Question
-from audit.turns import Turns
+from audit.log.turns import Turns
+from audit.search.questions import Question
 from audit.wire import ack_of, event_from_wire, question_from_wire, record_to_wire
 from meshkit.contract import Audit, Document, Event, Reason, Refusal, TraceContext
 from meshkit.identity import ServiceIdentity, TenantIdentity
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
     import grpc
 
-    from audit.archive import Archive
-    from audit.questions import Page
-    from audit.reads import Reads
+    from audit.records.archive import Archive
+    from audit.records.reads import Reads
+    from audit.search.questions import Page
     from meshkit.contract import Appended, Record
     from meshkit.identity import Identity
 
@@ -83,7 +83,7 @@ class Log(Audit, Protocol):
     async def search(
         self, tenant: str, question: Question, *, page_size: int = 0, page_token: str = ""
     ) -> Page:
-        """Find a page of a tenant's records: see `audit.appender.AuditLog.search`."""
+        """Find a page of a tenant's records: see `audit.log.appender.AuditLog.search`."""
         ...
 
     def pseudonym_of(self, tenant: str) -> str:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from audit.console.settings import ConsoleSettings
-from audit.subjects import CLASS_PATTERN
+from audit.privacy.subjects import CLASS_PATTERN
 from meshkit.settings import MeshSettings
 
 __all__ = ["AuditSettings"]

@@ -1,6 +1,6 @@
 """Events as they come over the wire, and what goes back: between sealgate.v1 and our own types.
 
-Lengths and ranges of an event are `audit.events.check_event`'s business; here an enum that nobody
+Lengths and ranges of an event are `check_event`'s business; here an enum that nobody
 knows, or a part that is missing, is refused by its name.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from audit.questions import Question
+from audit.search.questions import Question
 from meshkit.contract import (
     Actor,
     Appended,

@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from audit.locks import SqliteLock
-from audit.notes import Notes
-from audit.opening import open_audit
-from audit.pseudonyms import DerivedKeys
-from audit.reads import Reads
+from audit.keys.pseudonyms import DerivedKeys
+from audit.log.locks import SqliteLock
+from audit.log.opening import open_audit
+from audit.log.signer import MemorySigner
+from audit.records.notes import Notes
+from audit.records.reads import Reads
 from audit.servicer import SERVICE, AuditServicer, admits
 from audit.settings import AuditSettings
-from audit.signer import MemorySigner
 from bench.certificates import make_identities
 from bench.parts import MemoryKeys
 from meshkit.authorization import Authorizer
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from audit.appender import AuditLog
+    from audit.log.appender import AuditLog
 
 DOMAIN = "bench.test"
 ORIGIN = "bench.test/log"

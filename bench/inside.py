@@ -40,7 +40,7 @@ from meshkit.wrapped_keys import MemoryWrappedKeys
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from audit.appender import AuditLog
+    from audit.log.appender import AuditLog
     from bench.micro import Effort
     from meshkit.contract import Appended, Compliance, Event, Scope
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from audit.payloads import payload_aad, payload_bytes
-from audit.subjects import payload_purpose
+from audit.privacy.payloads import payload_aad, payload_bytes
+from audit.privacy.subjects import payload_purpose
 from bench.house import request
 from bench.parts import DIGEST, TENANT, MemoryKeys, actor, arrival, asked, scope
 from bench.workload import answer, prompt

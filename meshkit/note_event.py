@@ -30,7 +30,7 @@ def note_event(
     """Make one, of now. In a call it names that call's trace, else one of its own.
 
     Args:
-        action: One of `audit.ocsf.ACTIONS`.
+        action: One of `audit.records.ocsf.ACTIONS`.
         tenant: Whom it concerns; empty, if the whole mesh.
         actor: Who did it; None, if a service did by itself.
         connection: Where it came from, if from outside.

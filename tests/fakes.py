@@ -20,7 +20,7 @@ from hashlib import sha256
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from audit.questions import Page
+from audit.search.questions import Page
 from meshkit.contract import (
     Appended,
     BlockedText,

@@ -26,17 +26,17 @@ from audit.console.rates import Rates
 from audit.console.sessions import Sessions
 from audit.console.spans import receiving_spans
 from audit.console.tls import browser_context
-from audit.notes import Notes
+from audit.records.notes import Notes
 from meshkit.front_door import Door, front_door
 from meshkit.identity import ServiceIdentity
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from audit.appender import AuditLog
-    from audit.archive import Archive
     from audit.console.settings import ConsoleSettings
-    from audit.erasure import Custody
+    from audit.log.appender import AuditLog
+    from audit.privacy.erasure import Custody
+    from audit.records.archive import Archive
     from meshkit.authorization import Authorizer
     from meshkit.tls import CertificateHolder
 

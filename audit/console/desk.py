@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from audit.events import parse_leaf
-from audit.finding import people_of
+from audit.records.events import parse_leaf
+from audit.search.finding import people_of
 from meshkit.contract import Reason, Refusal
 from meshkit.tlog import Proof, check_proof, format_proof, leaf_hash
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from audit.console.gate import Visit
-    from audit.questions import Question
+    from audit.search.questions import Question
     from meshkit.contract import Document, Record
 
 __all__ = ["Desk", "Entry", "Found", "Proved"]
@@ -116,7 +116,7 @@ class Desk:
         What was typed is not recorded: names of fields are, and how much was found.
 
         Raises:
-            Refusal: INVALID_FIELD, KEYS_DOWN: see `audit.appender.AuditLog.search`.
+            Refusal: INVALID_FIELD, KEYS_DOWN: see `audit.log.appender.AuditLog.search`.
         """
         page = await self._log.search(
             self._visit.tenant, question, page_size=limit, page_token=token

@@ -11,15 +11,15 @@ from aiohttp import web
 if TYPE_CHECKING:
     import jinja2
 
-    from audit.appender import AuditLog
-    from audit.archive import Archive
     from audit.console.oidc import Oidc
     from audit.console.rates import Rates
     from audit.console.sessions import Sessions
     from audit.console.settings import ConsoleSettings
     from audit.console.spans import SpanStore
-    from audit.erasure import Custody
-    from audit.notes import Notes
+    from audit.log.appender import AuditLog
+    from audit.privacy.erasure import Custody
+    from audit.records.archive import Archive
+    from audit.records.notes import Notes
     from meshkit.authorization import Authorizer
 
 __all__ = ["CONSOLE", "Console"]

@@ -9,7 +9,7 @@ import json
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
-from audit.ocsf_record import VERSION, ocsf_record
+from audit.records.ocsf_record import VERSION, ocsf_record
 
 if TYPE_CHECKING:
     from audit.export.told import Told

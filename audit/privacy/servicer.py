@@ -2,7 +2,7 @@
 
 ReadPayload payload.read, ExportSubject payload.export, EraseSubject payload.erase, SetHold
 hold.set, ReleaseHold hold.release, ListHolds hold.list. What is done is recorded by
-`audit.erasure`, what is refused by `audit.reads`.
+`audit.privacy.erasure`, what is refused by `audit.records.reads`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     import grpc
 
-    from audit.erasure import Custody
-    from audit.reads import Reads
+    from audit.privacy.erasure import Custody
+    from audit.records.reads import Reads
 
     Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from audit.holds import HoldScope
+from audit.privacy.holds import HoldScope
 from meshkit.contract import Phase, Reason, Refusal
 from meshkit.wire import messages_to_wire
 from sealgate.v1 import audit_pb2
 from sealgate.v1 import payloads_pb2 as pb
 
 if TYPE_CHECKING:
-    from audit.disclosure import Item
-    from audit.holds import Hold
+    from audit.privacy.disclosure import Item
+    from audit.privacy.holds import Hold
 
 __all__ = ["hold_to_wire", "item_to_wire", "scope_from_wire"]
 

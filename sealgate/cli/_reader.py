@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from audit.monitor_sources import CHECKPOINT, UnreachableError
+from audit.monitor.sources import CHECKPOINT, UnreachableError
 from sealgate.audit_client import AsyncAuditReader
 from sealgate.errors import NotFoundError, SealgateError
 
@@ -17,7 +17,7 @@ __all__ = ["ServiceSource"]
 
 
 class ServiceSource:
-    """Checkpoints and consistency proofs of one service; no tiles. See `audit.monitor_sources`."""
+    """Checkpoints and consistency proofs of one service; no tiles. See `audit.monitor.sources`."""
 
     tiles = False
 

@@ -310,7 +310,7 @@ def _recover(args: argparse.Namespace) -> int:
 async def _recovered(args: argparse.Namespace) -> Any:  # noqa: ANN401 -- loaded when it is used
     from appliance.recovering import begin_anew, fill, stopped  # noqa: PLC0415 -- as above
     from appliance.settings import ApplianceSettings  # noqa: PLC0415 -- as above
-    from audit.objects import StorePlace  # noqa: PLC0415 -- as above
+    from audit.mirror.objects import StorePlace  # noqa: PLC0415 -- as above
 
     settings = ApplianceSettings.load().model_copy(update={"data_dir": args.data.absolute()})
     async with stopped(settings) as found:
@@ -330,7 +330,7 @@ def _add_receipts(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def _receipts(args: argparse.Namespace) -> int:
-    from audit.mirror_files import LogFiles  # noqa: PLC0415 -- loaded when it is used
+    from audit.mirror.files import LogFiles  # noqa: PLC0415 -- loaded when it is used
     from meshkit.tlog import LogKeys, TileHashes  # noqa: PLC0415 -- as above
     from sealgate.receipts import check, receipt_from_json  # noqa: PLC0415 -- as above
 

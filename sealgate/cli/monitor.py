@@ -20,8 +20,8 @@ from sealgate.cli._vkey import add_trust, trust_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from audit.monitor import Alarm, Monitor
-    from audit.monitor_sources import Source
+    from audit.monitor.sources import Source
+    from audit.monitor.watch import Alarm, Monitor
 
 __all__ = ["add_parser"]
 
@@ -75,7 +75,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(args: argparse.Namespace) -> int:
-    from audit.monitor_state import MonitorState, StateInvalidError  # noqa: PLC0415 -- lazily
+    from audit.monitor.state import MonitorState, StateInvalidError  # noqa: PLC0415 -- lazily
     from meshkit.files import read_or_none  # noqa: PLC0415 -- as above
     from meshkit.tlog import LogKeys, NoteInvalid, Policy  # noqa: PLC0415 -- as above
 
@@ -105,7 +105,7 @@ def _unusable(sentence: str) -> int:
 
 
 async def _watch(args: argparse.Namespace, policy: object, state: object) -> int:
-    from audit.monitor import Limits, Monitor  # noqa: PLC0415 -- lazily
+    from audit.monitor.watch import Limits, Monitor  # noqa: PLC0415 -- lazily
     from meshkit.counters import measured  # noqa: PLC0415 -- as above
 
     async with AsyncExitStack() as owned:
@@ -177,7 +177,7 @@ def _told(alarm: Alarm, monitor: Monitor) -> dict[str, object]:
 
 
 async def _source(args: argparse.Namespace, owned: AsyncExitStack) -> Source:
-    from audit.monitor_sources import FolderSource, HttpSource, is_url  # noqa: PLC0415 -- lazily
+    from audit.monitor.sources import FolderSource, HttpSource, is_url  # noqa: PLC0415 -- lazily
 
     if is_url(args.log):
         import ssl  # noqa: PLC0415 -- as above

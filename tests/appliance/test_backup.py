@@ -23,12 +23,12 @@ from appliance.backup_tar import MANIFEST, BackupInvalid, Packer, read_members
 from appliance.bootstrap import BootstrapSettings, prepared
 from appliance.openbao import OpenBaoSettings, openbao
 from appliance.recovering import begin_anew, fill_log
-from audit.epoch import origin_of
-from audit.locks import SqliteLock
-from audit.objects import StorePlace, open_store
-from audit.signer import MemorySigner
-from audit.spool import record
-from audit.wal import sound_bytes
+from audit.log.epoch import origin_of
+from audit.log.locks import SqliteLock
+from audit.log.signer import MemorySigner
+from audit.log.wal import sound_bytes
+from audit.mirror.objects import StorePlace, open_store
+from audit.records.spool import record
 from meshkit.contract import Reason, Refusal
 from meshkit.tlog import LogInvalid, check_log, parse_checkpoint
 from tests.audit.world import ANSWER, World, make_event, make_outcome

@@ -18,7 +18,7 @@ from appliance.backup_restore import RestoreOrder, restore
 from appliance.house import appliance
 from appliance.recovering import fill, stopped
 from appliance.settings import ApplianceSettings
-from audit.objects import StorePlace
+from audit.mirror.objects import StorePlace
 from inference.engines.null import NullEngine
 from meshkit.contract import Reason, Refusal
 from meshkit.tlog import bundle_path, decode_bundle, parse_checkpoint

@@ -3,9 +3,9 @@
 import secrets
 from contextlib import asynccontextmanager
 
-from audit.erasure import open_custody
-from audit.estate import Estate
-from audit.retention import today
+from audit.privacy.erasure import open_custody
+from audit.privacy.estate import Estate
+from audit.privacy.retention import today
 from meshkit.contract import Actor
 from meshkit.envelope import FolderWrappedKeys, keyring
 from meshkit.vault import DataKey

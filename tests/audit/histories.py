@@ -25,7 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from audit.events import parse_leaf
+from audit.records.events import parse_leaf
 from meshkit.contract import Phase, Reason, Refusal, TraceContext
 from tests.audit.powerloss import MemoryDisk
 from tests.audit.world import MemoryLock, World, make_event

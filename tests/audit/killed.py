@@ -22,8 +22,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from audit.events import parse_leaf
-from audit.signer import MemorySigner
+from audit.log.signer import MemorySigner
+from audit.records.events import parse_leaf
 from meshkit.contract import Appended, Commitment, Payload, Phase, TraceContext
 from meshkit.tlog import check_log
 from tests.audit.world import MESSAGES, ORIGIN, World, make_event

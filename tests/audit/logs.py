@@ -1,8 +1,8 @@
 """Logs without a service: entries of the test's choice, any size, made in a moment."""
 
-from audit.disk import Disk
-from audit.publisher import signed_note
-from audit.storage import LogStore
+from audit.log.disk import Disk
+from audit.log.publisher import signed_note
+from audit.log.storage import LogStore
 from meshkit.tlog import VerifierKey, checkpoint_text
 from tests.audit.world import ORIGIN
 

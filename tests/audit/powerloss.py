@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from audit.disk import Disk
+from audit.log.disk import Disk
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -37,7 +37,7 @@ from pathlib import Path
 
 import structlog
 
-from audit.events import parse_leaf
+from audit.records.events import parse_leaf
 from meshkit.contract import Appended, Phase, Refusal
 from meshkit.files import read_or_none
 from meshkit.tlog import ListHashes, check_log, leaf_hash, root_of

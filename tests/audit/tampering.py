@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from audit.signer import MemorySigner
+from audit.log.signer import MemorySigner
 from meshkit.tlog import LogInvalid, check_log, parse_tile_path
 from tests.audit.logs import write_log
 from tests.audit.world import ORIGIN

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit.archive import Archive, document_at
-from audit.notes import Notes
+from audit.records.archive import Archive, document_at
+from audit.records.notes import Notes
 from meshkit.contract import OPERATORS, Document, Reason, Refusal
 
 RULES = Document("policy.compliance", b'{"name":"default"}')

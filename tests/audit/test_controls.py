@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from audit.notes import Notes
-from audit.ocsf_record import ocsf_record
-from audit.own_events import archive_of, log_noted
-from audit.reads import Reads
+from audit.records.notes import Notes
+from audit.records.ocsf_record import ocsf_record
+from audit.records.own_events import archive_of, log_noted
+from audit.records.reads import Reads
 from audit.settings import AuditSettings
 from meshkit.authorization import Authorizer
 from meshkit.contract import Actor, Connection, Document, Reason, Refusal, TraceContext

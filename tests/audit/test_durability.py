@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from audit.events import parse_leaf
+from audit.records.events import parse_leaf
 from meshkit.call_id import new_call_id
 from meshkit.contract import Appended, Phase, Reason, Refusal
 from meshkit.tlog import check_log

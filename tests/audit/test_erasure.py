@@ -8,7 +8,7 @@ import shutil
 import pytest
 import pytest_asyncio
 
-from audit.holds import HoldScope
+from audit.privacy.holds import HoldScope
 from meshkit.contract import Reason, Refusal
 from meshkit.tlog import check_log, check_proof
 from tests.audit.custody_world import OFFICER, CustodyWorld

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit.events import (
+from audit.keys.pseudonyms import DerivedKeys, Names, Pseudonyms
+from audit.privacy.payloads import payload_bytes, read_payload
+from audit.records.events import (
     LogPart,
     check_event,
     event_bytes,
@@ -14,9 +16,7 @@ from audit.events import (
     parse_leaf,
     same_event,
 )
-from audit.ocsf_record import ocsf_record
-from audit.payloads import payload_bytes, read_payload
-from audit.pseudonyms import DerivedKeys, Names, Pseudonyms
+from audit.records.ocsf_record import ocsf_record
 from meshkit.contract import (
     Actor,
     Connection,

@@ -27,7 +27,7 @@ from audit.export.reading import LogReader, LogRefused
 from audit.export.sinks import FileSink, Line, SinkDown
 from audit.export.state import StateBusy, alone, load_state
 from audit.export.told import told_of
-from audit.ocsf_record import ocsf_record
+from audit.records.ocsf_record import ocsf_record
 from meshkit.contract import Direction, FindingCount
 from meshkit.tlog import (
     Edge,

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import audit.finding
-import audit.index
-import audit.index_words
-import audit.search
-from audit.events import LogPart, event_bytes, leaf_bytes
-from audit.finding import Finder, RecordFinder
-from audit.index import SCHEMA_VERSION, Index
-from audit.index_rows import row_of, row_of_event, who_of
-from audit.pseudonyms import DerivedKeys, Pseudonyms
-from audit.questions import Question, position_in, token_of
-from audit.search import IndexRow, Query, matches
+import audit.search.finding
+import audit.search.index
+import audit.search.query
+import audit.search.words
+from audit.keys.pseudonyms import DerivedKeys, Pseudonyms
+from audit.records.events import LogPart, event_bytes, leaf_bytes
+from audit.search.finding import Finder, RecordFinder
+from audit.search.index import SCHEMA_VERSION, Index
+from audit.search.query import IndexRow, Query, matches
+from audit.search.questions import Question, position_in, token_of
+from audit.search.rows import row_of, row_of_event, who_of
 from meshkit.contract import Direction, FindingCount, Phase, Reason, Refusal
 from tests.audit.world import make_event, make_intent, make_outcome
 
@@ -30,7 +30,12 @@ TIME_US = 1_795_000_000_000_000
 def small_blocks():
     """Blocks of eight entries: a few dozen rows then make many."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (audit.search, audit.index, audit.index_words, audit.finding):
+        for module in (
+            audit.search.query,
+            audit.search.index,
+            audit.search.words,
+            audit.search.finding,
+        ):
             patch.setattr(module, "BLOCK", 8)
         yield
 

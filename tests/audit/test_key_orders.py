@@ -11,8 +11,8 @@ import pytest
 import pytest_asyncio
 
 from audit import key_orders
-from audit.key_orders import FOLDER, KeyDesk, order
-from audit.pseudonym_keys import pseudonym_keys
+from audit.keys.orders import FOLDER, KeyDesk, order
+from audit.keys.pseudonym_keys import pseudonym_keys
 from meshkit.background import running
 from meshkit.contract import Reason, Refusal
 from meshkit.envelope import FolderWrappedKeys, keyring

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from appliance.bootstrap import CHECKPOINT_KEY, CHECKPOINT_LOCK
-from audit.locks import LockConflict, SqliteLock, VaultLock
-from audit.signer import MemorySigner, VaultSigner
+from audit.log.locks import LockConflict, SqliteLock, VaultLock
+from audit.log.signer import MemorySigner, VaultSigner
 from meshkit.call_id import new_call_id
 from meshkit.contract import Refusal
 from meshkit.envelope import keyring

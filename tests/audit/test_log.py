@@ -7,8 +7,8 @@ from base64 import b64encode
 
 import pytest
 
-from audit.disk import Disk
-from audit.locks import SqliteLock
+from audit.log.disk import Disk
+from audit.log.locks import SqliteLock
 from meshkit.call_id import new_call_id
 from meshkit.contract import Appended, Message, Payload, Phase, Reason, Refusal, Role, TraceContext
 from meshkit.tlog import (

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
-from audit.mirror import Mirror, mirrored_checkpoint
-from audit.mirror_files import LogFile, LogFiles, files_of
-from audit.objects import StorePlace, newest_numbered, open_store, put_once
+from audit.mirror.copier import Mirror, mirrored_checkpoint
+from audit.mirror.files import LogFile, LogFiles, files_of
+from audit.mirror.objects import StorePlace, newest_numbered, open_store, put_once
 from audit.settings import AuditSettings
 from meshkit.contract import Reason, Refusal
 from meshkit.counters import counters, gauges

@@ -12,13 +12,13 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit.disk import Disk
-from audit.monitor import Limits, Monitor
-from audit.monitor_sources import FolderSource, HttpSource, UnreachableError
-from audit.monitor_state import MonitorState, Open, StateInvalidError
-from audit.publisher import signed_note
-from audit.signer import MemorySigner
-from audit.storage import LogStore
+from audit.log.disk import Disk
+from audit.log.publisher import signed_note
+from audit.log.signer import MemorySigner
+from audit.log.storage import LogStore
+from audit.monitor.sources import FolderSource, HttpSource, UnreachableError
+from audit.monitor.state import MonitorState, Open, StateInvalidError
+from audit.monitor.watch import Limits, Monitor
 from audit.witness.keys import WitnessKeys
 from meshkit.tlog import (
     Edge,

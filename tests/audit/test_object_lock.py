@@ -12,8 +12,8 @@ from pathlib import Path
 import obstore
 import pytest
 
-from audit.mirror import mirrored_checkpoint
-from audit.objects import StorePlace, open_store, put_once
+from audit.mirror.copier import mirrored_checkpoint
+from audit.mirror.objects import StorePlace, open_store, put_once
 from meshkit.contract import Refusal
 from meshkit.tlog import VerifierKey
 from tests.audit.world import make_event

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit.events import LogPart, event_bytes, leaf_bytes
-from audit.ocsf import ACTIONS, OcsfClass, activity_of
-from audit.ocsf_record import VERSION, ocsf_record
-from audit.pseudonyms import DerivedKeys, Names, Pseudonyms
+from audit.keys.pseudonyms import DerivedKeys, Names, Pseudonyms
+from audit.records.events import LogPart, event_bytes, leaf_bytes
+from audit.records.ocsf import ACTIONS, OcsfClass, activity_of
+from audit.records.ocsf_record import VERSION, ocsf_record
 from meshkit.contract import (
     Connection,
     Direction,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from audit.pace import Pace
-from audit.turns import Turns
+from audit.log.pace import Pace
+from audit.log.turns import Turns
 
 
 def test_little_behind_is_done_in_small_slices_with_rests_and_far_behind_in_a_hurry():

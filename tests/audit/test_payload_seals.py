@@ -7,8 +7,8 @@ import os
 import pytest
 import pytest_asyncio
 
-from audit.payloads import payload_aad
-from audit.subjects import payload_purpose
+from audit.privacy.payloads import payload_aad
+from audit.privacy.subjects import payload_purpose
 from meshkit.contract import Phase, Reason, Refusal
 from meshkit.envelope import MemoryWrappedKeys, keyring
 from meshkit.sealing import SealBroken

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit.appender import AuditLog
-from audit.pseudonym_keys import PseudonymStore, pseudonym_keys
-from audit.pseudonyms import DerivedKeys, Names, Pseudonyms
+from audit.keys.pseudonym_keys import PseudonymStore, pseudonym_keys
+from audit.keys.pseudonyms import DerivedKeys, Names, Pseudonyms
+from audit.log.appender import AuditLog
 from meshkit.contract import Reason, Refusal
 from meshkit.envelope import KeyringSettings
 from meshkit.held_keys import DAY_S
@@ -113,10 +113,10 @@ async def test_a_key_that_is_too_old_is_followed_by_the_next(kept, monkeypatch):
     async with kept() as keys:
         before = await user_of(keys)
     now_s = time.time()
-    monkeypatch.setattr("audit.pseudonym_keys.time.time", lambda: now_s + 364 * DAY_S)
+    monkeypatch.setattr("audit.keys.pseudonym_keys.time.time", lambda: now_s + 364 * DAY_S)
     async with kept() as keys:
         assert await user_of(keys) == before
-    monkeypatch.setattr("audit.pseudonym_keys.time.time", lambda: now_s + 366 * DAY_S)
+    monkeypatch.setattr("audit.keys.pseudonym_keys.time.time", lambda: now_s + 366 * DAY_S)
     async with kept() as keys:
         assert await user_of(keys) != before
 
@@ -155,7 +155,7 @@ async def test_erasing_what_is_older_keeps_the_newer(kept, monkeypatch):
     today = int(time.time() // DAY_S)
     async with kept() as keys:
         before = await user_of(keys)
-        monkeypatch.setattr("audit.pseudonym_keys.time.time", lambda: (today + 2) * DAY_S)
+        monkeypatch.setattr("audit.keys.pseudonym_keys.time.time", lambda: (today + 2) * DAY_S)
         await keys.rotate("acme")
         after = await user_of(keys)
         assert await keys.erase("acme", before_day=today + 1) == 1

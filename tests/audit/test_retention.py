@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.holds import HoldScope
-from audit.retention import is_due
-from audit.subjects import CLASS_PATTERN, payload_purpose, read_purpose
+from audit.privacy.holds import HoldScope
+from audit.privacy.retention import is_due
+from audit.privacy.subjects import CLASS_PATTERN, payload_purpose, read_purpose
 from meshkit.contract import Reason, Refusal
 from meshkit.identity import is_label
 from tests.audit.custody_world import OFFICER, CustodyWorld

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit import signing_keys
-from audit.monitor import Limits, Monitor
-from audit.monitor_sources import FolderSource
-from audit.monitor_state import MonitorState
-from audit.receipts import ReceiptMaker
-from audit.signer import MemorySigner, in_force
+from audit.log.receipts import ReceiptMaker
+from audit.log.signer import MemorySigner, in_force
+from audit.monitor.sources import FolderSource
+from audit.monitor.state import MonitorState
+from audit.monitor.watch import Limits, Monitor
 from audit.witness.keys import WitnessKeys
 from audit.witness.memory import WitnessMemory
 from audit.witness.witness import LogList, Witness

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 import structlog
 
-from audit.disk import Disk
+from audit.log.disk import Disk
 from meshkit import counters
 from meshkit.contract import Appended, Reason
 from meshkit.logs import configure_logging

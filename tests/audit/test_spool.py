@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from audit.spool import leave, record, spooling
+from audit.records.spool import leave, record, spooling
 from meshkit.contract import Reason, Refusal
 
 

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from audit.publisher import signed_note
-from audit.signer import MemorySigner
+from audit.log.publisher import signed_note
+from audit.log.signer import MemorySigner
 from meshkit.tlog import checkpoint_text, decode_bundle, encode_bundle, entry_hashes
 from tests.audit.tampering import SMALL, flips, made
 from tests.audit.world import ORIGIN

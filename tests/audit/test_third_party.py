@@ -13,7 +13,7 @@ from tlog_scales.backend import LocalBackend
 from tlog_scales.reader import TilesReader
 from tlog_scales.signing import Vkey
 
-from audit.signer import MemorySigner
+from audit.log.signer import MemorySigner
 from meshkit.tlog import (
     EMPTY_ROOT,
     check_log,

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from audit.signer import MemorySigner
+from audit.log.signer import MemorySigner
 from audit.witness.keys import WitnessKeys
 from meshkit.tlog import decode_bundle, encode_bundle, entry_hashes
 from sealgate.cli.audit import add_parser, write_proofs

@@ -2,8 +2,8 @@
 
 import pytest
 
-from audit.disk import Disk
-from audit.wal import Entry, Wal
+from audit.log.disk import Disk
+from audit.log.wal import Entry, Wal
 
 SIZE = 100_000
 

@@ -11,9 +11,9 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
-from audit.signer import MemorySigner
+from audit.cosigning.witnesses import policy_for_auditors
+from audit.log.signer import MemorySigner
 from audit.witness.keys import WitnessKeys
-from audit.witnesses import policy_for_auditors
 from meshkit.contract import Refusal
 from meshkit.counters import counters, gauges
 from meshkit.tlog import (

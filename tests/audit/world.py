@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from audit.locks import LockConflict, Locked, SqliteLock
-from audit.opening import open_audit
-from audit.pseudonyms import DerivedKeys
+from audit.keys.pseudonyms import DerivedKeys
+from audit.log.locks import LockConflict, Locked, SqliteLock
+from audit.log.opening import open_audit
+from audit.log.signer import MemorySigner
 from audit.settings import AuditSettings
-from audit.signer import MemorySigner
 from meshkit.call_id import new_call_id
 from meshkit.contract import (
     Actor,

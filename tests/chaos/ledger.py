@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from audit.events import parse_leaf
+from audit.records.events import parse_leaf
 from meshkit.contract import Phase
 from meshkit.files import read_or_none
 from meshkit.tlog.tiles import TILE_WIDTH, bundle_path, decode_bundle

@@ -146,7 +146,7 @@ async def test_spans_have_a_port_of_their_own() -> None:
 
 
 def test_every_field_of_a_leaf_is_explained_in_a_sentence() -> None:
-    text = (pytest.importorskip("audit.events").__doc__ or "").partition("Absent means")[0]
+    text = (pytest.importorskip("audit.records.events").__doc__ or "").partition("Absent means")[0]
     named = {name for name in _MEANING if name.startswith("event.")}
     told = ("call_id", "phase", "time_us", "verdicts", "commitments", "duration_us", "subject")
     for name in told:

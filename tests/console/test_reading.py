@@ -13,7 +13,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
-from audit.events import parse_leaf
+from audit.records.events import parse_leaf
 from audit.witness.app import serving_witness
 from audit.witness.keys import WitnessKeys
 from audit.witness.settings import WitnessSettings

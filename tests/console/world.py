@@ -22,9 +22,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceS
 
 from audit.console.app import console_at
 from audit.console.settings import ConsoleSettings
-from audit.events import parse_leaf
-from audit.own_events import archive_of
-from audit.questions import Question
+from audit.records.events import parse_leaf
+from audit.records.own_events import archive_of
+from audit.search.questions import Question
 from meshkit.authorization import Authorizer
 from meshkit.call_id import new_call_id
 from meshkit.contract import (

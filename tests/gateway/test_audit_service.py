@@ -10,9 +10,9 @@ from hashlib import sha256
 import grpc
 import pytest
 
-from audit.archive import Archive
-from audit.notes import Notes
-from audit.reads import Reads
+from audit.records.archive import Archive
+from audit.records.notes import Notes
+from audit.records.reads import Reads
 from audit.servicer import SERVICE, AuditServicer, admits
 from meshkit.authorization import Authorizer
 from meshkit.contract import Phase, Reason, Refusal

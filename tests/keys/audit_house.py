@@ -11,12 +11,12 @@ from pathlib import Path
 
 from appliance.bootstrap import Estate, prepared
 from audit.app import audit_at
-from audit.appender import AuditLog
-from audit.keys import AuditKeys, audit_keys
-from audit.locks import SqliteLock
+from audit.keys.service import AuditKeys, audit_keys
+from audit.log.appender import AuditLog
+from audit.log.locks import SqliteLock
+from audit.log.opening import open_audit
+from audit.log.signer import VaultSigner
 from audit.main import AuditServer
-from audit.opening import open_audit
-from audit.signer import VaultSigner
 from meshkit.authorization import Authorizer
 from meshkit.contract import Appended, Refusal
 from meshkit.held_keys import KeyringSettings

@@ -13,8 +13,8 @@ import pytest
 import pytest_asyncio
 
 from appliance.key_rotation import rotate_due
-from audit.holds import Hold, Holds, HoldScope
-from audit.key_orders import order
+from audit.keys.orders import order
+from audit.privacy.holds import Hold, Holds, HoldScope
 from meshkit.contract import Reason, Refusal
 from meshkit.rewrap import BATCH_MAX, rewrap, version_of
 from meshkit.sealing import new_key_id

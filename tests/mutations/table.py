@@ -23,11 +23,15 @@ _HISTORIES = "tests/audit/test_histories.py::"
 
 FIVE = (
     Mutation(
-        "fsync", "audit/disk.py", "        os.fdatasync(handle)", "        os.fstat(handle)", _ORDER
+        "fsync",
+        "audit/log/disk.py",
+        "        os.fdatasync(handle)",
+        "        os.fstat(handle)",
+        _ORDER,
     ),
     Mutation(
         "lock",
-        "audit/locks.py",
+        "audit/log/locks.py",
         '" WHERE version = ?2"',
         '" WHERE version >= ?2 - ?2"',
         "tests/audit/test_locks.py::"
@@ -67,14 +71,14 @@ MORE = (
     ),
     Mutation(
         "the key of before a rotation signs, too",
-        "audit/signer.py",
+        "audit/log/signer.py",
         "return [*versions[:1], *overlapping][:ENDORSEMENTS_MAX]",
         "return versions[:1]",
         "tests/audit/test_rotation.py::test_what_is_in_force_follows_from_when_each_was_made",
     ),
     Mutation(
         "a rotation is told to auditors",
-        "audit/signing_keys.py",
+        "audit/log/signing_keys.py",
         "if signer.vkey != taken_up:",
         "if not taken_up:",
         "tests/audit/test_rotation.py::"
@@ -82,42 +86,42 @@ MORE = (
     ),
     Mutation(
         "legal hold before an erasure",
-        "audit/erasure.py",
+        "audit/privacy/erasure.py",
         "if hold.blocks(found.pseudonyms, found.classes):",
         "if hold is None:",
         f"{_ERASURE}test_a_hold_stands_against_erasure_and_both_are_recorded",
     ),
     Mutation(
         "an erased subject's keys leave the disk",
-        "audit/estate.py",
+        "audit/privacy/estate.py",
         "await self._kept.drop_keys(plan.tenant, plan.key_ids)",
         "pass",
         f"{_ERASURE}test_a_backup_of_payloads_brings_nothing_back",
     ),
     Mutation(
         "and memory",
-        "audit/estate.py",
+        "audit/privacy/estate.py",
         "await self._held.forget(plan.tenant, plan.key_ids)",
         "pass",
         f"{_ERASURE}test_the_running_process_has_forgotten_the_key_too",
     ),
     Mutation(
         "caches forget an erased subject",
-        "audit/erasure.py",
+        "audit/privacy/erasure.py",
         "[await purge(plan.tenant, plan.subject) for purge in self._purges]",
         "[3]",
         f"{_ERASURE}test_an_erased_person_is_gone_and_the_log_still_holds",
     ),
     Mutation(
         "a payload is bound to its call",
-        "audit/payloads.py",
+        "audit/privacy/payloads.py",
         "call_id + phase.value.encode()",
         "phase.value.encode()",
         "tests/audit/test_payload_seals.py::test_a_payload_moved_elsewhere_does_not_open",
     ),
     Mutation(
         "day 31",
-        "audit/retention.py",
+        "audit/privacy/retention.py",
         "return now - day > days",
         "return now - day >= days",
         "tests/audit/test_retention.py::"
@@ -132,28 +136,28 @@ MORE = (
     ),
     Mutation(
         "fsync of folders",
-        "audit/disk.py",
+        "audit/log/disk.py",
         "            os.fsync(handle)",
         "            os.fstat(handle)",
         _ORDER,
     ),
     Mutation(
         "fsync before the ack",
-        "audit/wal.py",
+        "audit/log/wal.py",
         "body, at)\n                self._disk.sync(handle)",
         "body, at)",
         f"{_POWER}[1]",
     ),
     Mutation(
         "exclusive writer",
-        "audit/disk.py",
+        "audit/log/disk.py",
         "fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)",
         f"{_DURABLE}test_a_second_writer_is_refused_and_the_first_goes_on",
     ),
     Mutation(
         "chain of the write-ahead log",
-        "audit/wal.py",
+        "audit/log/wal.py",
         "        if chain != _chained(self._chain, _FACTS.pack(first, count, length), body):\n"
         "            return None\n",
         "",
@@ -161,7 +165,7 @@ MORE = (
     ),
     Mutation(
         "lock in OpenBao",
-        "audit/locks.py",
+        "audit/log/locks.py",
         "            raise LockConflict from None\n",
         "            return Locked(note, 0)\n",
         "tests/audit/test_locks.py::"
@@ -184,7 +188,7 @@ MORE = (
     ),
     Mutation(
         "conflict with what is not durable",
-        "audit/appender.py",
+        "audit/log/appender.py",
         "(under_way.followers if same else under_way.rivals).append(future)",
         "if not same:\n            raise Refusal(Reason.CONFLICT)\n"
         "        under_way.followers.append(future)",
@@ -192,14 +196,14 @@ MORE = (
     ),
     Mutation(
         "repeats under way",
-        "audit/appender.py",
+        "audit/log/appender.py",
         "        if under_way is not None:\n",
         "        if under_way is not None and self._closed:\n",
         f"{_HISTORIES}test_two_hundred_histories_under_faults_are_linearizable",
     ),
     Mutation(
         "a lock that is sent a checkpoint twice",
-        "audit/locks.py",
+        "audit/log/locks.py",
         "        held = self._load()\n",
         "        held = None\n",
         "tests/audit/test_locks.py::test_a_replacement_that_is_sent_again_meets_itself[sqlite]",

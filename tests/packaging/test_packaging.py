@@ -25,7 +25,7 @@ HEAVY = {
 ENTRANCES = {
     "sealgate": ("sealgate", set()),
     "gateway": ("gateway.app", {"cedarpy", "jwt"}),
-    "audit": ("audit.opening, audit.servicer", {"cedarpy"}),
+    "audit": ("audit.log.opening, audit.servicer", {"cedarpy"}),
     "witness": ("audit.witness.main", set()),
     "compliance": (
         "compliance.service",

@@ -13,9 +13,9 @@ from appliance.bootstrap import BootstrapSettings, prepared
 from appliance.openbao import OpenBaoSettings, openbao
 from appliance.openbao_admin import Admin
 from audit.app import audit_at
-from audit.erasure import open_custody
-from audit.estate import Estate
 from audit.privacy.clients import CachePurger
+from audit.privacy.erasure import open_custody
+from audit.privacy.estate import Estate
 from cache.main import cache_at
 from cache.service import open_cache
 from cache.settings import CacheSettings

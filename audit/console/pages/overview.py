@@ -13,7 +13,7 @@ from audit.console.fields import clock
 from audit.console.gate import rendered, visit_of
 from audit.console.house import CONSOLE, Console
 from audit.console.pages.static import attached
-from audit.questions import Question
+from audit.search.questions import Question
 from meshkit.contract import Phase, Reason, Refusal
 from meshkit.tlog import LogKeys, NoteInvalid, open_checkpoint
 

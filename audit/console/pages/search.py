@@ -13,7 +13,7 @@ from aiohttp import web
 from audit.console.desk import Desk, Found
 from audit.console.gate import rendered, visit_of
 from audit.console.house import CONSOLE
-from audit.questions import Question
+from audit.search.questions import Question
 from meshkit.contract import Reason
 
 if TYPE_CHECKING:

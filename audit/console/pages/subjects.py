@@ -1,4 +1,4 @@
-"""People whom data is about: erasure, export and legal holds, by `audit.erasure.Custody`.
+"""People whom data is about: erasure, export and legal holds, by `audit.privacy.erasure.Custody`.
 
 What is done here is recorded there, before it has an effect or anything leaves.
 """
@@ -12,12 +12,12 @@ from aiohttp import web
 
 from audit.console.gate import HEADERS, Visit, form_of, rendered, visit_of
 from audit.console.house import CONSOLE
-from audit.holds import HoldScope
+from audit.privacy.holds import HoldScope
 from meshkit.contract import Reason, Refusal
 
 if TYPE_CHECKING:
-    from audit.disclosure import Item
-    from audit.erasure import Custody
+    from audit.privacy.disclosure import Item
+    from audit.privacy.erasure import Custody
 
 __all__ = ["ROUTES"]
 

@@ -15,7 +15,7 @@ from audit.console.desk import Desk
 from audit.console.fields import day_of
 from audit.console.gate import rendered, visit_of
 from audit.console.house import CONSOLE
-from audit.questions import Question
+from audit.search.questions import Question
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -1,0 +1,1 @@
+"""Witnesses of other hosts, as the log's client: asked, checked, judged by policy."""

@@ -1,0 +1,1 @@
+"""The log, copied to an object store behind every publication."""

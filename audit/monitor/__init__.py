@@ -1,0 +1,1 @@
+"""Follows a log from outside and says what is wrong with it."""

@@ -1,0 +1,1 @@
+"""Finding records: an index that can be made again from the log, and questions to it."""
