@@ -3,7 +3,7 @@
 Append            service identities of `APPENDERS`; the producer recorded is the certificate's
 Archive           service identities too
 reads             tenants' workloads that the policies let do `audit.read` on the tenant asked; each
-                  read of records or documents is recorded before the answer leaves (`records.reads`)
+                  read of records or documents is recorded before its answer leaves (records.reads)
 checkpoint, proof the same; public by nature, so they are not recorded
 """
 
