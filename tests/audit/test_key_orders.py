@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from audit import key_orders
+from audit.keys import orders as key_orders
 from audit.keys.orders import FOLDER, KeyDesk, order
 from audit.keys.pseudonym_keys import pseudonym_keys
 from meshkit.background import running

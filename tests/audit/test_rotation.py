@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit import signing_keys
+from audit.log import signing_keys
 from audit.log.receipts import ReceiptMaker
 from audit.log.signer import MemorySigner, in_force
 from audit.monitor.sources import FolderSource
