@@ -9,6 +9,7 @@ import os
 os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are read
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -228,6 +229,40 @@ def test_the_matrix_vector_kernel(norm, add, silu, columns) -> None:
     want = want + addend if add else want
 
     torch.testing.assert_close(out, want, rtol=1e-4, atol=1e-4)
+
+
+def test_fp8_answers_as_its_dequantised_matrices_do_but_for_rounding() -> None:
+    # All else in fp32: the interpreter's products of bf16 are wrong.
+    weights = to_fp8(random_weights(LLAMA, device="cpu", dtype=torch.float32))
+    runner = CudaRunner(weights, slots=2, context_tokens=64)
+    plain = replace(
+        weights,
+        layers=tuple(
+            replace(
+                layer,
+                qkv=layer.qkv.dequantised(),
+                attention_out=layer.attention_out.dequantised(),
+                gate_up=layer.gate_up.dequantised(),
+                down=layer.down.dequantised(),
+            )
+            for layer in weights.layers
+        ),
+    )
+    tokens = prompt_of(12, 3)
+    want = reference(plain, tokens)
+
+    told = runner.score(tokens).double()
+
+    assert (told - want).norm() < 0.06 * want.norm()
+    asked = Asked(tokens)
+    answered(runner, [(0, 0, asked, 3)])
+    for token, logits in zip(asked.tokens, follow(plain, tokens, asked.tokens), strict=True):
+        assert logits.max() - logits[token] < 0.3 * logits.std()
+
+
+def follow(weights, prompt, answer):
+    """Logits in front of each token of an answer."""
+    return reference(weights, [*prompt, *answer[:-1]])[len(prompt) - 1 :]
 
 
 def test_a_row_times_a_matrix_in_fp8() -> None:

@@ -17,7 +17,7 @@ import triton
 from inference.engines.cuda import kernels
 from inference.engines.cuda.device import turns
 from inference.engines.cuda.graphs import captured
-from inference.engines.cuda.products import Products
+from inference.engines.cuda.products import Product, Products, parts
 
 if TYPE_CHECKING:
     from inference.engines.cuda.device import DeviceLayer, DeviceWeights
@@ -171,7 +171,7 @@ class Decoder:
         """Logits of several rows: cuBLAS products, kernels between them."""
         weights, do = self._weights, self.products
         x = F.embedding(self._slots.tokens[:rows], weights.embedding)
-        rest: torch.Tensor | None = None
+        rest: Product | None = None
         for number, layer in enumerate(weights.layers):
             qkv = do.product(do.normed(x, rest, layer.attention_norm), layer.qkv, layer.qkv_bias)
             seen = self._attention(qkv, number, layer)
@@ -193,22 +193,23 @@ class Decoder:
         return times(x, weights.head, norm=weights.final_norm)
 
     def _attention(
-        self, qkv: torch.Tensor, number: int, layer: DeviceLayer, *, chained: bool = False
+        self, product: Product, number: int, layer: DeviceLayer, *, chained: bool = False
     ) -> torch.Tensor:
+        qkv, row_scales, column_scales, scaled = parts(product)
         arch, rows = self._weights.architecture, qkv.shape[0]
         keys, values = self._slots.keys[number], self._slots.values[number]
         splits = self._splits[rows]
         chunk = -(-self._slots.room // splits // _BLOCK) * _BLOCK
         out = torch.empty(rows, arch.heads * arch.head, device=qkv.device, dtype=qkv.dtype)
         kernels.decode_attention[(rows, arch.kv_heads, splits)](
-            qkv, keys, values, out, self._part_out, self._part_stat, self._arrived,
-            self._slots.positions, self.cos, self.sin,
+            qkv, row_scales, column_scales, keys, values, out, self._part_out, self._part_stat,
+            self._arrived, self._slots.positions, self.cos, self.sin,
             qkv if layer.q_norm is None else layer.q_norm,
             qkv if layer.k_norm is None else layer.k_norm,
             arch.norm_epsilon, 1 / math.sqrt(arch.head), keys.stride(0), keys.stride(1), chunk,
             heads=arch.heads, kv_heads=arch.kv_heads, group_pad=_GROUP_PAD, dim=arch.head,
-            block=_BLOCK, splits=splits, norm=arch.qk_norm, chained=chained, num_warps=4,
-            **({"launch_pdl": True} if chained else {}),
+            block=_BLOCK, splits=splits, norm=arch.qk_norm, scaled=scaled, chained=chained,
+            num_warps=4, **({"launch_pdl": True} if chained else {}),
         )  # fmt: skip
         return out
 

@@ -19,6 +19,7 @@ from torch.nn.attention.bias import causal_lower_right
 
 from inference.engines.cuda import kernels
 from inference.engines.cuda.graphs import captured
+from inference.engines.cuda.products import Product, parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -176,46 +177,54 @@ class Prefiller:
         """Run all blocks over (requests, tokens) of prompt; return the stream: (tokens, width)."""
         do = self._decoder.products
         x = F.embedding(tokens, self._weights.embedding)
-        rest: torch.Tensor | None = None
+        rest: Product | None = None
         for number, layer in enumerate(self._weights.layers):
             qkv = do.product(do.normed(x, rest, layer.attention_norm), layer.qkv, layer.qkv_bias)
-            q, k = self._turn_and_keep(qkv, slots, positions, number=number, layer=layer)
-            seen = self._seen(q, k, qkv, shape, number=number, behind=behind)
+            q, k, v = self._turn_and_keep(qkv, slots, positions, number=number, layer=layer)
+            seen = self._seen(q, k, v, shape, number=number, behind=behind)
             rest = do.product(do.plain(seen), layer.attention_out)
             gate_up = do.product(do.normed(x, rest, layer.feed_norm), layer.gate_up)
             rest = do.product(do.activated(gate_up), layer.down)
-        return x if rest is None else x + rest
+        if rest is None:
+            return x
+        return x + (rest if isinstance(rest, torch.Tensor) else rest.applied())
 
     def _turn_and_keep(
         self,
-        qkv: torch.Tensor,
+        product: Product,
         slots: torch.Tensor,
         positions: torch.Tensor,
         *,
         number: int,
         layer: DeviceLayer,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return queries, keys and values: (tokens, heads, head) each."""
+        qkv, row_scales, column_scales, scaled = parts(product)
         arch, count = self._weights.architecture, qkv.shape[0]
         keys, values = self._slots.keys[number], self._slots.values[number]
         q = torch.empty(count, arch.heads, arch.head, device=qkv.device, dtype=qkv.dtype)
         k = torch.empty(count, arch.kv_heads, arch.head, device=qkv.device, dtype=qkv.dtype)
+        v = qkv.view(count, -1, arch.head)[:, arch.heads + arch.kv_heads :]
+        if scaled:
+            v = torch.empty_like(k)
         kernels.rope_and_keep[(count,)](
-            qkv, q, k, keys, values, slots, positions, self._decoder.cos, self._decoder.sin,
+            qkv, row_scales, column_scales, q, k, v, keys, values, slots, positions,
+            self._decoder.cos, self._decoder.sin,
             qkv if layer.q_norm is None else layer.q_norm,
             qkv if layer.k_norm is None else layer.k_norm,
             arch.norm_epsilon, keys.stride(0), keys.stride(1),
             heads=arch.heads, kv_heads=arch.kv_heads,
             heads_pad=triton.next_power_of_2(arch.heads),
             kv_pad=triton.next_power_of_2(arch.kv_heads),
-            dim=arch.head, norm=arch.qk_norm, num_warps=4,
+            dim=arch.head, norm=arch.qk_norm, scaled=scaled, num_warps=4,
         )  # fmt: skip
-        return q, k
+        return q, k, v
 
     def _seen(
         self,
         q: torch.Tensor,
         k: torch.Tensor,
-        qkv: torch.Tensor,
+        v: torch.Tensor,
         shape: tuple[int, int],
         *,
         number: int,
@@ -225,11 +234,10 @@ class Prefiller:
         arch = self._weights.architecture
         queries = q.view(*shape, arch.heads, arch.head).transpose(1, 2)
         if behind is None:
-            v = qkv.view(*shape, -1, arch.head)[:, :, arch.heads + arch.kv_heads :]
             seen = F.scaled_dot_product_attention(
                 queries,
                 k.view(*shape, arch.kv_heads, arch.head).transpose(1, 2),
-                v.transpose(1, 2),
+                v.reshape(*shape, arch.kv_heads, arch.head).transpose(1, 2),
                 is_causal=True,
                 enable_gqa=True,
             )

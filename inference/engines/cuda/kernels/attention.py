@@ -14,12 +14,16 @@ NEAR_ZERO = tl.constexpr(-1e30)
 
 
 @triton.jit
-def _turned(base, heads, mask, lane, partner, sign, cos, sin, weight, epsilon,
-            dim: tl.constexpr, norm: tl.constexpr):  # fmt: skip
+def _turned(base, row_scale, column_scales, heads, mask, lane, partner, sign, cos, sin, weight,
+            epsilon, dim: tl.constexpr, norm: tl.constexpr, scaled: tl.constexpr):  # fmt: skip
     """Heads of one token, normalised if the model does so, turned by its position: fp32."""
     at = base + heads[:, None] * dim
     own = tl.load(at + lane[None, :], mask=mask[:, None], other=0.0).to(tl.float32)
     other = tl.load(at + partner[None, :], mask=mask[:, None], other=0.0).to(tl.float32)
+    if scaled:
+        gain = column_scales + heads[:, None] * dim
+        own *= row_scale * tl.load(gain + lane[None, :], mask=mask[:, None], other=0.0)
+        other *= row_scale * tl.load(gain + partner[None, :], mask=mask[:, None], other=0.0)
     if norm:
         scale = tl.rsqrt(tl.sum(own * own, 1) / dim + epsilon)[:, None]
         own = own * scale * tl.load(weight + lane).to(tl.float32)[None, :]
@@ -29,12 +33,15 @@ def _turned(base, heads, mask, lane, partner, sign, cos, sin, weight, epsilon,
 
 @triton.jit
 def rope_and_keep(
-    qkv, q_out, k_out, keys, values, slots, positions, cos, sin, q_weight, k_weight, epsilon,
-    slot_stride, head_stride,
+    qkv, row_scales, column_scales, q_out, k_out, v_out, keys, values, slots, positions, cos, sin,
+    q_weight, k_weight, epsilon, slot_stride, head_stride,
     heads: tl.constexpr, kv_heads: tl.constexpr, heads_pad: tl.constexpr, kv_pad: tl.constexpr,
-    dim: tl.constexpr, norm: tl.constexpr,
+    dim: tl.constexpr, norm: tl.constexpr, scaled: tl.constexpr,
 ):  # fmt: skip
-    """Turn queries and keys of a prompt's token, keep its keys and values. One program a token."""
+    """Turn queries and keys of a prompt's token, keep its keys and values. One program a token.
+
+    scaled: qkv is to be multiplied with a scale a row and one a column.
+    """
     token = tl.program_id(0).to(tl.int64)
     slot = tl.load(slots + token).to(tl.int64)
     position = tl.load(positions + token)
@@ -45,20 +52,32 @@ def rope_and_keep(
     c = tl.load(cos + position * half + lane % half)
     s = tl.load(sin + position * half + lane % half)
     base = qkv + token * (heads + 2 * kv_heads) * dim
+    row_scale = 1.0
+    if scaled:
+        row_scale = tl.load(row_scales + token)
     head = tl.arange(0, heads_pad)
     inside = head < heads
-    q = _turned(base, head, inside, lane, partner, sign, c, s, q_weight, epsilon, dim, norm)
+    q = _turned(
+        base, row_scale, column_scales, head, inside, lane, partner, sign, c, s, q_weight, epsilon,
+        dim, norm, scaled,
+    )  # fmt: skip
     at = q_out + token * heads * dim + head[:, None] * dim + lane[None, :]
     tl.store(at, q.to(q_out.dtype.element_ty), mask=inside[:, None])
     kv = tl.arange(0, kv_pad)
     kept = kv < kv_heads
     k = _turned(
-        base + heads * dim, kv, kept, lane, partner, sign, c, s, k_weight, epsilon, dim, norm
-    )
+        base + heads * dim, row_scale, column_scales + heads * dim, kv, kept, lane, partner, sign,
+        c, s, k_weight, epsilon, dim, norm, scaled,
+    )  # fmt: skip
     at = k_out + token * kv_heads * dim + kv[:, None] * dim + lane[None, :]
     tl.store(at, k.to(k_out.dtype.element_ty), mask=kept[:, None])
-    v_at = base + (heads + kv_heads) * dim + kv[:, None] * dim + lane[None, :]
-    v = tl.load(v_at, mask=kept[:, None], other=0.0)
+    within = (heads + kv_heads) * dim + kv[:, None] * dim + lane[None, :]
+    v = tl.load(base + within, mask=kept[:, None], other=0.0)
+    if scaled:
+        gain = tl.load(column_scales + within, mask=kept[:, None], other=0.0)
+        v = (v.to(tl.float32) * row_scale * gain).to(v_out.dtype.element_ty)
+        at = v_out + token * kv_heads * dim + kv[:, None] * dim + lane[None, :]
+        tl.store(at, v, mask=kept[:, None])
     place = slot * slot_stride + kv[:, None] * head_stride + position * dim + lane[None, :]
     tl.store(keys + place, k.to(keys.dtype.element_ty), mask=kept[:, None])
     tl.store(values + place, v.to(values.dtype.element_ty), mask=kept[:, None])
@@ -66,16 +85,17 @@ def rope_and_keep(
 
 @triton.jit
 def decode_attention(
-    qkv, keys, values, out, part_out, part_stat, arrived, positions, cos, sin, q_weight, k_weight,
-    epsilon, scale, slot_stride, head_stride, chunk,
+    qkv, row_scales, column_scales, keys, values, out, part_out, part_stat, arrived, positions, cos,
+    sin, q_weight, k_weight, epsilon, scale, slot_stride, head_stride, chunk,
     heads: tl.constexpr, kv_heads: tl.constexpr, group_pad: tl.constexpr, dim: tl.constexpr,
-    block: tl.constexpr, splits: tl.constexpr, norm: tl.constexpr, chained: tl.constexpr,
+    block: tl.constexpr, splits: tl.constexpr, norm: tl.constexpr, scaled: tl.constexpr,
+    chained: tl.constexpr,
 ):  # fmt: skip
     """One new token of each row against its slot's keys and values, itself kept among them.
 
     A program takes one row, one kv head and one `chunk` of the context; the last of a row and head
     to arrive merges them (as in flash decoding). A row at position -1 has no request: nothing is
-    read or kept.
+    read or kept. scaled: qkv is to be multiplied with a scale a row and one a column.
     """
     row = tl.program_id(0)
     kv = tl.program_id(1)
@@ -95,22 +115,31 @@ def decode_attention(
         c = tl.load(cos + position * half + lane % half)
         s = tl.load(sin + position * half + lane % half)
         base = qkv + row.to(tl.int64) * (heads + 2 * kv_heads) * dim
+        row_scale = 1.0
+        if scaled:
+            row_scale = tl.load(row_scales + row)
         one = tl.arange(0, 1)
+        at_k = (heads + kv) * dim
         new_k = _turned(
-            base + (heads + kv) * dim, one, one < 1, lane, partner, sign, c, s, k_weight, epsilon,
-            dim, norm,
+            base + at_k, row_scale, column_scales + at_k, one, one < 1, lane, partner, sign, c, s,
+            k_weight, epsilon, dim, norm, scaled,
         )  # fmt: skip
         new_k = tl.sum(new_k, 0).to(keys.dtype.element_ty)
-        new_v = tl.load(base + (heads + kv_heads + kv) * dim + lane)
+        at_v = (heads + kv_heads + kv) * dim
+        new_v = tl.load(base + at_v + lane)
+        if scaled:
+            gain = tl.load(column_scales + at_v + lane)
+            new_v = (new_v.to(tl.float32) * row_scale * gain).to(values.dtype.element_ty)
         place = row.to(tl.int64) * slot_stride + kv * head_stride
         if split == in_use - 1:
             tl.store(keys + place + position * dim + lane, new_k)
             tl.store(values + place + position * dim + lane, new_v)
         member = tl.arange(0, group_pad)
         inside = member < group
+        at_q = kv * group * dim
         q = _turned(
-            base + kv * group * dim, member, inside, lane, partner, sign, c, s, q_weight, epsilon,
-            dim, norm,
+            base + at_q, row_scale, column_scales + at_q, member, inside, lane, partner, sign, c, s,
+            q_weight, epsilon, dim, norm, scaled,
         )  # fmt: skip
         q = (q * scale * LOG2_E).to(keys.dtype.element_ty)
         most = tl.full((group_pad,), NEAR_ZERO, tl.float32)

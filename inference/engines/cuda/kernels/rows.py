@@ -13,20 +13,36 @@ FP8_MAX = tl.constexpr(448.0)
 
 
 @triton.jit
-def add_norm(x, addend, weight, out, width, epsilon, add: tl.constexpr, block: tl.constexpr):
-    """X += addend (if `add`); out = rms_norm(x) * weight. One program a row."""
-    row = tl.program_id(0).to(tl.int64) * width
-    lane = tl.arange(0, block)
-    mask = lane < width
+def _summed(x, addend, row_scales, column_scales, number, width, lane, mask,
+            add: tl.constexpr, scaled: tl.constexpr):  # fmt: skip
+    """Return x, or x + addend, which x then is: fp32 of what was stored."""
+    row = number.to(tl.int64) * width
     value = tl.load(x + row + lane, mask=mask, other=0.0).to(tl.float32)
     if add:
-        value += tl.load(addend + row + lane, mask=mask, other=0.0).to(tl.float32)
-        tl.store(x + row + lane, value.to(x.dtype.element_ty), mask=mask)
-        # What the next layer reads is what was stored, so the norm is of that.
-        value = value.to(x.dtype.element_ty).to(tl.float32)
+        other = tl.load(addend + row + lane, mask=mask, other=0.0).to(tl.float32)
+        if scaled:
+            gain = tl.load(column_scales + lane, mask=mask, other=0.0)
+            other = other * tl.load(row_scales + number) * gain
+        value = (value + other).to(x.dtype.element_ty)
+        tl.store(x + row + lane, value, mask=mask)
+        value = value.to(tl.float32)
+    return value
+
+
+@triton.jit
+def add_norm(
+    x, addend, row_scales, column_scales, weight, out, width, epsilon,
+    add: tl.constexpr, scaled: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """Add addend to x (if `add`; times its scales if `scaled`); out = rms_norm(x) * weight."""
+    number = tl.program_id(0)
+    lane = tl.arange(0, block)
+    mask = lane < width
+    value = _summed(x, addend, row_scales, column_scales, number, width, lane, mask, add, scaled)
     scale = tl.rsqrt(tl.sum(value * value) / width + epsilon)
     gain = tl.load(weight + lane, mask=mask, other=0.0).to(tl.float32)
-    tl.store(out + row + lane, (value * scale * gain).to(out.dtype.element_ty), mask=mask)
+    at = out + number.to(tl.int64) * width + lane
+    tl.store(at, (value * scale * gain).to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -44,36 +60,39 @@ def silu_mul(gate_up, out, hidden, block: tl.constexpr):
 
 @triton.jit
 def norm_fp8(
-    x, addend, weight, codes, scales, width, epsilon,
-    add: tl.constexpr, norm: tl.constexpr, block: tl.constexpr,
+    x, addend, row_scales, column_scales, weight, codes, scales, width, epsilon,
+    add: tl.constexpr, scaled: tl.constexpr, norm: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Code x (+ addend, kept in x), or its norm, in e4m3, a scale a row. One program a row."""
     number = tl.program_id(0)
-    row = number.to(tl.int64) * width
     lane = tl.arange(0, block)
     mask = lane < width
-    value = tl.load(x + row + lane, mask=mask, other=0.0).to(tl.float32)
-    if add:
-        value += tl.load(addend + row + lane, mask=mask, other=0.0).to(tl.float32)
-        tl.store(x + row + lane, value.to(x.dtype.element_ty), mask=mask)
-        value = value.to(x.dtype.element_ty).to(tl.float32)
+    value = _summed(x, addend, row_scales, column_scales, number, width, lane, mask, add, scaled)
     if norm:
         gain = tl.load(weight + lane, mask=mask, other=0.0).to(tl.float32)
         value = value * tl.rsqrt(tl.sum(value * value) / width + epsilon) * gain
     scale = tl.maximum(tl.max(tl.abs(value)), 1e-6) / FP8_MAX
     tl.store(scales + number, scale)
-    tl.store(codes + row + lane, (value / scale).to(codes.dtype.element_ty), mask=mask)
+    at = codes + number.to(tl.int64) * width + lane
+    tl.store(at, (value / scale).to(codes.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def silu_mul_fp8(gate_up, codes, scales, hidden, block: tl.constexpr):
-    """codes, scales = e4m3 of silu(gate) * up. One program a row."""
+def silu_mul_fp8(
+    gate_up, row_scales, column_scales, codes, scales, hidden,
+    scaled: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """codes, scales = e4m3 of silu(gate) * up, both times their scales. One program a row."""
     number = tl.program_id(0)
     lane = tl.arange(0, block)
     mask = lane < hidden
     at = gate_up + number.to(tl.int64) * 2 * hidden + lane
     gate = tl.load(at, mask=mask, other=0.0).to(tl.float32)
     up = tl.load(at + hidden, mask=mask, other=0.0).to(tl.float32)
+    if scaled:
+        mine = tl.load(row_scales + number)
+        gate = gate * mine * tl.load(column_scales + lane, mask=mask, other=0.0)
+        up = up * mine * tl.load(column_scales + hidden + lane, mask=mask, other=0.0)
     told = gate * tl.sigmoid(gate) * up
     scale = tl.maximum(tl.max(tl.abs(told)), 1e-6) / FP8_MAX
     tl.store(scales + number, scale)
