@@ -285,7 +285,9 @@ async def tampered(house: House) -> None:
     demand(said.strip(), holds=code == 0)
     copy = DATA / "tampered"
     shutil.copytree(house.facts["log"], copy)
-    bundle = max(path for path in (copy / "tile" / "entries").rglob("*") if path.is_file())
+    bundles = [path for path in (copy / "tile" / "entries").rglob("*") if path.is_file()]
+    # The largest is the newest: an older checkpoint's partial one may hold no answer yet.
+    bundle = max(bundles, key=lambda path: path.stat().st_size)
     raw = bytearray(bundle.read_bytes())
     place = raw.index(b"released")
     raw[place : place + 8] = b"reLeased"
