@@ -77,6 +77,14 @@ def test_keys_are_equal_just_when_the_questions_are(one: Question, other: Questi
     assert (cache_key(SECRET, one) == cache_key(SECRET, other)) is same
 
 
+@pytest.mark.parametrize("field", ["tenant", "principal", "subject"])
+@given(question=questions())
+def test_an_answer_is_nobody_elses(field: str, question: Question) -> None:
+    scope = replace(question.scope, **{field: getattr(question.scope, field) + "x"})
+
+    assert cache_key(SECRET, question) != cache_key(SECRET, replace(question, scope=scope))
+
+
 @given(questions(), questions())
 def test_each_component_matters_alone(one: Question, other: Question) -> None:
     """Taking over one component of another question changes the key, if it differs there."""

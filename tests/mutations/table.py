@@ -132,7 +132,7 @@ MORE = (
         "cache/keys.py",
         "        scope.subject.encode(),\n",
         "",
-        "tests/cache/test_keys.py::test_keys_are_equal_just_when_the_questions_are",
+        "tests/cache/test_keys.py::test_an_answer_is_nobody_elses[subject]",
     ),
     Mutation(
         "fsync of folders",
