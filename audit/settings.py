@@ -40,7 +40,7 @@ class AuditSettings(MeshSettings):
         400,
         ge=10,
         description="At most so often a checkpoint is signed and published: with a round's own "
-        "time, an event is public within a second.",
+        "time, an event is public within about a second; near the highest rate it takes longer.",
     )
     publish_retry_ms: int = Field(
         1_000, ge=10, description="Pause after signing, locking or writing tiles failed."
