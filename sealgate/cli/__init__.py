@@ -21,7 +21,7 @@ DONE, REFUSED, BAD_USAGE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
 _COMMANDS = {
     "chat": "ask a model and print its answer as it comes",
-    "models": "list the models you may ask",
+    "models": "list the models you may ask; add, check and release models",
     "audit": "check the log and its proofs",
     "backup": "back up, restore, go on after a loss",
     "compliance": "find and mask personal data, offline",
