@@ -13,11 +13,13 @@ import time
 from typing import TYPE_CHECKING
 
 from bench.workload import answer, tokens
+from inference.engines.base import ANONYMOUS
 from meshkit.contract import Ended, FinishReason, Generated, ModelInfo, Parameters, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Sequence
 
+    from inference.engines.base import RequestContext
     from meshkit.contract import Message
 
 NAME = "null"
@@ -59,7 +61,11 @@ class ProseEngine:
         """Nothing is held."""
 
     async def generate(
-        self, messages: Sequence[Message], parameters: Parameters
+        self,
+        messages: Sequence[Message],
+        parameters: Parameters,
+        *,
+        context: RequestContext = ANONYMOUS,  # noqa: ARG002 -- it serves all alike
     ) -> AsyncGenerator[Generated | Ended, None]:
         """See `Engine.generate`: as many tokens as may be, of four characters each."""
         began = time.monotonic()

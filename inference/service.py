@@ -14,6 +14,7 @@ import time
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from inference.contexts import Contexts
 from inference.engines.load import load_engine
 from meshkit.contract import Ended, Reason, Refusal
 from meshkit.counters import observed
@@ -32,9 +33,12 @@ __all__ = ["InferenceService", "open_inference"]
 class InferenceService:
     """Implements `meshkit.contract.Inference`."""
 
-    def __init__(self, engines: Sequence[Engine], *, verify: Verify) -> None:
+    def __init__(
+        self, engines: Sequence[Engine], *, verify: Verify, contexts: Contexts | None = None
+    ) -> None:
         self._engines = {engine.info.name: engine for engine in engines}
         self._verify = verify
+        self._contexts = contexts or Contexts()
 
     @property
     def healthy(self) -> bool:
@@ -61,7 +65,9 @@ class InferenceService:
             raise Refusal(Reason.INVALID_FIELD, field="messages")
         began_s, first, ended = time.perf_counter(), True, Reason.CANCELLED.name
         try:
-            async with aclosing(engine.generate(screened.messages, parameters)) as items:
+            context = self._contexts.of(scope)
+            source = engine.generate(screened.messages, parameters, context=context)
+            async with aclosing(source) as items:
                 async for item in items:
                     if first:
                         observed(f"gen_ai.first_token.{model}", time.perf_counter() - began_s)
@@ -86,6 +92,7 @@ async def open_inference(
     engine = await asyncio.to_thread(load_engine, settings)
     engine.start()
     try:
-        yield InferenceService((engine,), verify=verify)
+        contexts = Contexts(share=settings.prefix_share, priorities=settings.tenant_priorities)
+        yield InferenceService((engine,), verify=verify, contexts=contexts)
     finally:
         await engine.close()

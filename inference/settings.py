@@ -36,6 +36,12 @@ class InferenceSettings(MeshSettings):
     waiting_max: int = Field(
         64, ge=0, description="Requests that wait for a slot; then OVERLOADED."
     )
+    tenant_priorities: dict[str, int] = Field(
+        default={}, description="Served sooner, the higher: tenant to number; 0 for all others."
+    )
+    prefix_share: Literal["principal", "tenant", "nobody"] = Field(
+        "principal", description="Whose prompts may share what was computed for a common beginning."
+    )
     overloaded_retry_ms: int = Field(1_000, ge=1, description="What an OVERLOADED caller is told.")
     context_tokens_max: int = Field(
         2_048, ge=64, description="Prompt and answer together; capped by the model's own context."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -9,7 +10,25 @@ if TYPE_CHECKING:
 
     from meshkit.contract import Ended, Generated, Message, ModelInfo, Parameters
 
-__all__ = ["Engine"]
+__all__ = ["ANONYMOUS", "Engine", "RequestContext"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestContext:
+    """What an engine may know of who asks: made from the caller's identity, never by the caller.
+
+    salt: Prompts of one salt may share what the engine computed for them; of an empty one, none.
+    deadline_s: When the answer is of no use any more, on `time.monotonic()`; None: never.
+    priority: Higher is served sooner.
+    """
+
+    salt: bytes = b""
+    deadline_s: float | None = None
+    priority: int = 0
+
+
+ANONYMOUS = RequestContext()
+"""Nobody in particular: shares nothing, waits in turn, for as long as it takes."""
 
 
 class Engine(Protocol):
@@ -31,14 +50,18 @@ class Engine(Protocol):
         ...
 
     def generate(
-        self, messages: Sequence[Message], parameters: Parameters
+        self,
+        messages: Sequence[Message],
+        parameters: Parameters,
+        *,
+        context: RequestContext = ANONYMOUS,
     ) -> AsyncGenerator[Generated | Ended, None]:
         """Answer a conversation; the last item, and only it, is `Ended`.
 
         Closing the iterator stops the work within one step.
 
         Raises:
-            Refusal: INVALID_FIELD `messages`, OVERLOADED or INFERENCE_DOWN.
+            Refusal: INVALID_FIELD `messages`, OVERLOADED, OUT_OF_TIME or INFERENCE_DOWN.
         """
         ...
 

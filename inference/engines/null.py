@@ -11,11 +11,13 @@ import json
 import time
 from typing import TYPE_CHECKING
 
+from inference.engines.base import ANONYMOUS
 from meshkit.contract import Document, Ended, FinishReason, Generated, ModelInfo, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Sequence
 
+    from inference.engines.base import RequestContext
     from meshkit.contract import Message, Parameters
 
 __all__ = ["NullEngine"]
@@ -73,7 +75,11 @@ class NullEngine:
         """Nothing is held."""
 
     async def generate(
-        self, messages: Sequence[Message], parameters: Parameters
+        self,
+        messages: Sequence[Message],
+        parameters: Parameters,
+        *,
+        context: RequestContext = ANONYMOUS,  # noqa: ARG002 -- it serves all alike
     ) -> AsyncGenerator[Generated | Ended, None]:
         """See `Engine.generate`."""
         tokens = self._tokens[: parameters.max_tokens]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from inference.engines.base import RequestContext
     from inference.tokenizer import ChatTokenizer
     from meshkit.contract import Parameters
 
@@ -144,5 +145,6 @@ class Request:
 
     id: int
     answer: Answer
+    context: RequestContext
     mailbox: Mailbox
     loop: asyncio.AbstractEventLoop

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import structlog
 import torch
 
+from inference.engines.base import ANONYMOUS
 from inference.engines.request import Answer, Item, Mailbox, Request
 from inference.engines.runner import BAD_LOGITS
 from inference.scheduler import Scheduler
@@ -31,6 +32,7 @@ from meshkit.contract import Ended, Generated, Reason, Refusal
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
+    from inference.engines.base import RequestContext
     from inference.engines.runner import Runner
     from inference.settings import InferenceSettings
     from inference.tokenizer import ChatTokenizer
@@ -110,10 +112,14 @@ class TorchEngine:
         await asyncio.to_thread(self._thread.join, self._settings.stop_timeout_ms / 1_000)
 
     async def generate(
-        self, messages: Sequence[Message], parameters: Parameters
+        self,
+        messages: Sequence[Message],
+        parameters: Parameters,
+        *,
+        context: RequestContext = ANONYMOUS,
     ) -> AsyncGenerator[Generated | Ended, None]:
         """See `Engine.generate`."""
-        request = await self._admit(messages, parameters)
+        request = await self._admit(messages, parameters, context)
         try:
             while True:
                 for item in await request.mailbox.take():
@@ -130,7 +136,9 @@ class TorchEngine:
 
     # --- in the event loop ------------------------------------------------------------------
 
-    async def _admit(self, messages: Sequence[Message], parameters: Parameters) -> Request:
+    async def _admit(
+        self, messages: Sequence[Message], parameters: Parameters, context: RequestContext
+    ) -> Request:
         prompt = await self._encode(messages)
         room = self._info.context_tokens - len(prompt)
         if room < 1:
@@ -138,7 +146,7 @@ class TorchEngine:
         answer = Answer(
             prompt, parameters, self._tokenizer, room=room, pieces=self._settings.pieces
         )
-        request = Request(next(self._ids), answer, Mailbox(), asyncio.get_running_loop())
+        request = Request(next(self._ids), answer, context, Mailbox(), asyncio.get_running_loop())
         with self._wake:
             if not self.healthy:
                 raise Refusal(Reason.INFERENCE_DOWN)

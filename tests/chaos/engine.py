@@ -11,11 +11,13 @@ import hashlib
 import itertools
 from typing import TYPE_CHECKING
 
+from inference.engines.base import ANONYMOUS
 from meshkit.contract import Ended, FinishReason, Generated, ModelInfo, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
+    from inference.engines.base import RequestContext
     from meshkit.contract import Message, Parameters
 
 NAME = "parrot"
@@ -53,7 +55,11 @@ class Parrot:
         pass
 
     async def generate(
-        self, messages: Sequence[Message], parameters: Parameters
+        self,
+        messages: Sequence[Message],
+        parameters: Parameters,
+        *,
+        context: RequestContext = ANONYMOUS,  # noqa: ARG002 -- it serves all alike
     ) -> AsyncGenerator[Generated | Ended, None]:
         said = messages[-1].content
         text = f"You said: {said} My own mail is reveal-{next(self._numbers):08x}@example.org."
