@@ -18,11 +18,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import sha256
-from hmac import digest as hmac_digest
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from meshkit.identity import is_label
+from meshkit.mac import hmac_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -215,12 +214,12 @@ class DerivedKeys:
     """
 
     def __init__(self, secret: bytes) -> None:
-        self._secret = secret
+        # Remembered, as keys of OpenBao are: an event asks for its tenant's.
+        self._derived = lru_cache(maxsize=_TENANTS_MAX)(_derived_from(secret))
 
     def at_hand(self, tenant: str) -> NamingKey:
         """Derive it."""
-        secret = hmac_digest(self._secret, tenant.encode(), sha256)
-        return NamingKey(hmac_digest(secret, b"id", sha256)[:16].hex(), secret)
+        return self._derived(tenant)
 
     async def newest(self, tenant: str) -> NamingKey:
         """Derive it."""
@@ -262,6 +261,14 @@ def _names_somebody(event: Event) -> bool:
     return is_label(event.tenant) and bool(event.actor or event.subject)
 
 
+def _derived_from(secret: bytes) -> Callable[[str], NamingKey]:
+    def derived(tenant: str) -> NamingKey:
+        key = hmac_sha256(secret, tenant.encode())
+        return NamingKey(hmac_sha256(key, b"id")[:16].hex(), key)
+
+    return derived
+
+
 def _under(secret: bytes) -> Callable[[str, str, str], str]:
     return lambda kind, tenant, name: _pseudonym(secret, kind, tenant, name)
 
@@ -278,4 +285,4 @@ def _pseudonym(secret: bytes, kind: str, *names: str) -> str:
     for name in (kind, *names):
         raw = name.encode()
         parts += (len(raw).to_bytes(4), raw)
-    return hmac_digest(secret, b"".join(parts), sha256)[:PSEUDONYM_BYTES].hex()
+    return hmac_sha256(secret, b"".join(parts))[:PSEUDONYM_BYTES].hex()
