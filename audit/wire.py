@@ -20,6 +20,7 @@ from meshkit.contract import (
     Reason,
     Refusal,
     TraceContext,
+    Usage,
 )
 from meshkit.wire import (
     counts_from_wire,
@@ -43,6 +44,7 @@ _PHASES = {
     Phase.NOTE: pb.PHASE_NOTE,
 }
 _PHASES_BACK = {number: phase for phase, number in _PHASES.items()}
+_NO_USAGE = Usage()
 
 
 def event_from_wire(event: pb.AuditEvent) -> Event:
@@ -56,6 +58,7 @@ def event_from_wire(event: pb.AuditEvent) -> Event:
         raise Refusal(Reason.INVALID_FIELD, field="phase")
     if not event.HasField("occurred_at"):
         raise Refusal(Reason.INVALID_FIELD, field="occurred_at")
+    connection = event.connection  # each access makes a new object
     return Event(
         call_id=event.call_id,
         phase=phase,
@@ -65,9 +68,9 @@ def event_from_wire(event: pb.AuditEvent) -> Event:
         actor=_actor(event),
         subject=event.subject,
         connection=Connection(
-            tls_version=event.connection.tls_version,
-            key_exchange_group=event.connection.key_exchange_group,
-            peer_ip=event.connection.peer_ip,
+            tls_version=connection.tls_version,
+            key_exchange_group=connection.key_exchange_group,
+            peer_ip=connection.peer_ip,
         ),
         action=event.action,
         outcome=event.outcome,
@@ -78,8 +81,8 @@ def event_from_wire(event: pb.AuditEvent) -> Event:
         compliance_policy_digest=event.compliance_policy_digest,
         authorization_policy_digest=event.authorization_policy_digest,
         purpose=event.purpose,
-        counts=counts_from_wire(event.counts),
-        usage=usage_from_wire(event.usage),
+        counts=counts_from_wire(event.counts) if event.counts else (),
+        usage=usage_from_wire(event.usage) if event.HasField("usage") else _NO_USAGE,
         cache_tier=event.cache_tier,
         duration_us=event.duration_us,
         first_token_us=event.first_token_us,
@@ -88,7 +91,7 @@ def event_from_wire(event: pb.AuditEvent) -> Event:
         answer_released=_commitment(event, "answer_released"),
         answer_delivered=_commitment(event, "answer_delivered"),
         payload=_payload(event),
-        detail=tuple(sorted(event.detail.items())),
+        detail=tuple(sorted(event.detail.items())) if event.detail else (),
     )
 
 

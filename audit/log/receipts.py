@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -68,7 +68,8 @@ class ReceiptMaker:
         """
         prompt = prompt or event.prompt_received
         answer = event.answer_delivered
-        unsigned = Receipt(
+        said = partial(
+            Receipt,
             origin=self._origin,
             index=index,
             leaf_hash=leaf_hash,
@@ -81,4 +82,4 @@ class ReceiptMaker:
             key=self._public,
             key_endorsement=self._endorsement,
         )
-        return replace(unsigned, signature=self._key.sign(receipt_bytes(unsigned)))
+        return said(signature=self._key.sign(receipt_bytes(said())))
