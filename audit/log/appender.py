@@ -11,6 +11,7 @@ new without asking (call ids are UUIDv7, so nearly all are).
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -74,7 +75,8 @@ class AuditLog:
         self._finder = RecordFinder(Finder(parts.index, parts.publisher.rows), parts.leaf)
         self._committer: Committer | None = None
         self._in_flight: dict[_Key, Waiting] = {}
-        self._recent: dict[bytes, int] = {}
+        # A plain dict is slow at its front: it steps over all that was deleted there.
+        self._recent: OrderedDict[bytes, int] = OrderedDict()
         self._evicted = parts.index.newest_call()
         self._closed: Reason | None = None
         self._payload_bytes = 0
@@ -283,10 +285,10 @@ class AuditLog:
         self._parts.publisher.wake()
         indexed = self._parts.index.size
         while len(self._recent) > self._settings.recent_events_max:
-            key = next(iter(self._recent))
-            if self._recent[key] >= indexed:
+            key, number = next(iter(self._recent.items()))
+            if number >= indexed:
                 break
-            del self._recent[key]
+            self._recent.popitem(last=False)
             self._evicted = max(self._evicted, key[:-1])
 
     def settled(self, waiting: Waiting) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -120,7 +120,7 @@ class Committer:
         self._on_settled = on_settled
         self._queue: deque[Waiting] = deque()
         self._wake = asyncio.Event()
-        self.open_calls: dict[bytes, Intent] = {}
+        self.open_calls: OrderedDict[bytes, Intent] = OrderedDict()
         """Calls whose OUTCOME has not come, oldest first; bounded by `open_calls_max`."""
 
     def put(self, waiting: Waiting) -> None:
@@ -239,4 +239,4 @@ class Committer:
             self._on_settled(waiting)
             waiting.answer(appended)
         while len(self.open_calls) > self._settings.open_calls_max:
-            del self.open_calls[next(iter(self.open_calls))]
+            self.open_calls.popitem(last=False)
