@@ -2,7 +2,8 @@
 
 Keys and values of all requests lie in two fixed tensors, (layers, slots, kv heads, context, head)
 in fp32; a request owns a slot. The residual stream, rope and attention are fp32, matrix products
-bf16 in and out (see `linear`). Not safe for threads: the engine's thread alone calls it.
+bf16 in and out (see `linear`), or fp32 where the weights are (see `dense`). Not safe for threads:
+the engine's thread alone calls it.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F  # noqa: N812 -- everybody's name for it
 
-from inference.engines.linear import Head, Linear
+from inference.engines.dense import activations, head_of, linear_of
 from inference.engines.slots import KvSlots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from inference.architecture import Architecture
+    from inference.engines.dense import Product
     from inference.scheduler import Move
     from inference.weights import Layer, Weights
 
@@ -28,22 +31,34 @@ __all__ = ["Llama"]
 @dataclass(frozen=True, slots=True)
 class _Block:
     attention_norm: torch.Tensor
-    qkv: Linear
-    attention_out: Linear
+    qkv: Product
+    attention_out: Product
     feed_norm: torch.Tensor
-    gate_up: Linear
-    down: Linear
+    gate_up: Product
+    down: Product
+    qkv_bias: torch.Tensor | None
+    head_norms: torch.Tensor | None
 
 
-def _block(layer: Layer) -> _Block:
+def _block(layer: Layer, arch: Architecture) -> _Block:
     return _Block(
         layer.attention_norm,
-        Linear(layer.qkv),
-        Linear(layer.attention_out),
+        linear_of(layer.qkv),
+        linear_of(layer.attention_out),
         layer.feed_norm,
-        Linear(layer.gate_up),
-        Linear(layer.down),
+        linear_of(layer.gate_up),
+        linear_of(layer.down),
+        layer.qkv_bias,
+        _head_norms(layer, arch),
     )
+
+
+def _head_norms(layer: Layer, arch: Architecture) -> torch.Tensor | None:
+    """The norm weights of each turned head, (heads, head): Qwen3's, of q's heads and of k's."""
+    if layer.q_norm is None or layer.k_norm is None:
+        return None
+    norms = (layer.q_norm.expand(arch.heads, -1), layer.k_norm.expand(arch.kv_heads, -1))
+    return torch.cat(norms)
 
 
 class Llama:
@@ -58,15 +73,17 @@ class Llama:
     def __init__(self, weights: Weights, *, slots: int, context_tokens: int) -> None:
         self._arch = arch = weights.architecture
         self._embedding = weights.embedding
-        self._blocks = [_block(layer) for layer in weights.layers]
+        self._blocks = [_block(layer, arch) for layer in weights.layers]
+        self._dtype = activations(weights)
         self._final_norm = weights.final_norm
-        self._head = Head(weights.embedding.dequantised())
+        self._head = head_of(weights)
         self.slots = KvSlots(arch, slots=slots, context_tokens=context_tokens)
         self._keys, self._values = self.slots.keys, self.slots.values
         self._filled = self.slots.filled
-        rates = arch.rope_base ** (-torch.arange(0, arch.head, 2).float() / arch.head)
-        angles = torch.arange(context_tokens).float()[:, None] * rates
-        self._turns = torch.polar(torch.ones_like(angles), angles)[:, None, :]
+        rates = torch.tensor(arch.rope_rates, dtype=torch.float64)
+        angles = torch.arange(context_tokens, dtype=torch.float64)[:, None] * rates
+        turns = torch.polar(torch.ones_like(angles), angles)
+        self._turns = turns[:, None, :].to(torch.complex64)
 
     def prefill(self, tokens: Sequence[int], *, slot: int, start: int) -> torch.Tensor:
         """Run a stretch of one prompt; return the logits after its last token, (vocabulary,).
@@ -77,7 +94,7 @@ class Llama:
             start: how many tokens of this request went before.
         """
         count = len(tokens)
-        arch, stop = self._arch, start + count
+        stop = start + count
         x = self._embedding.rows(torch.tensor(tokens))
         turns = self._turns[start:stop]
         # The stretch sees all before it and itself up to each token.
@@ -94,7 +111,7 @@ class Llama:
                 is_causal=mask is None,
                 enable_gqa=True,
             )
-            x = self._rest(block, x, seen[0].transpose(0, 1).reshape(count, arch.width))
+            x = self._rest(block, x, seen[0].transpose(0, 1).flatten(1))
         self._filled[slot] = stop
         return self._logits(x[-1:])[0]
 
@@ -133,7 +150,7 @@ class Llama:
                     keys[slot : slot + 1, :, :end],
                     values[slot : slot + 1, :, :end],
                 )
-            x = self._rest(block, x, seen.reshape(rows, arch.width))
+            x = self._rest(block, x, seen.reshape(rows, arch.heads * arch.head))
         for slot, end in zip(of, ends, strict=True):
             self._filled[slot] = end
         return self._logits(x)
@@ -150,17 +167,26 @@ class Llama:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys (both turned by their position) and values: (rows, heads, head)."""
         arch = self._arch
-        normed = self._norm(x, block.attention_norm).bfloat16()
-        rows = block.qkv(normed).float().view(x.shape[0], -1, arch.head)
+        normed = self._norm(x, block.attention_norm).to(self._dtype)
+        stacked = block.qkv(normed).float()
+        if block.qkv_bias is not None:
+            stacked = stacked + block.qkv_bias
+        rows = stacked.view(x.shape[0], -1, arch.head)
         turned = arch.heads + arch.kv_heads
+        if block.head_norms is not None:
+            rows = rows.clone()
+            rows[:, :turned] = (
+                F.rms_norm(rows[:, :turned], (arch.head,), None, arch.norm_epsilon)
+                * block.head_norms
+            )
         pairs = rows[:, :turned].reshape(x.shape[0], turned, arch.head // 2, 2)
         qk = torch.view_as_real(torch.view_as_complex(pairs) * turns).flatten(2)
         return qk[:, : arch.heads], qk[:, arch.heads :], rows[:, turned:]
 
     def _rest(self, block: _Block, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         """What follows attention in a block, both residual sums included."""
-        x = x + block.attention_out(seen.bfloat16())
-        gate, up = block.gate_up(self._norm(x, block.feed_norm).bfloat16()).chunk(2, -1)
+        x = x + block.attention_out(seen.to(self._dtype))
+        gate, up = block.gate_up(self._norm(x, block.feed_norm).to(self._dtype)).chunk(2, -1)
         return x + block.down(F.silu(gate) * up)
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
