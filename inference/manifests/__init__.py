@@ -1,1 +1,1 @@
-"""Models that Sealgate knows: one JSON file each, read by `inference.registry`."""
+"""Models that Sealgate knows: a manifest each, of `inference.store.manifest`, pinned by this release."""

@@ -8,6 +8,7 @@ import pytest
 from inference.engines.null import NullEngine
 from inference.registry import ModelFileError, checked_file, load_manifest, model_info
 from inference.service import InferenceService, open_inference
+from inference.store.manifest import FileDigest
 from meshkit.contract import Ended, FinishReason, Message, Parameters, Reason, Refusal, Role
 from meshkit.screening_mac import MacKeys, mac_verifier
 
@@ -92,9 +93,12 @@ async def test_the_null_engine_keeps_to_its_text_and_limit(rate, flush_ms) -> No
 
 
 async def test_a_wrong_digest_is_not_loaded(tmp_path: Path, make_settings) -> None:
-    file = tmp_path / load_manifest("smollm2-135m-instruct").file
+    file = tmp_path / load_manifest("smollm2-135m-instruct").weights[0].path
     file.parent.mkdir()
-    file.write_bytes(b"GGUF but not ours")
+    pinned = load_manifest("smollm2-135m-instruct").weights[0].bytes
+    with file.open("wb") as other:
+        other.write(b"GGUF but not ours")
+        other.truncate(pinned)
 
     with pytest.raises(ModelFileError, match="wrong SHA-256"):
         async with open_inference(make_settings(models_dir=tmp_path), verify=lambda *_: True):
@@ -111,7 +115,8 @@ def test_missing_weights_and_unknown_models_are_told_apart(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "change",
     [
-        {"file_sha256": "00" * 32},
+        {"files": (FileDigest("a.gguf", "00" * 32, 1),)},
+        {"version": "2"},
         {"template_sha256": "00" * 32},
         {"default_system": "Be rude."},
         {"precision": "bf16"},
