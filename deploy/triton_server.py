@@ -3,11 +3,17 @@
 
     python deploy/triton_server.py --into var/triton                    # install, once
     python deploy/triton_server.py --into var/triton --serve DIR [...]  # run it on 127.0.0.1:8001
+    python deploy/triton_server.py --into var/triton --with-sealgate --serve DIR  # with our engine
 
 The server comes out of the wheel nvidia-pytriton, with its Python backend only; that wheel, numpy
 and onnxruntime are pinned by SHA-256 in `triton-requirements.txt`: 97 MB to download, 270 MB on
 disk. A GPU deployment uses NVIDIA's own container instead. What follows `--serve DIR` goes to
 tritonserver as it is.
+
+`--with-sealgate` gives the models in it this checkout and the packages of the Python that runs this
+script, torch among them, beside Triton's own numpy 1.26: a path or three, nothing more to download.
+The server takes no TLS 1.2 then or otherwise, if its certificate's key is not RSA: C-core knows no
+minimum version, so the suites that it is offered leave nothing else to agree on.
 
 `INTO/ready.json` says that all of it is in place, and from which pins; what is there with other
 pins, or only in part, is made anew. Needs glibc 2.35 and a Python 3.11 with a shared libpython.
@@ -26,8 +32,11 @@ import sysconfig
 import venv
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = Path(__file__).with_name("triton-requirements.txt")
 READY = "ready.json"
+TLS_13_ONLY = {"GRPC_SSL_CIPHER_SUITES": "ECDHE-RSA-AES256-GCM-SHA384"}
+"""As meshkit/tls_floor.py has it: a TLS 1.2 suite that needs an RSA certificate."""
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -36,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Install Triton by itself, or run it.")
     parser.add_argument("--into", type=Path, default=Path("var/triton"), metavar="FOLDER")
     parser.add_argument("--serve", type=Path, metavar="DIR", help="a model repository")
+    parser.add_argument("--with-sealgate", action="store_true", help="for models that run Sealgate")
     args, more = parser.parse_known_args(argv)
     if more and args.serve is None:
         parser.error(f"unknown: {' '.join(more)}")
@@ -50,7 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.serve is not None:
         given = ("--http-address=127.0.0.1", "--grpc-address=127.0.0.1", *more)
         run = command(args.into, args.serve, *given)
-        os.execve(run[0], run, environment(args.into))  # noqa: S606 -- it takes our place
+        inside = layered(args.into) if args.with_sealgate else None
+        os.execve(run[0], run, environment(args.into, inside))  # noqa: S606 -- it takes our place
     return 0
 
 
@@ -105,17 +116,41 @@ def command(folder: Path, repository: Path, *more: str) -> list[str]:
     ]
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Return the environment in which its Python finds itself: by PATH, and its own libpython."""
-    inside = folder.resolve() / ".venv" / "bin"
+def environment(folder: Path, inside: Path | None = None) -> dict[str, str]:
+    """Return the environment in which its Python finds itself: by PATH, and its own libpython.
+
+    Args:
+        folder: what Triton was installed into.
+        inside: the environment of the models' Python; None: Triton's own.
+    """
+    binaries = (inside or folder.resolve() / ".venv") / "bin"
+    path = f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"
     library = str(sysconfig.get_config_var("LIBDIR"))
-    path = f"{inside}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {**os.environ, "PATH": path, "LD_LIBRARY_PATH": library}
+    return {**os.environ, "PATH": path, "LD_LIBRARY_PATH": library, **TLS_13_ONLY}
+
+
+def layered(folder: Path) -> Path:
+    """Make the environment in which Triton's Python finds us; return its folder. Cost: 50 ms.
+
+    The stub heeds no PYTHONPATH, so a .pth file names the places, in this order: Triton's own
+    packages (numpy below 2, without which it hands out empty tensors), ours, and the checkout.
+    """
+    inside = folder.resolve() / ".layered"
+    venv.create(inside, with_pip=False)
+    packages = inside / "lib" / f"python{PYTHON}" / "site-packages"
+    places = (_packages(folder), Path(sysconfig.get_path("purelib")), ROOT)
+    fresh = packages / f".{os.getpid()}"
+    fresh.write_text("".join(f"{place}\n" for place in places), "utf-8")
+    fresh.rename(packages / "sealgate.pth")
+    return inside
 
 
 def _home(folder: Path) -> Path:
-    packages = folder.resolve() / ".venv" / "lib" / f"python{PYTHON}" / "site-packages"
-    return packages / "pytriton" / "tritonserver"
+    return _packages(folder) / "pytriton" / "tritonserver"
+
+
+def _packages(folder: Path) -> Path:
+    return folder.resolve() / ".venv" / "lib" / f"python{PYTHON}" / "site-packages"
 
 
 def say(text: str) -> None:

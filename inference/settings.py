@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from inference.engines.triton.settings import TritonSettings
 from inference.text import Pieces
 from meshkit.settings import MeshSettings
 
@@ -21,6 +22,10 @@ class InferenceSettings(MeshSettings):
 
     model_config = SettingsConfigDict(env_prefix="INFERENCE_")
 
+    engine: Literal["torch", "triton"] = Field(
+        "torch", description="Who runs the model: this process, or NVIDIA Triton beside it."
+    )
+    triton: TritonSettings = TritonSettings()
     model: str = Field("smollm2-135m-instruct", description="A manifest in inference/manifests.")
     models_dir: Path = Field(
         default=Path("var/models"), description="Where weights lie, a folder a model."

@@ -1,0 +1,1 @@
+"""Models that NVIDIA Triton runs, asked over gRPC."""
