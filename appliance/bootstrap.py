@@ -8,8 +8,9 @@ Of the first start's root token: it makes the policies and the operator's login,
 before anything else happens. Afterwards `operator.json` (0600, beside the data) is how this module
 comes back: an AppRole whose secret id is replaced at each start, bound to this host, and whose
 policy can prepare everything but decrypt, sign or read nothing, and take no key away. That is the
-keyholder's (`keyholder.json`, made with the root token). `init.json` then holds the recovery key
-alone, with which a new root token can be made: move both off this host.
+keyholder's (`keyholder.json`, made with the root token), and models are signed and sealed by the
+model administrator (`model-admin.json`, made so, too). `init.json` then holds the recovery key
+alone, with which a new root token can be made: move all three off this host.
 
 An OpenBao that somebody else runs is prepared by the same steps: `prepare` takes any `Vault`.
 """
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.openbao import OpenBao
+    from meshkit.vault import KeyType
 
 __all__ = ["CHECKPOINT_KEY", "SERVICES", "BootstrapSettings", "Estate", "prepare", "prepared"]
 
@@ -48,6 +50,13 @@ log = structlog.get_logger()
 SERVICES = ("gateway", "compliance", "cache", "inference", "audit")
 OPERATOR = "operator"
 KEYHOLDER = "keyholder"
+MODEL_ADMIN = "model-admin"
+ROOT_MADE = {
+    KEYHOLDER: "This login destroys keys. Give it to another person, and take it off this host.",
+    MODEL_ADMIN: "This login signs models. Give it to whoever vouches for them, off this host.",
+}
+"""Logins that the root token makes, so that no operator can; and what their files say."""
+MODEL_KEYS: dict[str, KeyType] = {"model-signing": "ed25519", "model-storage": "aes256-gcm96"}
 CHECKPOINT_KEY = "audit-checkpoint"
 CHECKPOINT_LOCK = "audit/checkpoint-lock"
 SECRETS = ("screening-mac", "cache-keys", "pseudonym-key", "token-keys")
@@ -227,7 +236,8 @@ async def _from_root_to_operator(bao: OpenBao, settings: BootstrapSettings) -> N
             await admin.policy(OPERATOR)
             await _login_role(admin, OPERATOR, settings)
             await _write_operator(admin, bao.data)
-            await _make_keyholder(admin, bao.data, settings)
+            for name, notice in ROOT_MADE.items():
+                await _make_login(admin, bao.data, settings, name, notice)
             await keys.token.revoke_self()
     del stored["root_token"]
     stored["notice"] = "The recovery key makes root tokens. Move this file off this host."
@@ -235,18 +245,16 @@ async def _from_root_to_operator(bao: OpenBao, settings: BootstrapSettings) -> N
     log.info("bootstrap.root_token_revoked")
 
 
-async def _make_keyholder(admin: Admin, data: Path, settings: BootstrapSettings) -> None:
-    """Make the one login that can take keys away; by root alone, so that no operator can."""
-    await admin.policy(KEYHOLDER)
-    await _login_role(admin, KEYHOLDER, settings)
-    await admin.forget_secret_ids(KEYHOLDER)  # of a start that was cut off here
-    login = await admin.login(KEYHOLDER)
-    stored = {
-        "role_id": login.role_id,
-        "secret_id": login.secret_id,
-        "notice": "This login destroys keys. Give it to another person, and take it off this host.",
-    }
-    write_private(data / "keyholder.json", json.dumps(stored, indent=2).encode())
+async def _make_login(
+    admin: Admin, data: Path, settings: BootstrapSettings, name: str, notice: str
+) -> None:
+    """Make a login of `ROOT_MADE`; by root alone."""
+    await admin.policy(name)
+    await _login_role(admin, name, settings)
+    await admin.forget_secret_ids(name)  # of a start that was cut off here
+    login = await admin.login(name)
+    stored = {"role_id": login.role_id, "secret_id": login.secret_id, "notice": notice}
+    write_private(data / f"{name}.json", json.dumps(stored, indent=2).encode())
 
 
 async def _still_good(keys: Vault) -> bool:
@@ -287,6 +295,8 @@ async def _prepare_keys(keys: Vault, admin: Admin, settings: BootstrapSettings) 
     # Else encrypting under a deleted key would silently make a new one.
     await admin.disable_upsert()
     await keys.create_key(CHECKPOINT_KEY, "ed25519")
+    for name, kind in MODEL_KEYS.items():
+        await keys.create_key(name, kind)
     for tenant in settings.tenants:
         if await read_stage(keys, tenant) is None:  # else its key is gone, and is to stay so
             await keys.create_key(f"t-{tenant}", "aes256-gcm96")

@@ -1,4 +1,5 @@
-# Inference checks that a prompt was screened, and may read no data key.
+# Inference checks that a prompt was screened and that a model is signed, and opens sealed models.
+# It may read no tenant's data key.
 
 # Its own token: look at it, prolong it, give it back. Nothing of the default policy besides.
 path "auth/token/lookup-self" {
@@ -21,3 +22,11 @@ path "kv/data/screening-mac" {
   capabilities = ["read"]
 }
 
+# Whose signatures on models count: the public halves.
+path "transit/keys/model-signing" {
+  capabilities = ["read"]
+}
+# To unwrap the data keys of sealed models; never to make one.
+path "transit/decrypt/model-storage" {
+  capabilities = ["update"]
+}

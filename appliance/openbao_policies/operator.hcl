@@ -50,6 +50,16 @@ path "auth/approle/role/keyholder" {
 path "auth/approle/role/keyholder/*" {
   capabilities = ["deny"]
 }
+# Nor of the model administrator, who alone signs and seals models.
+path "sys/policies/acl/model-admin" {
+  capabilities = ["deny"]
+}
+path "auth/approle/role/model-admin" {
+  capabilities = ["deny"]
+}
+path "auth/approle/role/model-admin/*" {
+  capabilities = ["deny"]
+}
 
 # Keys: make them and see their public side.
 path "transit/config/keys" {

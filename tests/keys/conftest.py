@@ -22,7 +22,7 @@ class World:
 
     async def login_of(self, service: str) -> AppRole:
         """A login of its own for each test: `Estate.logins` ends those that were there."""
-        if service in {"operator", "keyholder"}:
+        if service in {"operator", "keyholder", "model-admin"}:
             stored = json.loads((self.bao.data / f"{service}.json").read_text())
             return AppRole(stored["role_id"], stored["secret_id"])
         operator = AppRole(**json.loads((self.bao.data / "operator.json").read_text()))

@@ -113,7 +113,7 @@ async def test_a_new_tenant_gets_a_key_once(estate, audit) -> None:
     assert await audit.decrypt("t-newcomer", made.wrapped, aad=b"x") == made.plaintext
 
 
-@pytest.mark.parametrize("name", [*SERVICES, "operator"])
+@pytest.mark.parametrize("name", [*SERVICES, "operator", "keyholder", "model-admin"])
 def test_policies_name_what_they_allow(name) -> None:
     """No policy reaches everything, and only the operator may use sudo."""
     text = policy_text(name)
@@ -138,5 +138,8 @@ def test_an_installed_wheel_has_the_policies(tmp_path) -> None:
     (wheel,) = tmp_path.glob("sealgate-*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())
 
-    wanted = {f"appliance/openbao_policies/{name}.hcl" for name in (*SERVICES, "operator")}
+    wanted = {
+        f"appliance/openbao_policies/{name}.hcl"
+        for name in (*SERVICES, "operator", "keyholder", "model-admin")
+    }
     assert wanted <= held

@@ -115,7 +115,7 @@ async def test_no_encryption_makes_a_key_on_the_way(estate, audit) -> None:
 
 
 async def test_keys_never_leave(estate) -> None:
-    for name in ("audit-checkpoint", "t-demo"):
+    for name in ("audit-checkpoint", "model-signing", "model-storage", "t-demo"):
         key = (await estate.keys.ask("GET", f"transit/keys/{name}")).data
         assert (key["exportable"], key["deletion_allowed"]) == (False, False)
         assert key["allow_plaintext_backup"] is False
@@ -142,7 +142,12 @@ MAY = {
         "GET kv/data/screening-mac",
         "GET kv/data/token-keys",
     },
-    "inference": {"POST pki/issue/service.inference", "GET kv/data/screening-mac"},
+    "inference": {
+        "POST pki/issue/service.inference",
+        "GET kv/data/screening-mac",
+        "GET transit/keys/model-signing",
+        "POST transit/decrypt/model-storage",
+    },
     "cache": SEAL_AND_OPEN
     | {
         "POST pki/issue/service.cache",
@@ -171,13 +176,21 @@ MAY = {
         "LIST transit/keys",
         "GET transit/keys/t-ghost",
         "GET transit/keys/audit-checkpoint",
+        "GET transit/keys/model-signing",
         "POST transit/keys/t-ghost/rotate",
         "GET kv/metadata/screening-mac",
         "GET kv/data/offboarded/ghost",
     },
+    "model-admin": {
+        "POST transit/sign/model-signing",
+        "GET transit/keys/model-signing",
+        "POST transit/datakey/plaintext/model-storage",
+        "POST transit/decrypt/model-storage",
+    },
     "keyholder": {
         "GET transit/keys/t-ghost",
         "GET transit/keys/audit-checkpoint",
+        "GET transit/keys/model-signing",
         "DELETE transit/keys/t-ghost",
         "POST transit/keys/t-ghost/config",
         "POST transit/keys/t-ghost/trim",
@@ -198,6 +211,14 @@ NOBODY_MAY = {
     "GET auth/approle/role/keyholder/role-id",
     "POST auth/approle/role/keyholder/secret-id",
     "POST auth/approle/role/keyholder",
+    "POST sys/policies/acl/model-admin",
+    "GET auth/approle/role/model-admin/role-id",
+    "POST auth/approle/role/model-admin/secret-id",
+    "POST auth/approle/role/model-admin",
+    "POST transit/encrypt/model-storage",
+    "POST transit/datakey/wrapped/model-storage",
+    "POST transit/datakey/plaintext/model-signing",
+    "GET transit/export/signing-key/model-signing",
     "POST auth/token/create",
     "POST transit/keys/t-ghost/config?exportable=true",
     "GET transit/backup/t-ghost",
@@ -244,5 +265,5 @@ async def test_each_login_may_do_its_own_work_and_nothing_of_anybody_else_s(vaul
 
 async def test_a_destroying_login_is_none_of_the_operator_s(estate) -> None:
     """Nor can the operator make itself one, or a policy as the keyholder's under that name."""
-    for what in sorted(MAY["keyholder"] - MAY["operator"]):
+    for what in sorted((MAY["keyholder"] | MAY["model-admin"]) - MAY["operator"]):
         assert not await is_allowed(estate.keys, what), what
