@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from inference.engines.triton.settings import TritonSettings
+from inference.store.rules import Rules
 from inference.text import Pieces
 from meshkit.settings import MeshSettings
 
@@ -29,6 +30,22 @@ class InferenceSettings(MeshSettings):
     model: str = Field("smollm2-135m-instruct", description="A manifest in inference/manifests.")
     models_dir: Path = Field(
         default=Path("var/models"), description="Where weights lie, a folder a model."
+    )
+    models_signed: Literal["required", "packaged", "off"] = Field(
+        "packaged",
+        description="Which models must be signed under OpenBao's key: all; all but those whose "
+        "manifest came with this release; none.",
+    )
+    models_plain_dir: Path | None = Field(
+        default=None,
+        description="Where sealed models are opened, in a folder of ours alone; none: in memory "
+        "(/dev/shm) if there is room, else in the temporary folder.",
+    )
+    model_classifications: tuple[str, ...] | None = Field(
+        default=None, description="Only models so classified are loaded; none: all."
+    )
+    risk_class_max: Literal["minimal", "limited", "high"] | None = Field(
+        default=None, description="No model above this risk class is loaded; none: all."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where the model runs; auto: on a GPU if there is one."
@@ -63,6 +80,17 @@ class InferenceSettings(MeshSettings):
     piece_ms: int = Field(20, ge=0, description="How long they may wait for one another.")
     restarts_max: int = Field(3, ge=0, description="Engine faults survived before it stays down.")
     stop_timeout_ms: int = Field(5_000, ge=1, description="For the engine's thread at shutdown.")
+
+    @property
+    def store_rules(self) -> Rules:
+        """What may be loaded."""
+        chosen = self.model_classifications
+        return Rules(
+            signed=self.models_signed,
+            risk_class_max=self.risk_class_max,
+            classifications=None if chosen is None else frozenset(chosen),
+            plain_dir=self.models_plain_dir,
+        )
 
     @property
     def pieces(self) -> Pieces:

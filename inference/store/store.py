@@ -24,15 +24,16 @@ import re
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import structlog
 
 from inference.store import below
 from inference.store.errors import Fault, ModelFileError
 from inference.store.keys import ModelKeys, NoKeys
-from inference.store.manifest import FileDigest, Manifest, RiskClass, is_name, is_version
+from inference.store.manifest import FileDigest, Manifest, is_name, is_version
 from inference.store.private import private_folder
+from inference.store.rules import Rules
 from inference.store.sealing import ModelSeal, Sealer, sealed_size, wrapping_aad
 from inference.store.signing import ModelSignature, must_be_signed
 from meshkit.vault import VaultRejected
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["Entry", "ModelStore", "Opened", "Rules", "packaged_manifests", "version_order"]
+__all__ = ["Entry", "ModelStore", "Opened", "packaged_manifests", "version_order"]
 
 log = structlog.get_logger()
 
@@ -51,34 +52,7 @@ STORE = "store"
 MANIFEST, SIGNATURE, SEAL = "manifest.json", "signature.json", "sealed.json"
 PLAIN_FILES, SEALED_FILES = "files", "sealed"
 _SMALL_BYTES = 64 << 20
-_RISKS: tuple[RiskClass, ...] = ("minimal", "limited", "high")
 _NUMBER = re.compile(r"(\d+)")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """What may be loaded here.
-
-    signed: `required`: every model; `packaged`: all but those whose manifest came with this
-        release; `off`: none need be.
-    risk_class_max: None: any.
-    classifications: None: any.
-    plain_dir: Where sealed models are opened; None: memory if there is room, else the temporary
-        folder.
-    """
-
-    signed: Literal["required", "packaged", "off"] = "packaged"
-    risk_class_max: RiskClass | None = None
-    classifications: frozenset[str] | None = None
-    plain_dir: Path | None = None
-
-    def must_allow(self, manifest: Manifest) -> None:
-        """Raise ModelFileError RISK or CLASSIFICATION for what may not be loaded here."""
-        top = self.risk_class_max
-        if top is not None and _RISKS.index(manifest.risk_class) > _RISKS.index(top):
-            raise ModelFileError(Fault.RISK)
-        if self.classifications is not None and manifest.classification not in self.classifications:
-            raise ModelFileError(Fault.CLASSIFICATION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
