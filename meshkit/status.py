@@ -111,7 +111,7 @@ def code_of(reason: Reason) -> StatusCode:  # noqa: C901, PLR0912 -- one list, o
             return StatusCode.UNAVAILABLE
         case Reason.CONFLICT:
             return StatusCode.ALREADY_EXISTS
-        case Reason.HELD:
+        case Reason.HELD | Reason.WRONG_STATE:
             return StatusCode.FAILED_PRECONDITION
         case Reason.EVIDENCE_LOST:
             return StatusCode.DATA_LOSS

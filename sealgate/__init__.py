@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         SealgateError,
         UnauthenticatedError,
         UnavailableError,
+        WrongStateError,
     )
     from sealgate.payloads_client import AsyncPayloads
     from sealgate.sync import Client, Stream
@@ -88,6 +89,7 @@ __all__ = [
     "Stream",
     "UnauthenticatedError",
     "UnavailableError",
+    "WrongStateError",
     "Usage",
     "Verdict",
 ]

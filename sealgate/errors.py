@@ -14,6 +14,7 @@
                             no reason at all: nobody was reached
       ConflictError         CONFLICT
       HeldError             HELD
+      WrongStateError       WRONG_STATE
       EvidenceLostError     EVIDENCE_LOST
       InternalError         INTERNAL
       BrokenStreamError     a stream ended without saying how; what came before stands
@@ -53,6 +54,7 @@ __all__ = [
     "SealgateError",
     "UnauthenticatedError",
     "UnavailableError",
+    "WrongStateError",
     "error_of",
     "error_of_rpc",
 ]
@@ -132,6 +134,10 @@ class HeldError(SealgateError):
     """A legal hold stands against it."""
 
 
+class WrongStateError(SealgateError):
+    """The state it is in does not allow this step."""
+
+
 class EvidenceLostError(SealgateError):
     """The audit log contradicts an earlier checkpoint."""
 
@@ -192,6 +198,8 @@ def _class_of(reason: Reason) -> type[SealgateError]:  # noqa: C901, PLR0912 -- 
             return ConflictError
         case Reason.HELD:
             return HeldError
+        case Reason.WRONG_STATE:
+            return WrongStateError
         case Reason.EVIDENCE_LOST:
             return EvidenceLostError
         case Reason.INTERNAL:

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     KEYS_DOWN = "key service is unavailable"
     CONFLICT = "record exists with other content"
     HELD = "a legal hold stands against it"
+    WRONG_STATE = "the state it is in does not allow this step"
     EVIDENCE_LOST = "audit log contradicts an earlier checkpoint"
     INTERNAL = "internal error"
 

@@ -112,6 +112,7 @@ FAMILIES = {
     Reason.CONFLICT: errors.ConflictError,
     Reason.EVIDENCE_LOST: errors.EvidenceLostError,
     Reason.HELD: errors.HeldError,
+    Reason.WRONG_STATE: errors.WrongStateError,
     Reason.INTERNAL: errors.InternalError,
 }
 
