@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from inference.weights import dense
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from inference.architecture import Architecture
     from inference.engines.cuda.products import Matrix
-    from inference.weights import Weights
+    from inference.weights import Layer, Weights
 
 __all__ = ["DeviceLayer", "DeviceWeights", "from_codes", "from_state", "random_weights", "turns"]
 
@@ -140,36 +142,44 @@ def from_state(
 def from_codes(
     weights: Weights, *, device: str, dtype: torch.dtype = torch.bfloat16
 ) -> DeviceWeights:
-    """Dequantise a GGUF model's codes; its interleaved rope order becomes the kernels' halves."""
+    """Dequantise a CPU model's weights; interleaved rope becomes the kernels' halves."""
     arch = weights.architecture
 
     def put(matrix: torch.Tensor) -> torch.Tensor:
         return matrix.to(device, dtype).contiguous()
 
+    def turned(vector: torch.Tensor | None, heads: int) -> torch.Tensor | None:
+        return None if vector is None else put(_in_halves(vector, arch, heads))
+
+    def layer(one: Layer) -> DeviceLayer:
+        heads = arch.heads + arch.kv_heads
+        return DeviceLayer(
+            attention_norm=put(one.attention_norm),
+            qkv=put(_in_halves(dense(one.qkv), arch, heads)),
+            attention_out=put(dense(one.attention_out)),
+            feed_norm=put(one.feed_norm),
+            gate_up=put(dense(one.gate_up)),
+            down=put(dense(one.down)),
+            qkv_bias=turned(one.qkv_bias, heads),
+            q_norm=turned(one.q_norm, 1),
+            k_norm=turned(one.k_norm, 1),
+        )
+
+    embedding = put(weights.embedding.dequantised())
     return DeviceWeights(
         architecture=arch,
-        embedding=(embedding := put(weights.embedding.dequantised())),
-        layers=tuple(
-            DeviceLayer(
-                attention_norm=put(layer.attention_norm),
-                qkv=put(_in_halves(layer.qkv.dequantised(), arch)),
-                attention_out=put(layer.attention_out.dequantised()),
-                feed_norm=put(layer.feed_norm),
-                gate_up=put(layer.gate_up.dequantised()),
-                down=put(layer.down.dequantised()),
-            )
-            for layer in weights.layers
-        ),
+        embedding=embedding,
+        layers=tuple(layer(one) for one in weights.layers),
         final_norm=put(weights.final_norm),
-        head=embedding,
+        head=embedding if weights.head is None else put(dense(weights.head)),
     )
 
 
-def _in_halves(qkv: torch.Tensor, arch: Architecture) -> torch.Tensor:
+def _in_halves(rows: torch.Tensor, arch: Architecture, heads: int) -> torch.Tensor:
     """Undo llama.cpp's permutation: it turns neighbours, the kernels element i with i + dim/2."""
-    turned = (arch.heads + arch.kv_heads) * arch.head
-    pairs = qkv[:turned].view(-1, arch.head // 2, 2, arch.width)
-    return torch.cat([pairs.transpose(1, 2).reshape(turned, arch.width), qkv[turned:]])
+    stop = heads * arch.head
+    pairs = rows[:stop].view(-1, arch.head // 2, 2, *rows.shape[1:])
+    return torch.cat([pairs.transpose(1, 2).reshape(rows[:stop].shape), rows[stop:]])
 
 
 def turns(arch: Architecture, positions: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
