@@ -15,7 +15,7 @@ ChatML, as the file's own template has it (its SHA-256 is pinned by the manifest
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -27,10 +27,29 @@ if TYPE_CHECKING:
 
     from inference.gguf_file import GgufFile
 
-__all__ = ["ChatTokenizer", "load_tokenizer", "template_of"]
+__all__ = ["ChatTokenizer", "Tokenizing", "byte_letters", "load_tokenizer", "template_of"]
 
 _CONTROL = 3  # gguf.TokenType.CONTROL
 _START, _END = "<|im_start|>", "<|im_end|>"
+
+
+class Tokenizing(Protocol):
+    """What an engine asks of a tokenizer."""
+
+    ends: frozenset[int]
+    """Ids that end an answer."""
+
+    def encode(self, text: str) -> list[int]:
+        """Encode plain text; never gives a control token."""
+        ...
+
+    def encode_chat(self, messages: Sequence[Message], *, default_system: str) -> list[int]:
+        """Render a conversation and open the assistant's turn."""
+        ...
+
+    def raw(self, token: int) -> bytes:
+        """Return the bytes a token stands for; none for a control token."""
+        ...
 
 
 class ChatTokenizer:
@@ -38,6 +57,7 @@ class ChatTokenizer:
 
     Attributes:
         ends: ids that end an answer: every control token, since none may become text.
+        pieces: how many ids there are, from 0 on.
     """
 
     def __init__(self, tokens: Sequence[str], merges: Sequence[str], types: Sequence[int]) -> None:
@@ -58,7 +78,8 @@ class ChatTokenizer:
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
             ]
         )
-        letters = _byte_letters()
+        letters = byte_letters()
+        self.pieces = len(tokens)
         self._raw = [
             b"" if i in self.ends else bytes(letters[letter] for letter in token)
             for i, token in enumerate(tokens)
@@ -124,7 +145,7 @@ def _field(file: GgufFile, key: str) -> Any:  # noqa: ANN401 -- metadata is of a
         raise ModelFileError(msg) from error
 
 
-def _byte_letters() -> dict[str, int]:
+def byte_letters() -> dict[str, int]:
     """GPT-2's printable letter for each byte, the other way round.
 
     Source: `bytes_to_unicode` in openai/gpt-2 `encoder.py`.

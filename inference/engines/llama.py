@@ -80,10 +80,9 @@ class Llama:
         self.slots = KvSlots(arch, slots=slots, context_tokens=context_tokens)
         self._keys, self._values = self.slots.keys, self.slots.values
         self._filled = self.slots.filled
-        rates = torch.tensor(arch.rope_rates, dtype=torch.float64)
-        angles = torch.arange(context_tokens, dtype=torch.float64)[:, None] * rates
-        turns = torch.polar(torch.ones_like(angles), angles)
-        self._turns = turns[:, None, :].to(torch.complex64)
+        rates = torch.tensor(arch.rope_rates)
+        angles = torch.arange(context_tokens).float()[:, None] * rates
+        self._turns = torch.polar(torch.ones_like(angles), angles)[:, None, :]
 
     def prefill(self, tokens: Sequence[int], *, slot: int, start: int) -> torch.Tensor:
         """Run a stretch of one prompt; return the logits after its last token, (vocabulary,).

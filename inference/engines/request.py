@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from inference.engines.base import RequestContext
-    from inference.tokenizer import ChatTokenizer
+    from inference.tokenizer import Tokenizing
     from meshkit.contract import Parameters
 
 __all__ = ["Answer", "Item", "Mailbox", "Request"]
@@ -43,7 +43,7 @@ class Answer:
         self,
         prompt: Sequence[int],
         parameters: Parameters,
-        tokenizer: ChatTokenizer,
+        tokenizer: Tokenizing,
         *,
         room: int,
         pieces: Pieces = EACH_TOKEN,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from inference.engines.base import RequestContext
     from inference.engines.runner import Runner
     from inference.settings import InferenceSettings
-    from inference.tokenizer import ChatTokenizer
+    from inference.tokenizer import Tokenizing
     from meshkit.contract import Message, ModelInfo, Parameters
 
 __all__ = ["TorchEngine"]
@@ -60,7 +60,7 @@ class TorchEngine:
     def __init__(
         self,
         runner: Runner,
-        tokenizer: ChatTokenizer,
+        tokenizer: Tokenizing,
         *,
         info: ModelInfo,
         default_system: str,

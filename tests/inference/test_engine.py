@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from inference.engines.runner import CpuRunner
 from inference.engines.torch import TorchEngine
-from inference.tokenizer import ChatTokenizer, _byte_letters
+from inference.tokenizer import ChatTokenizer, byte_letters
 from meshkit.contract import (
     Ended,
     FinishReason,
@@ -33,7 +33,7 @@ INFO = ModelInfo(name="scripted", digest=b"d" * 32, context_tokens=256, licence=
 
 def byte_tokenizer() -> ChatTokenizer:
     """Three control tokens, then one token a byte."""
-    letters = list(_byte_letters())
+    letters = list(byte_letters())
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *letters]
     return ChatTokenizer(tokens, [], [CONTROL] * 3 + [NORMAL] * len(letters))
 
