@@ -14,6 +14,8 @@ byte on each). The header's `sealgate.precision` is the name of the precision, a
 
 A folder appears whole or not at all: it is filled under another name, synced, then renamed.
 
+The engine reads the same without torchao: `inference.checkpoint`.
+
 Source: https://github.com/huggingface/safetensors#format
 """
 
@@ -24,33 +26,31 @@ import os
 import shutil
 import struct
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from inference.precision.faults import Fault, PrecisionError, disk_faults
 from inference.precision.schemes import quiet_torchao
+from inference.registry import ModelFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from inference.safetensors_file import Tensors
+
 __all__ = [
     "NIBBLES",
     "PRECISION",
-    "Coded",
-    "coded_tensors",
     "flattened",
-    "read_header",
-    "read_tensors",
+    "read_state",
     "whole_folder",
     "write_tensors",
 ]
 
 PRECISION, NIBBLES = "sealgate.precision", "sealgate.nibbles"
-_QDATA, _SCALE, _ZERO = "_weight_qdata", "_weight_scale", "_weight_zero_point"
+_QDATA = "_weight_qdata"
 _ALIGNMENT = 8
 _MIDDLE = 8
 """Added to a 4-bit code so that it is not negative."""
@@ -63,30 +63,6 @@ _CODES = {
     torch.int64: "I64",
     torch.float8_e4m3fn: "F8_E4M3",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Coded:
-    """A quantised matrix: weight = scale * (code - zero), by row or by group of inputs.
-
-    codes: int8 or e4m3, (outputs, inputs). scale: fp32, (outputs, groups). zero: int8, as scale.
-    """
-
-    codes: torch.Tensor
-    scale: torch.Tensor
-    zero: torch.Tensor | None
-
-    @property
-    def group(self) -> int:
-        """Inputs that share a scale."""
-        return self.codes.shape[1] // self.scale.shape[1]
-
-    def dequantised(self) -> torch.Tensor:
-        """The matrix in fp32."""
-        grouped = self.codes.float().view(*self.scale.shape, self.group)
-        if self.zero is not None:
-            grouped = grouped - self.zero[..., None]
-        return (grouped * self.scale[..., None]).flatten(1)
 
 
 def write_tensors(
@@ -134,14 +110,18 @@ def flattened(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor
     return parts, metadata | {NIBBLES: json.dumps(packed)}
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read a file's tensors as a network takes them: torchao's, where they are quantised.
+def read_state(tensors: Tensors) -> dict[str, torch.Tensor]:
+    """Read tensors as a network takes them: torchao's, where they are quantised.
 
     Raises:
         PrecisionError: DAMAGED, NO_LIBRARY.
     """
-    parts, metadata = _read(path)
-    if PRECISION not in metadata or "tensor_names" not in metadata:
+    metadata = dict(tensors.metadata)
+    try:
+        parts = {name: tensors.get(name) for name in tensors.notes}
+    except ModelFileError as error:
+        raise PrecisionError(Fault.DAMAGED) from error
+    if PRECISION not in metadata or NIBBLES not in metadata:
         return parts
     with quiet_torchao():
         from torchao.prototype.safetensors import safetensors_support as ao  # noqa: PLC0415 -- late
@@ -156,64 +136,6 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     if rest:
         raise PrecisionError(Fault.DAMAGED)
     return dict(whole)
-
-
-def read_header(path: Path) -> dict[str, str]:
-    """Read a file's own words about itself.
-
-    Raises:
-        PrecisionError: DAMAGED.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, FileNotFoundError) as error:
-        raise PrecisionError(Fault.DAMAGED) from error
-
-
-def coded_tensors(path: Path) -> dict[str, torch.Tensor | Coded]:
-    """Read a file's tensors as an engine takes them: plain, or as codes; without torchao.
-
-    Raises:
-        PrecisionError: DAMAGED.
-    """
-    parts, metadata = _read(path)
-    nibbles = set(json.loads(metadata.get(NIBBLES, "[]")))
-    found: dict[str, torch.Tensor | Coded] = {}
-    for name, part in parts.items():
-        if name.endswith((_SCALE, _ZERO)):
-            continue
-        stem, quantised, _ = name.rpartition(f".{_QDATA}")
-        if not quantised:
-            found[name] = part
-            continue
-        codes = _unpacked(part) if f"{stem}.weight" in nibbles else part
-        try:
-            scale = parts[f"{stem}.{_SCALE}"].float()
-            coded = Coded(codes, scale, parts.get(f"{stem}.{_ZERO}"))
-        except KeyError as error:
-            raise PrecisionError(Fault.DAMAGED) from error
-        found[f"{stem}.weight"] = _checked(coded)
-    return found
-
-
-def _checked(coded: Coded) -> Coded:
-    rows, inputs = coded.codes.shape
-    scale, zero = coded.scale, coded.zero
-    if scale.dim() != 2 or scale.shape[0] != rows or inputs % scale.shape[1]:  # noqa: PLR2004 -- a matrix
-        raise PrecisionError(Fault.DAMAGED)
-    if zero is not None and zero.shape != scale.shape:
-        raise PrecisionError(Fault.DAMAGED)
-    return coded
-
-
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except (SafetensorError, FileNotFoundError) as error:
-        raise PrecisionError(Fault.DAMAGED) from error
 
 
 def _part(weight: str, part: str) -> str:

@@ -7,7 +7,6 @@ and one or more files of safetensors: a variant of ours, or what others publish.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,21 +15,24 @@ import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from tokenizers.decoders import ByteLevel
 
-from inference.architecture import Architecture, RopeScaling
+from inference.architecture import Architecture
+from inference.checkpoint import architecture_of
 from inference.gguf_file import TensorFormat, read_gguf
 from inference.precision.faults import Fault, PrecisionError
-from inference.precision.files import PRECISION, read_header, read_tensors
+from inference.precision.files import PRECISION, read_state
 from inference.precision.network import network_of
 from inference.precision.schemes import Precision
 from inference.registry import ModelFileError
+from inference.safetensors_file import read_json, read_tensors
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from inference.gguf_file import GgufFile, Tensor
     from inference.precision.network import Network
 
-__all__ = ["Source", "config_of", "read_source"]
+__all__ = ["Source", "config_of", "read_gguf_source", "read_parts", "read_source"]
 
 _CONTROL = 3  # gguf.TokenType.CONTROL
 _FAMILIES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
@@ -82,101 +84,72 @@ def read_source(path: Path) -> Source:
         PrecisionError: NOT_A_MODEL, NOT_LLAMA, DAMAGED, NOT_FINITE, NO_LIBRARY.
     """
     if path.is_dir():
-        source = _from_folder(path)
-    elif path.suffix == ".gguf" and path.is_file():
-        source = _from_gguf(path)
-    else:
+        return read_parts({file.name: file for file in sorted(path.iterdir())})
+    if path.suffix != ".gguf":
         raise PrecisionError(Fault.NOT_A_MODEL)
+    return read_gguf_source(path)
+
+
+def read_parts(parts: Mapping[str, Path]) -> Source:
+    """Read a model of safetensors whose files lie wherever they lie, by their names.
+
+    Raises:
+        PrecisionError: NOT_A_MODEL, NOT_LLAMA, DAMAGED, NOT_FINITE, NO_LIBRARY.
+    """
+    shards = [path for name, path in parts.items() if name.endswith(".safetensors")]
+    try:
+        config = read_json(parts["config.json"])
+        tokenizer = parts["tokenizer.json"].read_text(encoding="utf-8")
+        tensors = read_tensors(shards)
+    except (KeyError, OSError, ValueError, ModelFileError) as error:
+        raise PrecisionError(Fault.NOT_A_MODEL) from error
+    try:
+        architecture = architecture_of(config)
+    except ModelFileError as error:
+        raise PrecisionError(Fault.NOT_LLAMA) from error
+    state = read_state(tensors)
+    if architecture.tied:
+        state.pop("lm_head.weight", None)  # some files hold it twice
+    return _finite(
+        Source(
+            architecture=architecture,
+            state=state,
+            tokenizer=tokenizer,
+            template=_template(parts),
+            precision=_precision(tensors.metadata.get(PRECISION), state),
+            ends=_ends(config),
+        )
+    )
+
+
+def _finite(source: Source) -> Source:
     for tensor in source.state.values():
         if type(tensor) is torch.Tensor and not torch.isfinite(tensor).all():
             raise PrecisionError(Fault.NOT_FINITE)
     return source
 
 
-def _from_folder(folder: Path) -> Source:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise PrecisionError(Fault.NOT_A_MODEL) from error
-    shards = sorted(folder.glob("*.safetensors"))
-    if not shards:
-        raise PrecisionError(Fault.NOT_A_MODEL)
-    state: dict[str, torch.Tensor] = {}
-    for shard in shards:
-        state |= read_tensors(shard)
-    return Source(
-        architecture=_architecture(config),
-        state=state,
-        tokenizer=tokenizer,
-        template=_template(folder),
-        precision=_precision(read_header(shards[0]).get(PRECISION), state),
-        ends=_ends(config),
-    )
-
-
 def _precision(told: str | None, state: dict[str, torch.Tensor]) -> Precision:
     if told is not None:
         return Precision.named(told)
-    kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in state.values()}
-    names = {"float32": Precision.FP32, "bfloat16": Precision.BF16, "float16": Precision.FP16}
-    return names.get(max(kinds, default=""), Precision.FP32)
+    kinds = {tensor.dtype for tensor in state.values()}
+    return next((one for one in Precision if {one.plain} == kinds), Precision.FP32)
 
 
-def _template(folder: Path) -> str:
+def _template(parts: Mapping[str, Path]) -> str:
     try:
-        told = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        return str(told.get("chat_template", ""))
-    except FileNotFoundError:
-        return ""
-    except (OSError, ValueError, AttributeError) as error:
+        if "chat_template.jinja" in parts:
+            return parts["chat_template.jinja"].read_text(encoding="utf-8")
+        if "tokenizer_config.json" not in parts:
+            return ""
+        return str(read_json(parts["tokenizer_config.json"]).get("chat_template", ""))
+    except (OSError, ValueError, ModelFileError) as error:
         raise PrecisionError(Fault.NOT_A_MODEL) from error
 
 
 def _ends(config: dict[str, Any]) -> tuple[int, ...]:
     told = config.get("eos_token_id")
-    if isinstance(told, int):
-        return (told,)
-    return tuple(told or ())
-
-
-def _architecture(config: dict[str, Any]) -> Architecture:
-    family = config.get("model_type")
-    if family not in _FAMILIES:
-        raise PrecisionError(Fault.NOT_LLAMA)
-    try:
-        heads, width = config["num_attention_heads"], config["hidden_size"]
-        return Architecture(
-            layers=config["num_hidden_layers"],
-            width=width,
-            hidden=config["intermediate_size"],
-            heads=heads,
-            kv_heads=config.get("num_key_value_heads", heads),
-            head=config.get("head_dim") or width // heads,
-            vocabulary=config["vocab_size"],
-            context_tokens=config["max_position_embeddings"],
-            rope_base=config.get("rope_theta") or config["rope_parameters"]["rope_theta"],
-            norm_epsilon=config["rms_norm_eps"],
-            tied=config.get("tie_word_embeddings", False),
-            qkv_bias=family == "qwen2",
-            qk_norm=family == "qwen3",
-            rope_scaling=_scaling(config.get("rope_scaling")),
-        )
-    except (KeyError, TypeError) as error:
-        raise PrecisionError(Fault.NOT_LLAMA) from error
-
-
-def _scaling(told: dict[str, Any] | None) -> RopeScaling | None:
-    if not told or told.get("rope_type") == "default":
-        return None
-    if told.get("rope_type") != "llama3":
-        raise PrecisionError(Fault.NOT_LLAMA)
-    return RopeScaling(
-        factor=told["factor"],
-        low_frequency_factor=told["low_freq_factor"],
-        high_frequency_factor=told["high_freq_factor"],
-        original_context_tokens=told["original_max_position_embeddings"],
-    )
+    return (told,) if isinstance(told, int) else tuple(told or ())
 
 
 def config_of(arch: Architecture, *, ends: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -212,7 +185,12 @@ def config_of(arch: Architecture, *, ends: tuple[int, ...] = ()) -> dict[str, An
     return told
 
 
-def _from_gguf(path: Path) -> Source:
+def read_gguf_source(path: Path) -> Source:
+    """Read a GGUF file, whatever its name; matrices are dequantised to fp32.
+
+    Raises:
+        PrecisionError: NOT_A_MODEL, NOT_LLAMA, NOT_FINITE.
+    """
     try:
         file = read_gguf(path)
     except ModelFileError as error:
@@ -226,13 +204,15 @@ def _from_gguf(path: Path) -> Source:
         tokenizer = _gguf_tokenizer(file)
     except KeyError as error:
         raise PrecisionError(Fault.NOT_LLAMA) from error
-    return Source(
-        architecture=arch,
-        state=state,
-        tokenizer=tokenizer,
-        template=str(file.fields.get("tokenizer.chat_template", "")),
-        precision=Precision.FP32,
-        ends=(end,),
+    return _finite(
+        Source(
+            architecture=arch,
+            state=state,
+            tokenizer=tokenizer,
+            template=str(file.fields.get("tokenizer.chat_template", "")),
+            precision=Precision.FP32,
+            ends=(end,),
+        )
     )
 
 
