@@ -44,7 +44,9 @@ class Asking:
         """
         assert run.screened is not None
         call = run.call
-        source = self.inference.generate(call.scope, run.model.name, run.screened, call.parameters)
+        source = self.inference.generate(
+            call.scope, run.model.name, run.screened, call.parameters, digest=run.model.digest
+        )
         pace = self.whole if run.deliver is None else self.streamed
         tokens = TokenStream(
             source, pace, run.answer_tokens, lambda: self._more(run), first=run.token_came

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.wire import cached_from_wire, question_to_wire
+from gateway.wire import cached_from_wire, models_from_wire, question_to_wire
 from meshkit.channel import Reaching, carried
 from meshkit.contract import BlockedText, CacheMiss, Ended, Generated, Reason, Refusal
 from meshkit.status import from_rpc_error
@@ -30,7 +30,6 @@ from meshkit.wire import (
     finish_from_wire,
     finish_to_wire,
     messages_to_wire,
-    model_from_wire,
     parameters_to_wire,
     released_from_wire,
     released_to_wire,
@@ -338,10 +337,16 @@ class InferenceClient:
                 )
             except _Failed as failure:
                 raise from_rpc_error(failure, down=Reason.INFERENCE_DOWN) from None
-        return tuple(model_from_wire(model) for model in reply.models)
+        return models_from_wire(reply)
 
     async def generate(
-        self, scope: Scope, model: str, screened: Screened, parameters: Parameters
+        self,
+        scope: Scope,
+        model: str,
+        screened: Screened,
+        parameters: Parameters,
+        *,
+        digest: bytes = b"",
     ) -> AsyncGenerator[Generated | Ended, None]:
         """See `meshkit.contract.Inference.generate`."""
         request = inference_pb2.GenerateRequest(
@@ -349,6 +354,7 @@ class InferenceClient:
             model=model,
             prompt=screened_to_wire(screened),
             parameters=parameters_to_wire(parameters),
+            model_digest=digest,
         )
         await _reach(self._line, self._hops.connect_ms, Reason.INFERENCE_DOWN)
         with self._line.stub() as stub:

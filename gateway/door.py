@@ -76,12 +76,12 @@ class Door:
         return Entrant(_actor(arrival, user.subject, roles), user.ends_s)
 
     async def admit(self, call: Call) -> Admitted:
-        """Reserve a request and the tokens it may need; tell the model, if there is one.
+        """Reserve a request and the tokens it may need; tell the version, if there is one.
 
         Raises:
             Refusal: LIMITED; INFERENCE_DOWN, if nobody knows what models there are.
         """
-        model = (await self.models.all()).get(call.model)
+        model = await self.models.choose(call.model, call.scope)
         prompt_bytes = sum(len(message.content.encode()) for message in call.messages)
         answer = min(call.parameters.max_tokens, self.expected_tokens)
         ask = Ask(

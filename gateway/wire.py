@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshkit.contract import (
@@ -27,6 +28,7 @@ from meshkit.wire import (
     finish_from_wire,
     finish_to_wire,
     messages_from_wire,
+    model_from_wire,
     model_to_wire,
     parameters_from_wire,
     parameters_to_wire,
@@ -39,6 +41,7 @@ from meshkit.wire import (
 )
 from sealgate.v1 import cache_pb2 as cache_pb
 from sealgate.v1 import gateway_pb2 as pb
+from sealgate.v1 import inference_pb2 as inference_pb
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -196,7 +199,21 @@ def _screening(answer: Answer) -> pb.Screening:
     return pb.Screening(counts=counts_to_wire(answer.counts), policy_digest=answer.policy_digest)
 
 
-# --- to the neighbours ----------------------------------------------------------------------
+# --- to and from the neighbours -------------------------------------------------------------
+
+
+def models_from_wire(
+    reply: inference_pb.InferenceServiceListModelsResponse,
+) -> tuple[ModelInfo, ...]:
+    """Read which versions get traffic, and how much."""
+    shares = {each.digest: each for each in reply.shares}
+    known = [model_from_wire(model) for model in reply.models]
+    return tuple(
+        replace(model, share=shares[model.digest].share, split_key=shares[model.digest].split_key)
+        if model.digest in shares
+        else model
+        for model in known
+    )
 
 
 def question_to_wire(question: Question) -> cache_pb.Question:

@@ -55,12 +55,20 @@ class InferenceService:
         return tuple(engine.info for engine in self._engines.values() if engine.healthy)
 
     async def generate(
-        self, scope: Scope, model: str, screened: Screened, parameters: Parameters
+        self,
+        scope: Scope,
+        model: str,
+        screened: Screened,
+        parameters: Parameters,
+        *,
+        digest: bytes = b"",
     ) -> AsyncGenerator[Generated | Ended, None]:
         """See `meshkit.contract.Inference.generate`."""
         engine = self._engines.get(model)
         if engine is None:
             raise Refusal(Reason.NOT_FOUND)
+        if digest not in {b"", engine.info.digest}:
+            raise Refusal(Reason.INFERENCE_DOWN)
         if not self._verify(scope, screened):
             raise Refusal(Reason.INVALID_FIELD, field="messages")
         began_s, first, ended = time.perf_counter(), True, Reason.CANCELLED.name

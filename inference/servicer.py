@@ -43,7 +43,9 @@ class InferenceServicer(InferenceServiceServicer):
     ) -> None:
         """See inference.proto. A cancelled call cancels this task, and that closes the engine's."""
         asked = read_asked(request, current().trace)
-        items = self._inference.generate(asked.scope, asked.model, asked.screened, asked.parameters)
+        items = self._inference.generate(
+            asked.scope, asked.model, asked.screened, asked.parameters, digest=asked.digest
+        )
         with step("inference.generate"):
             async with aclosing(cast("AsyncGenerator[Generated | Ended, None]", items)) as pieces:
                 async for item in pieces:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Asked", "frame", "models_reply", "read_asked"]
 
 MODEL_BYTES_MAX = 128
+_DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +42,22 @@ class Asked:
     model: str
     screened: Screened
     parameters: Parameters
+    digest: bytes = b""
+    """Of the version that is to answer; empty: whichever."""
 
 
 def read_asked(request: pb.GenerateRequest, trace: TraceContext) -> Asked:
     """Read a request. Raises Refusal: INVALID_FIELD."""
     if not 1 <= len(request.model.encode()) <= MODEL_BYTES_MAX:
         raise Refusal(Reason.INVALID_FIELD, field="model")
+    if len(request.model_digest) not in {0, _DIGEST_BYTES}:
+        raise Refusal(Reason.INVALID_FIELD, field="model_digest")
     return Asked(
         scope_from_wire(request.scope, trace),
         request.model,
         screened_from_wire(request.prompt),
         parameters_from_wire(request.parameters),
+        request.model_digest,
     )
 
 
@@ -67,5 +73,9 @@ def frame(item: Generated | Ended) -> pb.GenerateResponse:
 
 
 def models_reply(models: Iterable[ModelInfo]) -> pb.InferenceServiceListModelsResponse:
-    """Write a list of models."""
-    return pb.InferenceServiceListModelsResponse(models=[model_to_wire(model) for model in models])
+    """Write which versions get traffic, and how much."""
+    reply = pb.InferenceServiceListModelsResponse()
+    for model in models:
+        reply.models.append(model_to_wire(model))
+        reply.shares.add(digest=model.digest, share=model.share, split_key=model.split_key)
+    return reply

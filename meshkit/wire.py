@@ -217,6 +217,8 @@ def model_to_wire(model: ModelInfo) -> pb.Model:
         licence=model.licence,
         languages=model.languages,
         template_digest=model.template_digest,
+        version=model.version,
+        state=model.state,
     )
 
 
@@ -229,6 +231,8 @@ def model_from_wire(model: pb.Model) -> ModelInfo:
         licence=model.licence,
         languages=tuple(model.languages),
         template_digest=model.template_digest,
+        version=model.version,
+        state=model.state or "live",
     )
 
 

@@ -209,7 +209,7 @@ class ShoutingModel:
         )
         return (info,)
 
-    async def generate(self, scope, model, screened, parameters):
+    async def generate(self, scope, model, screened, parameters, *, digest=b""):
         self.journal.append("generate")
         self.prompts.append(screened.messages)
         self.calls.append(scope.call_id)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from meshkit.contract import PER_WHOLE
+
 if TYPE_CHECKING:
     from inference.release.windows import Compared, Stats
 
 __all__ = ["PER_WHOLE", "Rules", "breach", "drifted"]
-
-PER_WHOLE = 10_000
-"""A share of traffic is so many parts of this: 100 are one per cent."""
 
 _MS_PER_S = 1_000
 

@@ -52,11 +52,22 @@ from meshkit.contract.compliance import (
     Screened,
     Verdict,
 )
-from meshkit.contract.inference import Ended, Generated, Inference, ModelInfo, Usage
+from meshkit.contract.inference import PER_WHOLE, Ended, Generated, Inference, ModelInfo, Usage
 from meshkit.contract.refusal import Reason, Refusal
+from meshkit.contract.release import (
+    Release,
+    ReleaseDesk,
+    ReleasedVersion,
+    ReleaseShadow,
+    ReleaseStep,
+    ReleaseTrial,
+    StepKind,
+    choose,
+)
 
 __all__ = [
     "OPERATORS",
+    "PER_WHOLE",
     "Actor",
     "Appended",
     "Audit",
@@ -87,15 +98,23 @@ __all__ = [
     "Receipt",
     "Record",
     "Refusal",
+    "Release",
+    "ReleaseDesk",
+    "ReleaseShadow",
+    "ReleaseStep",
+    "ReleaseTrial",
     "Released",
+    "ReleasedVersion",
     "Role",
     "Scope",
     "Screened",
     "Stage",
+    "StepKind",
     "TraceContext",
     "Usage",
     "Verdict",
     "answer_bytes",
+    "choose",
     "is_subject",
     "prompt_bytes",
     "subject_of_user",

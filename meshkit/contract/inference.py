@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from meshkit.contract.compliance import Screened
 
 
+PER_WHOLE = 10_000
+"""A share of traffic is so many parts of this: 100 are one per cent."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Tokens, counted by the model's own tokenizer, chat template included."""
@@ -55,24 +59,41 @@ class ModelInfo:
     """SHA-256 of the chat template, UTF-8: 32 bytes, or empty if there is none."""
     documents: tuple[Document, ...] = field(default=(), compare=False, repr=False)
     """What the digests are of, for the archive; does not travel."""
+    version: str = ""
+    """Which of the name's versions this is."""
+    state: str = "live"
+    """`live` or `canary`."""
+    share: int = field(default=PER_WHOLE, compare=False)
+    """Of conversations that this version gets, per ten thousand: for `meshkit.contract.choose`."""
+    split_key: bytes = field(default=b"", compare=False, repr=False)
+    """What splits conversations between versions; between gateway and inference alone."""
 
 
 class Inference(Protocol):
     """Runs models."""
 
     async def models(self) -> tuple[ModelInfo, ...]:
-        """List what is loaded and ready."""
+        """List what gets traffic: an entry a version, of one name the live version last."""
         ...
 
     def generate(
-        self, scope: Scope, model: str, screened: Screened, parameters: Parameters
+        self,
+        scope: Scope,
+        model: str,
+        screened: Screened,
+        parameters: Parameters,
+        *,
+        digest: bytes = b"",
     ) -> AsyncIterator[Generated | Ended]:
         """Answer a screened prompt, token by token; the last item, and only it, is `Ended`.
 
         Closing the iterator (or cancelling the task in it) stops the engine within one step.
 
+        digest: of the version that is to answer, and no other; empty: whichever.
+
         Raises:
             Refusal: NOT_FOUND (model); INVALID_FIELD `messages` (prompt longer than the context,
-                or its MAC does not hold); OVERLOADED (queue full); INFERENCE_DOWN.
+                or its MAC does not hold); OVERLOADED (queue full); INFERENCE_DOWN (also: that
+                version is gone).
         """
         ...

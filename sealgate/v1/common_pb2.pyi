@@ -232,6 +232,8 @@ class Model(_message.Message):
     LICENCE_FIELD_NUMBER: _builtins.int
     LANGUAGES_FIELD_NUMBER: _builtins.int
     TEMPLATE_DIGEST_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     digest: _builtins.bytes
     """SHA-256 of the model's manifest, which pins weights, tokenizer and template: 32 bytes; part of
@@ -243,6 +245,9 @@ class Model(_message.Message):
     """SPDX identifier."""
     template_digest: _builtins.bytes
     """SHA-256 of the chat template: 32 bytes, or empty if there is none."""
+    version: _builtins.str
+    """Which of its versions this is, and that one's state: live or canary (docs/releases.md)."""
+    state: _builtins.str
     @_builtins.property
     def languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """BCP 47 tags."""
@@ -256,10 +261,12 @@ class Model(_message.Message):
         licence: _builtins.str = ...,
         languages: _abc.Iterable[_builtins.str] | None = ...,
         template_digest: _builtins.bytes = ...,
+        version: _builtins.str = ...,
+        state: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "digest", b"digest", "languages", b"languages", "licence", b"licence", "name", b"name", "template_digest", b"template_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "digest", b"digest", "languages", b"languages", "licence", b"licence", "name", b"name", "state", b"state", "template_digest", b"template_digest", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

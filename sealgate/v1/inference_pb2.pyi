@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from sealgate.v1 import common_pb2 as _common_pb2
+from sealgate.v1 import models_pb2 as _models_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -27,7 +28,12 @@ class GenerateRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
+    MODEL_DIGEST_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    model_digest: _builtins.bytes
+    """Digest of the version that is to answer, as ListModels told it: 32 bytes. One that gets no
+    traffic any more, and did not a moment ago, answers INFERENCE_DOWN. Empty: any version.
+    """
     @_builtins.property
     def scope(self) -> _common_pb2.Scope: ...
     @_builtins.property
@@ -41,10 +47,11 @@ class GenerateRequest(_message.Message):
         model: _builtins.str = ...,
         prompt: _common_pb2.ScreenedPrompt | None = ...,
         parameters: _common_pb2.Parameters | None = ...,
+        model_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "prompt", b"prompt", "scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "parameters", b"parameters", "prompt", b"prompt", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "model_digest", b"model_digest", "parameters", b"parameters", "prompt", b"prompt", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -139,18 +146,150 @@ Global___InferenceServiceListModelsRequest: _TypeAlias = InferenceServiceListMod
 class InferenceServiceListModelsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class Share(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        DIGEST_FIELD_NUMBER: _builtins.int
+        SHARE_FIELD_NUMBER: _builtins.int
+        SPLIT_KEY_FIELD_NUMBER: _builtins.int
+        digest: _builtins.bytes
+        """32 bytes"""
+        share: _builtins.int
+        """Of conversations, per ten thousand."""
+        split_key: _builtins.bytes
+        """What splits them, the same for all versions of a name: 16 bytes, or empty."""
+        def __init__(
+            self,
+            *,
+            digest: _builtins.bytes = ...,
+            share: _builtins.int = ...,
+            split_key: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "share", b"share", "split_key", b"split_key"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODELS_FIELD_NUMBER: _builtins.int
+    SHARES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def models(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Model]: ...
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Model]:
+        """One entry a version that gets traffic; of one name the live version last."""
+
+    @_builtins.property
+    def shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___InferenceServiceListModelsResponse.Share]:
+        """How traffic is split where a name has several."""
+
     def __init__(
         self,
         *,
         models: _abc.Iterable[_common_pb2.Model] | None = ...,
+        shares: _abc.Iterable[Global___InferenceServiceListModelsResponse.Share] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "shares", b"shares"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InferenceServiceListModelsResponse: _TypeAlias = InferenceServiceListModelsResponse  # noqa: Y015
+
+@_typing.final
+class ListReleasesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Empty: all."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReleasesRequest: _TypeAlias = ListReleasesRequest  # noqa: Y015
+
+@_typing.final
+class ListReleasesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def releases(self) -> _containers.RepeatedCompositeFieldContainer[_models_pb2.ModelRelease]: ...
+    def __init__(
+        self,
+        *,
+        releases: _abc.Iterable[_models_pb2.ModelRelease] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["releases", b"releases"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReleasesResponse: _TypeAlias = ListReleasesResponse  # noqa: Y015
+
+@_typing.final
+class TakeStepRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOAD_FIELD_NUMBER: _builtins.int
+    UNLOAD_FIELD_NUMBER: _builtins.int
+    PROMOTE_FIELD_NUMBER: _builtins.int
+    ROLLBACK_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def load(self) -> _models_pb2.LoadModelRequest: ...
+    @_builtins.property
+    def unload(self) -> _models_pb2.UnloadModelRequest: ...
+    @_builtins.property
+    def promote(self) -> _models_pb2.PromoteModelRequest: ...
+    @_builtins.property
+    def rollback(self) -> _models_pb2.RollbackModelRequest: ...
+    @_builtins.property
+    def shadow(self) -> _models_pb2.SetShadowRequest: ...
+    def __init__(
+        self,
+        *,
+        load: _models_pb2.LoadModelRequest | None = ...,
+        unload: _models_pb2.UnloadModelRequest | None = ...,
+        promote: _models_pb2.PromoteModelRequest | None = ...,
+        rollback: _models_pb2.RollbackModelRequest | None = ...,
+        shadow: _models_pb2.SetShadowRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "promote", b"promote", "rollback", b"rollback", "shadow", b"shadow", "step", b"step", "unload", b"unload"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "promote", b"promote", "rollback", b"rollback", "shadow", b"shadow", "step", b"step", "unload", b"unload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["load", "unload", "promote", "rollback", "shadow"]  # noqa: Y015
+    _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
+
+Global___TakeStepRequest: _TypeAlias = TakeStepRequest  # noqa: Y015
+
+@_typing.final
+class TakeStepResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def release(self) -> _models_pb2.ModelRelease: ...
+    def __init__(
+        self,
+        *,
+        release: _models_pb2.ModelRelease | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeStepResponse: _TypeAlias = TakeStepResponse  # noqa: Y015

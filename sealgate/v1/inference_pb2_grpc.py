@@ -49,6 +49,16 @@ class InferenceServiceStub:
                 request_serializer=sealgate_dot_v1_dot_inference__pb2.InferenceServiceListModelsRequest.SerializeToString,
                 response_deserializer=sealgate_dot_v1_dot_inference__pb2.InferenceServiceListModelsResponse.FromString,
                 _registered_method=True)
+        self.ListReleases = channel.unary_unary(
+                '/sealgate.v1.InferenceService/ListReleases',
+                request_serializer=sealgate_dot_v1_dot_inference__pb2.ListReleasesRequest.SerializeToString,
+                response_deserializer=sealgate_dot_v1_dot_inference__pb2.ListReleasesResponse.FromString,
+                _registered_method=True)
+        self.TakeStep = channel.unary_unary(
+                '/sealgate.v1.InferenceService/TakeStep',
+                request_serializer=sealgate_dot_v1_dot_inference__pb2.TakeStepRequest.SerializeToString,
+                response_deserializer=sealgate_dot_v1_dot_inference__pb2.TakeStepResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServiceServicer:
@@ -73,6 +83,20 @@ class InferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListReleases(self, request, context):
+        """The releases of one model, or of all. NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TakeStep(self, request, context):
+        """Takes a step of a model's release; who may is the gateway's to see. Errors as ModelService.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -85,6 +109,16 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.ListModels,
                     request_deserializer=sealgate_dot_v1_dot_inference__pb2.InferenceServiceListModelsRequest.FromString,
                     response_serializer=sealgate_dot_v1_dot_inference__pb2.InferenceServiceListModelsResponse.SerializeToString,
+            ),
+            'ListReleases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReleases,
+                    request_deserializer=sealgate_dot_v1_dot_inference__pb2.ListReleasesRequest.FromString,
+                    response_serializer=sealgate_dot_v1_dot_inference__pb2.ListReleasesResponse.SerializeToString,
+            ),
+            'TakeStep': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeStep,
+                    request_deserializer=sealgate_dot_v1_dot_inference__pb2.TakeStepRequest.FromString,
+                    response_serializer=sealgate_dot_v1_dot_inference__pb2.TakeStepResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -146,6 +180,60 @@ class InferenceService:
             '/sealgate.v1.InferenceService/ListModels',
             sealgate_dot_v1_dot_inference__pb2.InferenceServiceListModelsRequest.SerializeToString,
             sealgate_dot_v1_dot_inference__pb2.InferenceServiceListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReleases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealgate.v1.InferenceService/ListReleases',
+            sealgate_dot_v1_dot_inference__pb2.ListReleasesRequest.SerializeToString,
+            sealgate_dot_v1_dot_inference__pb2.ListReleasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeStep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealgate.v1.InferenceService/TakeStep',
+            sealgate_dot_v1_dot_inference__pb2.TakeStepRequest.SerializeToString,
+            sealgate_dot_v1_dot_inference__pb2.TakeStepResponse.FromString,
             options,
             channel_credentials,
             insecure,

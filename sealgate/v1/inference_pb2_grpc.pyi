@@ -42,6 +42,10 @@ class InferenceServiceStub:
     """Answers a screened prompt, token by token. Cancelling the call stops the engine within a step."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_inference_pb2.InferenceServiceListModelsRequest, _inference_pb2.InferenceServiceListModelsResponse]
     """What is loaded and ready."""
+    ListReleases: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ListReleasesRequest, _inference_pb2.ListReleasesResponse]
+    """The releases of one model, or of all. NOT_FOUND."""
+    TakeStep: _grpc.UnaryUnaryMultiCallable[_inference_pb2.TakeStepRequest, _inference_pb2.TakeStepResponse]
+    """Takes a step of a model's release; who may is the gateway's to see. Errors as ModelService."""
 
 @_typing.type_check_only
 class InferenceServiceAsyncStub(InferenceServiceStub):
@@ -57,6 +61,10 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """Answers a screened prompt, token by token. Cancelling the call stops the engine within a step."""
     ListModels: _aio.UnaryUnaryMultiCallable[_inference_pb2.InferenceServiceListModelsRequest, _inference_pb2.InferenceServiceListModelsResponse]  # type: ignore[assignment]
     """What is loaded and ready."""
+    ListReleases: _aio.UnaryUnaryMultiCallable[_inference_pb2.ListReleasesRequest, _inference_pb2.ListReleasesResponse]  # type: ignore[assignment]
+    """The releases of one model, or of all. NOT_FOUND."""
+    TakeStep: _aio.UnaryUnaryMultiCallable[_inference_pb2.TakeStepRequest, _inference_pb2.TakeStepResponse]  # type: ignore[assignment]
+    """Takes a step of a model's release; who may is the gateway's to see. Errors as ModelService."""
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs models. Open to the gateway alone. Not idempotent, but without effects: a broken call may be
@@ -81,5 +89,21 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.InferenceServiceListModelsResponse, _abc.Awaitable[_inference_pb2.InferenceServiceListModelsResponse]]:
         """What is loaded and ready."""
+
+    @_abc_1.abstractmethod
+    def ListReleases(
+        self,
+        request: _inference_pb2.ListReleasesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.ListReleasesResponse, _abc.Awaitable[_inference_pb2.ListReleasesResponse]]:
+        """The releases of one model, or of all. NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def TakeStep(
+        self,
+        request: _inference_pb2.TakeStepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.TakeStepResponse, _abc.Awaitable[_inference_pb2.TakeStepResponse]]:
+        """Takes a step of a model's release; who may is the gateway's to see. Errors as ModelService."""
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -198,7 +198,7 @@ async def test_an_answer_with_tokens_of_its_own_is_not_kept_for_others(house) ->
         running.inference.endless = False
         real = running.inference.generate
 
-        def generate(scope, model, screened, parameters):
+        def generate(scope, model, screened, parameters, *, digest=b""):
             changed = screened.messages[-1]
             said = type(changed)(changed.role, "bob@example.org it is")
             return real(

@@ -54,7 +54,7 @@ class WatchedModel(ShoutingModel):
     vouched: list = field(default_factory=list)
     """(tenant, policy's digest, whether the MAC over it holds)."""
 
-    async def generate(self, scope, model, screened, parameters):
+    async def generate(self, scope, model, screened, parameters, *, digest=b""):
         holds = mac_verifier(lambda: MAC_KEYS)(scope, screened)
         self.vouched.append((scope.tenant, screened.verdict.policy_digest, holds))
         async for each in super().generate(scope, model, screened, parameters):
