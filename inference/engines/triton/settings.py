@@ -26,7 +26,7 @@ class TritonSettings(BaseModel):
         default="", pattern=_MODEL, description="Its name there; empty: INFERENCE_MODEL."
     )
     adapter: Literal["sealgate", "tensorrt_llm", "vllm"] = Field(
-        "sealgate", description="Whose tensors: our model's, or those of NVIDIA's backends."
+        default="sealgate", description="Whose tensors: our model's, or those of NVIDIA's backends."
     )
     accumulates: bool = Field(
         default=False,

@@ -1,0 +1,161 @@
+"""What is asked of Triton beside answers: is it well, which models has it, load one, unload one.
+
+Blocking calls, each with a deadline; the engine makes them from a thread, one at a time. Triton's
+words are never passed on: a failure is one of the few below, and text of models may be in an error.
+"""
+
+from __future__ import annotations
+
+import queue
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from inference.engines.triton.adapters.base import Served
+from inference.engines.triton.connection import (
+    admin_headers,
+    channel_options,
+    credentials,
+    inputs_of,
+    outputs_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from inference.engines.triton.adapters.base import Value
+    from inference.engines.triton.settings import TritonSettings
+
+__all__ = ["Control", "ControlError", "State"]
+
+_MS_PER_S: Final = 1_000
+_RESPONSES_MAX: Final = 1_024
+
+
+class State(StrEnum):
+    """How a model in Triton is."""
+
+    AWAY = "away"
+    """No Triton answers, or not in time."""
+    STARTING = "starting"
+    """Triton lives but is not ready."""
+    NO_MODEL = "no_model"
+    """The model is not loaded, or not any more."""
+    READY = "ready"
+
+
+class ControlError(Exception):
+    """Triton did not do what it was asked to."""
+
+
+class Control:
+    """Talks to one Triton. Not thread-safe. Connects anew, certificates read anew, after a failure.
+
+    Close it at the end.
+    """
+
+    def __init__(self, settings: TritonSettings) -> None:
+        self._settings = settings
+        self._client: Any = None
+
+    def close(self) -> None:
+        """Close the connection."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def look(self, model: str) -> State:
+        """Tell how a model is."""
+        within_s = self._settings.control_ms / _MS_PER_S
+        try:
+            if not self._asked(lambda c: c.is_server_live(client_timeout=within_s)):
+                return State.AWAY
+            if not self._asked(lambda c: c.is_server_ready(client_timeout=within_s)):
+                return State.STARTING
+            ready = self._asked(lambda c: c.is_model_ready(model, client_timeout=within_s))
+        except ControlError:
+            return State.AWAY
+        return State.READY if ready else State.NO_MODEL
+
+    def load(self, model: str) -> None:
+        """Have a model loaded, also one that is; returns once it is ready. Raises ControlError."""
+        within_s, headers = self._settings.load_ms / _MS_PER_S, self._headers()
+        self._asked(lambda c: c.load_model(model, headers=headers, client_timeout=within_s))
+
+    def unload(self, model: str) -> None:
+        """Have a model unloaded; answers under way go on to their end. Raises ControlError."""
+        within_s, headers = self._settings.load_ms / _MS_PER_S, self._headers()
+        self._asked(lambda c: c.unload_model(model, headers=headers, client_timeout=within_s))
+
+    def served(self, model: str) -> Served:
+        """Return what tensors a loaded model has. Raises ControlError."""
+        within_s = self._settings.control_ms / _MS_PER_S
+        told = self._asked(lambda c: c.get_model_metadata(model, client_timeout=within_s))
+        config = self._asked(lambda c: c.get_model_config(model, client_timeout=within_s)).config
+        return Served(
+            inputs={each.name: each.datatype for each in told.inputs},
+            outputs={each.name: each.datatype for each in told.outputs},
+            decoupled=config.model_transaction_policy.decoupled,
+            batched=config.max_batch_size > 0,
+        )
+
+    def answer(self, model: str, values: Sequence[Value]) -> list[dict[str, list[Any]]]:
+        """Ask once; return all responses. For descriptions and to warm up. Raises ControlError."""
+        within_s = self._settings.load_ms / _MS_PER_S
+        told: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
+
+        def ask(client: Any) -> list[dict[str, list[Any]]]:  # noqa: ANN401 -- no types
+            client.start_stream(lambda result, error: told.put((result, error)))
+            try:
+                client.async_stream_infer(
+                    model, inputs_of(values), enable_empty_final_response=True
+                )
+                return _until_final(told, within_s)
+            finally:
+                client.stop_stream(cancel_requests=True)
+
+        answered: list[dict[str, list[Any]]] = self._asked(ask)
+        return answered
+
+    def _headers(self) -> dict[str, str]:
+        try:
+            return admin_headers(self._settings)
+        except (OSError, UnicodeDecodeError) as error:
+            msg = "the key for Triton's model control cannot be read"
+            raise ControlError(msg) from error
+
+    def _asked(self, ask: Callable[[Any], Any]) -> Any:  # noqa: ANN401 -- tritonclient has no types
+        try:
+            if self._client is None:
+                self._client = triton.InferenceServerClient(
+                    self._settings.url,
+                    creds=credentials(self._settings),
+                    channel_args=channel_options(self._settings),
+                )
+            return ask(self._client)
+        except InferenceServerException as error:
+            self.close()
+            msg = f"Triton refused or failed: {error.status() or 'in the stream'}"
+            raise ControlError(msg) from None
+        except (OSError, ValueError, queue.Empty):
+            # Certificates that cannot be read; tensors that are not; no answer in time.
+            self.close()
+            msg = "Triton could not be asked"
+            raise ControlError(msg) from None
+
+
+def _until_final(
+    told: queue.SimpleQueue[tuple[Any, Any]], within_s: float
+) -> list[dict[str, list[Any]]]:
+    found = []
+    for _ in range(_RESPONSES_MAX):
+        result, error = told.get(timeout=within_s)
+        if error is not None:
+            raise error
+        found.append(outputs_of(result))
+        if result.get_response().parameters["triton_final_response"].bool_param:
+            return [each for each in found if each]
+    msg = "Triton does not come to an end"
+    raise ControlError(msg)
