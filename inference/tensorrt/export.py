@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from errno import EDQUOT, ENOSPC
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inference.architecture import Architecture, RopeScaling
 from inference.tensorrt.assembly import GRAPH_FILE, WEIGHTS_FILE, Assembly
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from inference.engines.cuda.device import DeviceWeights
 
-__all__ = ["INLINE_BYTES_MAX", "Exported", "export_onnx", "read_notes"]
+__all__ = ["INLINE_BYTES_MAX", "Exported", "export_onnx", "exported_from", "read_notes"]
 
 INLINE_BYTES_MAX = 1_900 << 20
 """Of weights; the rest of protobuf's 2 GiB is for the graph and to spare."""
@@ -96,17 +96,22 @@ def read_notes(notes: Mapping[str, str]) -> Exported:
         told = json.loads(notes["sealgate"])
         if told.pop("schema") != _SCHEMA:
             raise TensorRtError(Fault.NOT_A_STEP)
-        sizes = told["architecture"]
-        scaling = sizes.pop("rope_scaling")
-        arch = Architecture(**sizes, rope_scaling=RopeScaling(**scaling) if scaling else None)
-        return Exported(
-            architecture=arch,
-            precision=Precision(told["precision"]),
-            positions=int(told["positions"]),
-            built_from=str(told["built_from"]),
-        )
+        return exported_from(told)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise TensorRtError(Fault.NOT_A_STEP) from None
+
+
+def exported_from(told: dict[str, Any]) -> Exported:
+    """Read it from JSON. Raises KeyError, TypeError, ValueError or AttributeError."""
+    sizes = dict(told["architecture"])
+    scaling = sizes.pop("rope_scaling")
+    arch = Architecture(**sizes, rope_scaling=RopeScaling(**scaling) if scaling else None)
+    return Exported(
+        architecture=arch,
+        precision=Precision(told["precision"]),
+        positions=int(told["positions"]),
+        built_from=str(told["built_from"]),
+    )
 
 
 def _write(weights: DeviceWeights, folder: Path, exported: Exported) -> None:
