@@ -115,7 +115,9 @@ async def test_what_was_blocked_or_judged_otherwise_is_not_kept(cache, made, how
     assert (await cache.get(made.question())).lease
 
 
-@pytest.mark.parametrize("reason", set(FinishReason) - {FinishReason.STOP, FinishReason.LENGTH})
+@pytest.mark.parametrize(
+    "reason", sorted(set(FinishReason) - {FinishReason.STOP, FinishReason.LENGTH})
+)
 async def test_a_cut_answer_is_not_kept(cache, made, reason) -> None:
     question = made.question()
     lease = (await cache.get(question)).lease
