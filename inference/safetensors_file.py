@@ -57,9 +57,10 @@ _DTYPES = {
     "U8": (torch.uint8, 1),
 }
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".joblib")
-_MAGICS = (b"PK\x03\x04", b"\x93NUMPY", *(bytes((0x80, version)) for version in range(1, 6)))
-"""Zip (PyTorch's files), NumPy's, pickles of protocol 1 to 5."""
-_MAGIC_BYTES = max(map(len, _MAGICS))
+_ARCHIVES = (b"PK\x03\x04", b"\x93NUMPY")
+"""Zip (PyTorch's files), NumPy's."""
+_PROTOCOLS = tuple(bytes((0x80, version)) for version in range(1, 6))
+"""How pickles begin; so does a safetensors header of 640 bytes, but the ninth byte tells them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +135,12 @@ def refuse_pickle(path: Path) -> None:
     """Raise ModelFileError if a file is a pickle, or an archive of them, by its name or content."""
     try:
         with path.open("rb") as file:
-            start = file.read(_MAGIC_BYTES)
+            start = file.read(_PREFIX.size + 1)
     except OSError as error:
         msg = "a file of the model cannot be read"
         raise ModelFileError(msg) from error
-    if path.name.lower().endswith(_PICKLES) or start.startswith(_MAGICS):
+    pickled = start.startswith(_PROTOCOLS) and not start.endswith(b"{")
+    if path.name.lower().endswith(_PICKLES) or start.startswith(_ARCHIVES) or pickled:
         msg = "a file is a pickle, or may hold one: it could run code"
         raise ModelFileError(msg)
 
