@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from inference.store.signing import SIGNING_KEY
+from inference.store.signing import SIGNING_KEY, ModelSignature
 from meshkit.contract import Reason, Refusal
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from meshkit.vault import DataKey, KeyVersion, Signature
 
-__all__ = ["STORAGE_KEY", "ModelKeys", "NoKeys", "TransitKeys", "VaultModelKeys"]
+__all__ = ["STORAGE_KEY", "AdminKeys", "ModelKeys", "NoKeys", "TransitKeys", "VaultModelKeys"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,18 @@ class ModelKeys(Protocol):
 
     def unwrap(self, wrapped: str, *, aad: bytes) -> bytes:
         """Return the data key of a sealed model. Raises VaultRejected: it is not ours, or moved."""
+        ...
+
+
+class AdminKeys(Protocol):
+    """The model administrator's hand on OpenBao. Each method raises Refusal: KEYS_DOWN."""
+
+    def sign(self, message: bytes) -> ModelSignature:
+        """Sign with the newest version of the signing key."""
+        ...
+
+    def data_key(self, aad: bytes) -> tuple[bytes, str]:
+        """Make a data key: the plaintext to use now, the wrapped form to keep."""
         ...
 
 
@@ -90,6 +102,16 @@ class VaultModelKeys:
     def unwrap(self, wrapped: str, *, aad: bytes) -> bytes:
         """See `ModelKeys.unwrap`."""
         return self._asked(self.vault.decrypt(STORAGE_KEY, wrapped, aad=aad))
+
+    def sign(self, message: bytes) -> ModelSignature:
+        """See `AdminKeys.sign`; only the model administrator's login may."""
+        made = self._asked(self.vault.sign(SIGNING_KEY, message))
+        return ModelSignature(made.version, made.value)
+
+    def data_key(self, aad: bytes) -> tuple[bytes, str]:
+        """See `AdminKeys.data_key`; only the model administrator's login may."""
+        made = self._asked(self.vault.datakey(STORAGE_KEY, aad=aad))
+        return made.plaintext, made.wrapped
 
     def _asked(self, question: Coroutine[Any, Any, T]) -> T:
         answer = asyncio.run_coroutine_threadsafe(question, self.loop)
