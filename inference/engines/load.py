@@ -18,7 +18,9 @@ import torch
 
 from inference.checkpoint import architecture_of, load_checkpoint
 from inference.engines.llama import Llama
+from inference.engines.memory import kv_room
 from inference.engines.runner import CpuRunner
+from inference.engines.slots import bytes_per_token
 from inference.engines.torch import TorchEngine
 from inference.gguf_file import read_gguf
 from inference.registry import ModelFileError, model_info
@@ -33,7 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from inference.engines.memory import KvRoom
     from inference.engines.runner import Runner
+    from inference.engines.triton.engine import TritonEngine
     from inference.settings import InferenceSettings
     from inference.store.manifest import Manifest
     from inference.store.store import Opened
@@ -58,14 +62,14 @@ class _Parts:
 
 
 @overload
-def load_engine(settings: InferenceSettings) -> TorchEngine: ...
+def load_engine(settings: InferenceSettings) -> TorchEngine | TritonEngine: ...
 @overload
 def load_engine(
     settings: InferenceSettings, opened: Opened, *, base: Opened | None = None
-) -> TorchEngine: ...
+) -> TorchEngine | TritonEngine: ...
 def load_engine(
     settings: InferenceSettings, opened: Opened | None = None, *, base: Opened | None = None
-) -> TorchEngine:
+) -> TorchEngine | TritonEngine:
     """Load a model; the engine is not started. Cost: 4 to 7 s for SmolLM2-135M on two cores.
 
     Args:
@@ -77,6 +81,8 @@ def load_engine(
         ModelFileError: the files are not there, or not what the manifest says.
         Refusal: KEYS_DOWN.
     """
+    if settings.engine == "triton":
+        return _on_triton(settings, opened)
     if opened is None:
         with opened_with_base(ModelStore(settings.models_dir), settings.model) as (found, under):
             return load_engine(settings, found, base=under)
@@ -86,6 +92,13 @@ def load_engine(
         engine = _chat(settings, opened, base)
     log.info("inference.loaded", model=engine.info.name, seconds=_since(began))
     return engine
+
+
+def _on_triton(settings: InferenceSettings, opened: Opened | None) -> TritonEngine:
+    # Here, since only those who have Triton need its client.
+    from inference.engines.triton.load import load_triton  # noqa: PLC0415 -- as above
+
+    return load_triton(settings, opened)
 
 
 @contextmanager
@@ -207,8 +220,31 @@ def _since(began: float) -> float:
 
 
 def _on_cpu(weights: Weights, settings: InferenceSettings, context_tokens: int) -> Runner:
-    model = Llama(weights, slots=settings.slots, context_tokens=context_tokens)
-    return CpuRunner(model, chunk_tokens=settings.prefill_chunk_tokens)
+    arch = weights.architecture
+    room = _kv_room(settings, context_tokens, bytes_per_token(arch), lazy=True)
+    return CpuRunner(
+        Llama(weights, slots=room.slots, context_tokens=context_tokens),
+        chunk_tokens=settings.prefill_chunk_tokens,
+        vocabulary=arch.vocabulary,
+        slots_max=room.slots,
+        tokens_max=room.tokens_max,
+        prefix_bytes=settings.prefix_memory_mib << 20,
+        guess_tokens=settings.guess_tokens,
+        guess_rows_max=settings.guess_rows_max,
+    )
+
+
+def _kv_room(
+    settings: InferenceSettings, context_tokens: int, token_bytes: int, *, lazy: bool
+) -> KvRoom:
+    budget_mib = settings.kv_memory_mib
+    return kv_room(
+        slots=settings.slots,
+        context_tokens=context_tokens,
+        token_bytes=token_bytes,
+        budget_bytes=None if budget_mib is None else budget_mib << 20,
+        lazy=lazy,
+    )
 
 
 def _on_gpu(weights: Weights, settings: InferenceSettings, context_tokens: int) -> Runner:
@@ -218,9 +254,11 @@ def _on_gpu(weights: Weights, settings: InferenceSettings, context_tokens: int) 
     from inference.engines.cuda.runner import CudaRunner  # noqa: PLC0415 -- as above
 
     there = from_codes(weights, device="cuda")
+    token_bytes = bytes_per_token(weights.architecture, there.embedding.element_size())
+    room = _kv_room(settings, context_tokens, token_bytes, lazy=False)
     runner = CudaRunner(
         to_fp8(there) if settings.gpu_precision == "fp8" else there,
-        slots=settings.slots,
+        slots=room.slots,
         context_tokens=context_tokens,
         chunk_tokens=settings.gpu_prefill_chunk_tokens,
     )

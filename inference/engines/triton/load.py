@@ -21,6 +21,8 @@ from inference.engines.triton.opening import open_others, open_own
 from inference.gguf_file import read_gguf
 from inference.registry import ModelFileError
 from inference.safetensors_file import read_json
+from inference.store.errors import Fault
+from inference.store.store import ModelStore
 from inference.tokenizer import load_tokenizer
 from inference.tokenizer_file import load_file_tokenizer
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from inference.engines.triton.adapters.base import Adapter
     from inference.engines.triton.engine import Opened as Served
     from inference.settings import InferenceSettings
+    from inference.store.manifest import Manifest
     from inference.store.store import Opened
 
 __all__ = ["chat_of", "load_triton"]
@@ -40,20 +43,34 @@ log = structlog.get_logger()
 _CONTROL = 3  # gguf.TokenType.CONTROL
 
 
-def load_triton(settings: InferenceSettings, opened: Opened) -> TritonEngine:
+def load_triton(settings: InferenceSettings, opened: Opened | None = None) -> TritonEngine:
     """Open a model that Triton serves; the engine is not started. Blocks, within its settings.
 
     Args:
-        settings: where Triton is, which adapter.
-        opened: the model's manifest; its files are read for the tokenizer alone, and only where
-            the adapter is one of others' backends.
+        settings: where Triton is, which adapter, which model and store if none is given.
+        opened: the model. Its files are read for the tokenizer alone, and only where the adapter
+            is one of others' backends: for our own, the manifest does, and no weights lie here.
 
     Raises:
-        ModelFileError: Triton is not there, not fenced, or serves another model.
+        ModelFileError: Triton is not there, not fenced, or serves another model; or the store has
+            no such model.
     """
-    place, model = settings.triton, settings.triton.model or opened.manifest.name
+    if opened is not None:
+        return _engine(settings, opened.manifest, opened)
+    store = ModelStore(settings.models_dir)
+    if settings.triton.adapter != "sealgate":
+        with store.open(settings.model) as found:
+            return _engine(settings, found.manifest, found)
+    manifests = [one for one in store.manifests() if one.name == settings.model]
+    if not manifests:
+        raise ModelFileError(Fault.NOT_FOUND)
+    return _engine(settings, manifests[-1], None)
+
+
+def _engine(settings: InferenceSettings, manifest: Manifest, opened: Opened | None) -> TritonEngine:
+    place, model = settings.triton, settings.triton.model or manifest.name
     must_be_fenced(place)
-    open_model = _opener(settings, opened, model)
+    open_model = _opener(settings, manifest, opened, model)
     control = Control(place)
     try:
         found = open_model(control)
@@ -68,9 +85,11 @@ def load_triton(settings: InferenceSettings, opened: Opened) -> TritonEngine:
     )
 
 
-def _opener(settings: InferenceSettings, opened: Opened, model: str) -> Callable[[Control], Served]:
-    place, manifest = settings.triton, opened.manifest
-    if place.adapter == "sealgate":
+def _opener(
+    settings: InferenceSettings, manifest: Manifest, opened: Opened | None, model: str
+) -> Callable[[Control], Served]:
+    place = settings.triton
+    if opened is None or place.adapter == "sealgate":
         return partial(open_own, model=model, manifest=manifest, load=place.load)
     chat = chat_of(opened)
     adapter: Adapter = (
