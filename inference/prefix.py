@@ -108,7 +108,7 @@ class Prefixes(Generic[T]):
     """
 
     def __init__(self, room: int) -> None:
-        self._room = room
+        self.room = room
         self._kept: OrderedDict[bytes, tuple[T, int]] = OrderedDict()
         self.size = 0
 
@@ -145,9 +145,9 @@ class Prefixes(Generic[T]):
             return False
         self._use(before)
         needed = sum(self._kept[key][1] for key in before) + size
-        if needed > self._room:
+        if needed > self.room:
             return False
-        while self.size + size > self._room:
+        while self.size + size > self.room:
             _, (_, freed) = self._kept.popitem(last=False)
             self.size -= freed
         return True

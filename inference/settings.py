@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from inference.engines.triton.settings import TritonSettings
+from inference.release.settings import ReleaseSettings
 from inference.store.rules import Rules
 from inference.text import Pieces
 from meshkit.settings import MeshSettings
@@ -18,7 +19,8 @@ class InferenceSettings(MeshSettings):
     """Environment `INFERENCE_*`.
 
     Key and value cache: slots x context x 45 KiB at most for SmolLM2-135M (fp32), so 720 MiB with
-    the defaults; pages that no request has reached yet take no memory.
+    the defaults, or `kv_memory_mib`, and `prefix_memory_mib` beside it; pages that no request has
+    reached yet take no memory.
     """
 
     model_config = SettingsConfigDict(env_prefix="INFERENCE_")
@@ -47,6 +49,10 @@ class InferenceSettings(MeshSettings):
     risk_class_max: Literal["minimal", "limited", "high"] | None = Field(
         default=None, description="No model above this risk class is loaded; none: all."
     )
+    release: ReleaseSettings = ReleaseSettings()
+    tensorrt_dir: Path = Field(
+        default=Path("var/tensorrt"), description="Where `make tensorrt` put TensorRT-RTX."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where the model runs; auto: on a GPU if there is one."
     )
@@ -58,11 +64,26 @@ class InferenceSettings(MeshSettings):
     waiting_max: int = Field(
         64, ge=0, description="Requests that wait for a slot; then OVERLOADED."
     )
+    priority_ageing_ms: int = Field(
+        5_000, ge=1, description="Waiting that outweighs a point of priority: nobody starves."
+    )
     tenant_priorities: dict[str, int] = Field(
         default={}, description="Served sooner, the higher: tenant to number; 0 for all others."
     )
     prefix_share: Literal["principal", "tenant", "nobody"] = Field(
         "principal", description="Whose prompts may share what was computed for a common beginning."
+    )
+    kv_memory_mib: int | None = Field(
+        None, ge=1, description="Keys and values of what runs; unset: as much as full slots hold."
+    )
+    prefix_memory_mib: int = Field(
+        256, ge=0, description="Keys and values kept for prompts that begin alike; 0: none."
+    )
+    guess_tokens: int = Field(
+        4, ge=0, le=16, description="Tokens guessed from the prompt at once, on a CPU; 0: none."
+    )
+    guess_rows_max: int = Field(
+        6, ge=1, description="Rows of a step up to which tokens are guessed: not when busy."
     )
     overloaded_retry_ms: int = Field(1_000, ge=1, description="What an OVERLOADED caller is told.")
     context_tokens_max: int = Field(
@@ -78,6 +99,11 @@ class InferenceSettings(MeshSettings):
         8, ge=1, description="Tokens handed to a caller at once, after the first, at most."
     )
     piece_ms: int = Field(20, ge=0, description="How long they may wait for one another.")
+    step_timeout_ms: int = Field(
+        30_000,
+        ge=1,
+        description="A step that takes longer hangs: the engine is down until it ends.",
+    )
     restarts_max: int = Field(3, ge=0, description="Engine faults survived before it stays down.")
     stop_timeout_ms: int = Field(5_000, ge=1, description="For the engine's thread at shutdown.")
 

@@ -28,13 +28,11 @@ class Guesser:
     """Guesses for one request. Cost: 0.5 us a token of the prompt, once, and of the answer.
 
     Args:
-        prompt: token ids.
-        most: tokens guessed at once.
+        text: token ids of the prompt, and of the answer so far.
     """
 
-    def __init__(self, prompt: Sequence[int], *, most: int) -> None:
-        self._text = list(prompt)
-        self._most = most
+    def __init__(self, text: Sequence[int]) -> None:
+        self._text = list(text)
         self._behind: dict[tuple[int, ...], int] = {}
         """Where the latest stretch of known tokens ends, but for the one at the very end."""
         self._noted = _KNOWN_TOKENS
@@ -60,7 +58,7 @@ class Guesser:
         if behind is None:
             return ()
         guessed: list[int] = []
-        for place in range(behind, behind + min(limit, self._most)):
+        for place in range(behind, behind + limit):
             # Beyond the end of the text the guess itself goes on: it may repeat itself.
             guessed.append(text[place] if place < len(text) else guessed[place - len(text)])
         return tuple(guessed)

@@ -7,15 +7,17 @@ event loop once a step for all requests together, where `Mailbox` keeps them unt
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from inference.sampling import Sampler
+from inference.speculation import Guesser
 from inference.text import EACH_TOKEN, Pieces, StopScan, Utf8
-from meshkit.contract import Ended, FinishReason, Generated, Refusal, Usage
+from meshkit.contract import Ended, FinishReason, Generated, Reason, Refusal, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -37,6 +39,7 @@ class Answer:
         prompt: token ids, chat template included.
         room: tokens that the context leaves for the answer; 1 or more.
         pieces: how text is handed over.
+        stops, keys: where the prompt is cut, and by what each chunk is known: `inference.prefix`.
     """
 
     def __init__(
@@ -47,11 +50,16 @@ class Answer:
         *,
         room: int,
         pieces: Pieces = EACH_TOKEN,
+        stops: tuple[int, ...] = (),
+        keys: tuple[bytes, ...] = (),
     ) -> None:
         self.prompt = tuple(prompt)
         self.parameters = parameters
         self.tokens: list[int] = []
-        self._most = min(parameters.max_tokens, room)
+        self.stops, self.keys = stops, keys
+        self.most = min(parameters.max_tokens, room)
+        """Tokens that it may have."""
+        self._guesser: Guesser | None = None
         self._tokenizer = tokenizer
         self._sampler = Sampler(parameters)
         self.seed = self._sampler.seed
@@ -79,15 +87,34 @@ class Answer:
         """
         return self._sampler.draw(logits)
 
+    def guess(self, limit: int) -> tuple[int, ...]:
+        """Return `limit` tokens at most that may come next; all of them would be in the answer."""
+        limit = min(limit, self.most - len(self.tokens) - 1)
+        if limit <= 0:
+            return ()
+        if self._guesser is None:
+            self._guesser = Guesser((*self.prompt, *self.tokens))
+        return self._guesser.guess(limit)
+
+    def told(self, held: int) -> None:
+        """Hear how many tokens of the last guess were right."""
+        if self._guesser is not None:
+            self._guesser.told(held)
+
     def add(self, token: int, now_s: float = 0.0) -> tuple[Generated | Ended, ...]:
         """Take a token; return what it means for the caller, `Ended` last if it is over.
 
         Nothing, if its text waits for that of the next ones: see `inference.text.Pieces`.
+
+        Raises:
+            IndexError: the tokenizer does not know the token.
         """
         self.tokens.append(token)
+        if self._guesser is not None:
+            self._guesser.add(token)
         self._waiting += 1
         ends = token in self._tokenizer.ends
-        if not (ends or len(self.tokens) >= self._most or self._due(now_s)):
+        if not (ends or len(self.tokens) >= self.most or self._due(now_s)):
             return ()
         waiting, self._waiting, self._told_s = self._waiting, 0, now_s
         raw = b"".join(map(self._tokenizer.raw, self.tokens[-waiting:]))
@@ -96,7 +123,7 @@ class Answer:
             return Generated(text, waiting), self._ended(FinishReason.STOP)
         if ends:
             return Generated(text + self._stop.flush(), waiting), self._ended(FinishReason.STOP)
-        if len(self.tokens) >= self._most:
+        if len(self.tokens) >= self.most:
             return Generated(text + self._stop.flush(), waiting), self._ended(FinishReason.LENGTH)
         return (Generated(text, waiting),)
 
@@ -141,10 +168,40 @@ class Mailbox:
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """A caller's request while the engine has it."""
+    """A caller's request while the engine has it.
+
+    Its deadline, and an engine that hangs, are told to the caller by its own event loop: the
+    engine's thread may be the one that does not answer.
+    """
 
     id: int
     answer: Answer
     context: RequestContext
     mailbox: Mailbox
     loop: asyncio.AbstractEventLoop
+    _timers: list[asyncio.TimerHandle] = field(default_factory=list)
+
+    def told_in_time(self) -> None:
+        """Have the caller refused with OUT_OF_TIME once its deadline is there."""
+        if self.context.deadline_s is not None:
+            left_s = self.context.deadline_s - time.monotonic()
+            late = (Refusal(Reason.OUT_OF_TIME),)
+            self._timers.append(self.loop.call_later(left_s, self.mailbox.deliver, late))
+
+    def told_if(self, hangs: Callable[[], bool], every_s: float) -> None:
+        """Have the caller refused with INFERENCE_DOWN once the engine is found to hang."""
+
+        def look() -> None:
+            self._timers.remove(timer)
+            if hangs():
+                self.mailbox.deliver((Refusal(Reason.INFERENCE_DOWN),))
+            else:
+                self.told_if(hangs, every_s)
+
+        timer = self.loop.call_later(every_s, look)
+        self._timers.append(timer)
+
+    def over(self) -> None:
+        """Stop looking."""
+        for timer in self._timers:
+            timer.cancel()

@@ -65,9 +65,9 @@ class KvSlots:
         self.filled[slot] = 0
 
 
-def bytes_per_token(arch: Architecture) -> int:
-    """Keys and values of one token of one request, in fp32."""
-    return 2 * arch.layers * arch.kv_heads * arch.head * torch.float32.itemsize
+def bytes_per_token(arch: Architecture, element_bytes: int = torch.float32.itemsize) -> int:
+    """Keys and values of one token of one request."""
+    return 2 * arch.layers * arch.kv_heads * arch.head * element_bytes
 
 
 def forget_pages(tensor: torch.Tensor) -> None:

@@ -5,28 +5,34 @@
                                               scheduler.plan -> runner: prefill, decode all rows
     mailbox <-- call_soon_threadsafe -------  tokens into text         (one hop a step for everyone)
 
-A request that fails (NaN logits) fails alone. If a step itself fails, all requests in the engine
-end with INFERENCE_DOWN and the thread goes on with empty slots, `restarts_max` times; then the
-engine is down, and says so. A device out of memory is OVERLOADED for all, however often.
+A request that fails (NaN logits, a token that the tokenizer does not know) fails alone, and one
+whose deadline comes is OUT_OF_TIME: if it waits, it never touches the model. If a step itself
+fails, all requests in the engine end with INFERENCE_DOWN and the thread goes on with empty slots,
+`restarts_max` times; then the engine is down, and says so. Out of memory is OVERLOADED for all,
+however often, and what was kept of earlier prompts is let go. A step that does not end makes the
+engine unhealthy, and its callers are told, until it ends after all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import threading
 import time
-import traceback
 from collections import defaultdict, deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 import torch
 
 from inference.engines.base import ANONYMOUS
+from inference.engines.faults import Watch, log_fault, out_of_memory
 from inference.engines.request import Answer, Item, Mailbox, Request
 from inference.engines.runner import BAD_LOGITS
-from inference.scheduler import Scheduler
+from inference.prefix import keys_of
+from inference.scheduler import Scheduler, Terms
 from meshkit.contract import Ended, Generated, Reason, Refusal
 
 if TYPE_CHECKING:
@@ -83,6 +89,8 @@ class TorchEngine:
         self._scheduler = self._empty_scheduler()
         self._outgoing: list[tuple[Request, tuple[Item, ...]]] = []
         self._generated = 0
+        self._token_s = math.inf
+        self._watch = Watch(settings.step_timeout_ms / 1_000)
         self._thread = threading.Thread(target=self._run, name="torch-engine", daemon=True)
 
     @property
@@ -92,8 +100,8 @@ class TorchEngine:
 
     @property
     def healthy(self) -> bool:
-        """Whether the engine's thread is at work."""
-        return self._thread.is_alive() and not self._closing
+        """Whether the engine's thread is at work, and its step not hanging."""
+        return self._thread.is_alive() and not self._closing and not self._watch.hangs
 
     @property
     def generated_tokens(self) -> int:
@@ -120,6 +128,8 @@ class TorchEngine:
     ) -> AsyncGenerator[Generated | Ended, None]:
         """See `Engine.generate`."""
         request = await self._admit(messages, parameters, context)
+        request.told_in_time()
+        request.told_if(lambda: self._watch.hangs, self._watch.longest_s)
         try:
             while True:
                 for item in await request.mailbox.take():
@@ -129,6 +139,7 @@ class TorchEngine:
                     if isinstance(item, Ended):
                         return
         finally:
+            request.over()
             with self._wake:
                 self._open.discard(request.id)
                 self._leaving.append(request.id)
@@ -139,68 +150,112 @@ class TorchEngine:
     async def _admit(
         self, messages: Sequence[Message], parameters: Parameters, context: RequestContext
     ) -> Request:
-        prompt = await self._encode(messages)
-        room = self._info.context_tokens - len(prompt)
-        if room < 1:
-            raise Refusal(Reason.INVALID_FIELD, field="messages")
-        answer = Answer(
-            prompt, parameters, self._tokenizer, room=room, pieces=self._settings.pieces
-        )
+        if context.deadline_s is not None and context.deadline_s <= time.monotonic():
+            raise Refusal(Reason.OUT_OF_TIME)
+        answer = await self._answer_to(messages, parameters, context)
         request = Request(next(self._ids), answer, context, Mailbox(), asyncio.get_running_loop())
         with self._wake:
             if not self.healthy:
                 raise Refusal(Reason.INFERENCE_DOWN)
-            if len(self._open) >= self._settings.slots + self._settings.waiting_max:
+            if len(self._open) >= self._slots + self._settings.waiting_max:
                 raise Refusal(Reason.OVERLOADED, retry_after_ms=self._settings.overloaded_retry_ms)
             self._open.add(request.id)
             self._joining.append(request)
             self._wake.notify()
         return request
 
-    async def _encode(self, messages: Sequence[Message]) -> list[int]:
+    async def _answer_to(
+        self, messages: Sequence[Message], parameters: Parameters, context: RequestContext
+    ) -> Answer:
+        begin = partial(self._begin, messages, parameters, context.salt)
         if sum(len(message.content) for message in messages) > _LONG_PROMPT_CHARACTERS:
-            return await asyncio.to_thread(self._encode_now, messages)
-        return self._encode_now(messages)
+            return await asyncio.to_thread(begin)
+        return begin()
 
-    def _encode_now(self, messages: Sequence[Message]) -> list[int]:
-        return self._tokenizer.encode_chat(messages, default_system=self._default_system)
+    def _begin(self, messages: Sequence[Message], parameters: Parameters, salt: bytes) -> Answer:
+        prompt = self._tokenizer.encode_chat(messages, default_system=self._default_system)
+        room = self._info.context_tokens - len(prompt)
+        if room < 1:
+            raise Refusal(Reason.INVALID_FIELD, field="messages")
+        known = self._runner.vocabulary
+        if known is not None and not (min(prompt) >= 0 and max(prompt) < known):
+            # The tokenizer is another model's; the look-up would fail for all in the step.
+            log.error("inference.unknown_token", model=self._info.name)
+            raise Refusal(Reason.INFERENCE_DOWN)
+        stops = self._runner.stops(prompt, self._tokenizer.ends)
+        return Answer(
+            prompt,
+            parameters,
+            self._tokenizer,
+            room=room,
+            pieces=self._settings.pieces,
+            stops=stops,
+            keys=keys_of(salt, prompt, stops),
+        )
 
     # --- in the engine's thread -------------------------------------------------------------
 
     def _run(self) -> None:
         torch.set_num_threads(self._settings.threads)
-        faults, why = 0, Reason.INFERENCE_DOWN
-        while faults <= self._settings.restarts_max:
-            try:
-                with torch.inference_mode():
-                    self._serve()
-            except torch.OutOfMemoryError:
-                # No fault: the next requests may be smaller, and what these held is free again.
-                log.error("inference.out_of_memory", model=self._info.name)  # noqa: TRY400 -- no text
-                why = Reason.OVERLOADED
-            except Exception as bug:  # noqa: BLE001 -- whatever it is, callers must hear of it
-                _log_fault(bug)
-                faults, why = faults + 1, Reason.INFERENCE_DOWN
+        faults = 0
+        try:
+            while faults <= self._settings.restarts_max:
+                why = self._served()
+                faults += why is Reason.INFERENCE_DOWN
+                with self._wake:
+                    if self._closing:
+                        break
+                    self._end_all(why)
+        finally:
             with self._wake:
-                if self._closing:
-                    break
-                self._end_all(why)
-        with self._wake:
-            self._closing = True
-            self._end_all(Reason.INFERENCE_DOWN)
+                self._closing = True
+                self._end_all(Reason.INFERENCE_DOWN)
+
+    def _served(self) -> Reason:
+        """Serve until the engine closes, or until something fails: return what to tell callers."""
+        try:
+            with torch.inference_mode():
+                self._serve()
+        except BaseException as fault:  # noqa: BLE001 -- whatever it is, callers must hear of it
+            if not out_of_memory(fault):
+                log_fault(fault)
+                return Reason.INFERENCE_DOWN
+            # No fault: the next requests may be smaller, and what these held is free again.
+            log.error("inference.out_of_memory", model=self._info.name)  # noqa: TRY400 -- no text
+            self._runner.release()
+            return Reason.OVERLOADED
+        return Reason.INFERENCE_DOWN
 
     def _serve(self) -> None:
         """Queue steps, and read each once `Runner.ahead` others are queued behind it."""
         unread: deque[Callable[[], list[tuple[int, int]]]] = deque()
         self._runner.shrink(0)
         while self._take_inbox():
-            step = self._scheduler.plan()
-            if step:
-                answers = {job: request.answer for job, request in self._requests.items()}
-                unread.append(self._runner.run(step, answers))
-            while len(unread) > (self._runner.ahead if step else 0):
-                self._settle(unread.popleft()())
+            with self._watch.step():
+                self._step(unread)
             self._post()
+
+    def _step(self, unread: deque[Callable[[], list[tuple[int, int]]]]) -> None:
+        began_s = time.monotonic()
+        self._refuse_late(began_s)
+        step = self._scheduler.plan(self._reusable)
+        if step:
+            answers = {job: request.answer for job, request in self._requests.items()}
+            unread.append(self._runner.run(step, answers))
+        while len(unread) > (self._runner.ahead if step else 0):
+            self._settle(unread.popleft()())
+        if prompt_tokens := sum(prefill.stop - prefill.start for prefill in step.prefills):
+            took_s = time.monotonic() - began_s
+            self._token_s = min(self._token_s, took_s / prompt_tokens)
+
+    def _reusable(self, job: int) -> int:
+        return self._runner.reusable(self._requests[job].answer)
+
+    def _refuse_late(self, now_s: float) -> None:
+        """Tell those who wait and cannot be served in time any more; they never touch the model."""
+        for job in self._scheduler.late(now_s):
+            if (request := self._requests.pop(job, None)) is not None:
+                self._outgoing.append((request, (Refusal(Reason.OUT_OF_TIME),)))
 
     def _take_inbox(self) -> bool:
         """Let requests in and out; wait if there is none. False: the engine closes."""
@@ -220,11 +275,28 @@ class TorchEngine:
 
     def _join(self, request: Request) -> None:
         self._requests[request.id] = request
-        if not self._scheduler.submit(request.id, len(request.answer.prompt)):
+        prompt_tokens = len(request.answer.prompt)
+        if not self._scheduler.submit(request.id, prompt_tokens, self._terms(request)):
             # `_admit` counts the same places, so this would be a fault of ours.
             log.error("inference.queue_miscounted")
             _hand_over(request.loop, [(request.mailbox, (Refusal(Reason.OVERLOADED),))])
             self._drop(request.id)
+
+    def _terms(self, request: Request) -> Terms:
+        """Begin in time for a first token, even if its prompt ran as fast as any ever has."""
+        answer, context = request.answer, request.context
+        latest_s = math.inf
+        if context.deadline_s is not None:
+            new_tokens = len(answer.prompt) - self._runner.reusable(answer)
+            needed_s = new_tokens * self._token_s if self._token_s < math.inf else 0.0
+            latest_s = context.deadline_s - needed_s
+        return Terms(
+            answer_tokens=answer.most,
+            stops=answer.stops,
+            priority=context.priority,
+            arrived_s=time.monotonic(),
+            latest_s=latest_s,
+        )
 
     def _settle(self, tokens: Sequence[tuple[int, int]]) -> None:
         """Take the tokens of a step; those of requests that ended meanwhile are nobody's."""
@@ -233,18 +305,23 @@ class TorchEngine:
             request = self._requests.get(job)
             if request is None:
                 continue
-            items: tuple[Item, ...]
-            if token == BAD_LOGITS:
-                log.error("inference.bad_logits", model=self._info.name)
-                items = (Refusal(Reason.INFERENCE_DOWN),)
-            else:
-                items = request.answer.add(token, now_s)
-                self._generated += 1
+            items = self._added(request.answer, token, now_s)
             if not items:
                 continue
             self._outgoing.append((request, items))
             if not isinstance(items[-1], Generated):
                 self._drop(job)
+
+    def _added(self, answer: Answer, token: int, now_s: float) -> tuple[Item, ...]:
+        if token == BAD_LOGITS:
+            log.error("inference.bad_logits", model=self._info.name)
+            return (Refusal(Reason.INFERENCE_DOWN),)
+        self._generated += 1
+        try:
+            return answer.add(token, now_s)
+        except IndexError:
+            log.error("inference.unknown_token", model=self._info.name)  # noqa: TRY400 -- no text
+            return (Refusal(Reason.INFERENCE_DOWN),)
 
     def _post(self) -> None:
         """Hand the step's results over."""
@@ -271,12 +348,19 @@ class TorchEngine:
         self._requests, self._joining = {}, []
         self._scheduler = self._empty_scheduler()
 
+    @property
+    def _slots(self) -> int:
+        slots = self._settings.slots
+        return slots if self._runner.slots_max is None else min(slots, self._runner.slots_max)
+
     def _empty_scheduler(self) -> Scheduler:
         return Scheduler(
-            slots=self._settings.slots,
+            slots=self._slots,
             waiting_max=self._settings.waiting_max,
             chunk_tokens=self._runner.chunk_tokens,
             prompts=self._runner.prompts,
+            tokens_max=self._runner.tokens_max,
+            ageing_s=self._settings.priority_ageing_ms / 1_000,
         )
 
 
@@ -292,11 +376,3 @@ def _hand_over(
     except RuntimeError:
         # The loop is closed: its callers are gone.
         log.info("inference.caller_gone")
-
-
-def _log_fault(bug: BaseException) -> None:
-    """Type and frames only: a message might quote a prompt."""
-    frames = [
-        f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(bug.__traceback__)
-    ]
-    log.error("inference.engine_fault", kind=type(bug).__name__, frames=frames)

@@ -11,7 +11,7 @@ from inference.engines.cuda.decode import Decoder, Slots
 from inference.engines.cuda.prefill import Chunk, Prefiller
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from inference.engines.cuda.device import DeviceWeights
     from inference.engines.request import Answer
@@ -37,11 +37,13 @@ class CudaRunner:
     """
 
     ahead = 1
+    tokens_max = None
 
     def __init__(
         self, weights: DeviceWeights, *, slots: int, context_tokens: int, chunk_tokens: int = 8_192
     ) -> None:
-        self.prompts, self.chunk_tokens = slots, chunk_tokens
+        self.prompts, self.chunk_tokens, self.slots_max = slots, chunk_tokens, slots
+        self.vocabulary = weights.architecture.vocabulary
         self._gpu = weights.embedding.is_cuda
         self.slots = Slots(weights, slots=slots, context_tokens=context_tokens)
         self._decoder = Decoder(weights, self.slots)
@@ -54,6 +56,23 @@ class CudaRunner:
         self._decoder.capture()
         self._prefiller.capture()
         self.shrink(0)
+
+    def stops(
+        self,
+        prompt: Sequence[int],  # noqa: ARG002 -- a prompt is cut where a step ends, no more
+        controls: Collection[int],  # noqa: ARG002
+    ) -> tuple[int, ...]:
+        """See `Runner.stops`: nothing is kept on a GPU, so a prompt runs whole."""
+        return ()
+
+    def reusable(self, answer: Answer) -> int:  # noqa: ARG002 -- as above
+        """See `Runner.reusable`."""
+        return 0
+
+    def release(self) -> None:
+        """Give what PyTorch keeps for the next allocation back to the device."""
+        if self._gpu:
+            torch.cuda.empty_cache()
 
     def run(self, step: Step, answers: Mapping[int, Answer]) -> Callable[[], list[tuple[int, int]]]:
         """See `Runner.run`. Those who decode go first: a prompt takes longer."""
