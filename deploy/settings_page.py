@@ -23,6 +23,7 @@ from cache.main import CacheServer
 from compliance.main import ComplianceServer
 from gateway.main import GatewayServer
 from inference.main import InferenceServer
+from inference.store.settings import ModelsSettings
 from meshkit.member import ServerSettings
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel], type[BaseModel] | None], ...] =
     ("Cache", "CACHE", CacheServer, ServerSettings),
     ("Inference", "INFERENCE", InferenceServer, ServerSettings),
     ("Audit", "AUDIT", AuditServer, ServerSettings),
+    ("`sealgate models`, on the host of a store", "SEALGATE_MODELS", ModelsSettings, None),
     ("Witness, on another host", "WITNESS", WitnessSettings, None),
     ("Each service of the mesh, by its own prefix", "<SERVICE>", ServerSettings, None),
 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["file_at", "folder", "folder_at", "names_in", "read_small"]
+__all__ = ["file_at", "folder", "folder_at", "is_folder", "names_in", "read_small", "walk"]
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -95,6 +95,27 @@ def names_in(top: int, path: str) -> list[str]:
         if isinstance(error.__cause__, FileNotFoundError):
             return []
         raise
+
+
+def is_folder(top: int, path: str) -> bool:
+    """Whether a name below `top` is a folder's, and no link's. Raises ModelFileError."""
+    above, _, name = path.rpartition("/")
+    with folder_at(top, above) as parent:
+        try:
+            about = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except OSError as error:
+            raise _refusal(error, path) from error
+    return stat.S_ISDIR(about.st_mode)
+
+
+def walk(top: int, path: str) -> Iterator[str]:
+    """Yield every name below a folder but folders', sorted. Raises ModelFileError."""
+    for name in names_in(top, path):
+        inner = f"{path}/{name}" if path else name
+        if is_folder(top, inner):
+            yield from walk(top, inner)
+        else:
+            yield inner
 
 
 def read_small(top: int, path: str, *, bytes_max: int) -> bytes | None:

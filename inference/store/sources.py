@@ -75,7 +75,7 @@ def members_of(path: Path, limits: Limits) -> Iterator[Iterator[Member]]:
     """
     if path.is_dir() and not path.is_symlink():
         with below.folder(path) as top:
-            yield _counted(_folder_members(top, ""), limits, None)
+            yield _counted(_folder_members(top), limits, None)
         return
     with below.folder(path.parent) as top, below.file_at(top, path.name) as handle:
         size = os.fstat(handle).st_size
@@ -142,26 +142,13 @@ _BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, gzip.BadGzipFile, E
 # --- folders --------------------------------------------------------------------------------
 
 
-def _folder_members(top: int, at: str) -> Iterator[Member]:
-    for name in below.names_in(top, at):
-        path = f"{at}/{name}" if at else name
-        if not is_path(path):
-            raise ModelFileError(Fault.PATH, member=path)
-        if _is_folder(top, path):
-            yield from _folder_members(top, path)
-            continue
-        with below.file_at(top, path, alone=True) as handle, os.fdopen(os.dup(handle), "rb") as raw:
+def _folder_members(top: int) -> Iterator[Member]:
+    for path in below.walk(top, ""):
+        with (
+            below.file_at(top, _checked(path), alone=True) as handle,
+            os.fdopen(os.dup(handle), "rb") as raw,
+        ):
             yield Member(path, raw)
-
-
-def _is_folder(top: int, path: str) -> bool:
-    above, _, name = path.rpartition("/")
-    with below.folder_at(top, above) as parent:
-        try:
-            about = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        except OSError as error:
-            raise ModelFileError(Fault.UNREADABLE, member=path) from error
-    return stat.S_ISDIR(about.st_mode)
 
 
 # --- archives -------------------------------------------------------------------------------
