@@ -61,7 +61,7 @@ def markdown(rows: list[Row], about: dict[str, Any]) -> str:
     lines = [
         f"| {row.name} | {row.perplexity:.3f} | {row.against(rows[0]):+.1%} | {row.agreement:.1%} "
         f"| {row.divergence:.4f} | {_mb(row.file_bytes)} | {_mb(row.memory_bytes)} "
-        f"| {row.prefill_per_s:,.0f} | {row.decode_per_s:,.0f} | {row.served} |"
+        f"| {_rate(row.prefill_per_s)} | {_rate(row.decode_per_s)} | {row.served} |"
         for row in rows
     ]
     told = ", ".join(f"{key} {value}" for key, value in about.items())
@@ -70,3 +70,7 @@ def markdown(rows: list[Row], about: dict[str, Any]) -> str:
 
 def _mb(size: int) -> str:
     return f"{size / _MB:,.0f} MB" if size else ""
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:,.0f}" if per_s else "not timed"

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from inference.precision.network import Network
 
-__all__ = ["GROUP", "Precision", "quantise", "quiet_torchao"]
+__all__ = ["GROUP", "Precision", "computes_fp8", "quantise", "quiet_torchao"]
 
 GROUP = 32
 _HOPPER = (9, 0)
@@ -123,7 +123,7 @@ def quantise(network: Network, precision: Precision, *, group: int = GROUP) -> N
         raise PrecisionError(Fault.ALREADY_QUANTISED)
     if precision.plain is not None:
         return network.to(precision.plain)
-    if precision is Precision.FP8_DYNAMIC and not _computes_fp8(network):
+    if precision is Precision.FP8_DYNAMIC and not computes_fp8(network):
         raise PrecisionError(Fault.NEEDS_GPU)
     if precision is Precision.INT4 and _leaves_rest(network, group):
         raise PrecisionError(Fault.GROUPS)
@@ -136,7 +136,8 @@ def quantise(network: Network, precision: Precision, *, group: int = GROUP) -> N
     return network
 
 
-def _computes_fp8(network: Network) -> bool:
+def computes_fp8(network: Network) -> bool:
+    """Whether the network is where 8-bit floats are multiplied."""
     device = next(network.parameters()).device
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _HOPPER
 
