@@ -1,4 +1,4 @@
-"""Whether a file is an ONNX model that keeps its weights in itself.
+"""Whether a file is an ONNX model that keeps its weights in itself. PURE.
 
 ONNX is a protocol buffer. Only its skeleton is walked: each message must fill its place exactly,
 and no tensor, however deep, may point to another file (`external_data`: that is a path, which a

@@ -126,7 +126,7 @@ class _Counted(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override] # a narrower buffer
         try:
             taken = self._raw.read(min(len(buffer), _READ_BYTES_MAX))
         except _BROKEN as error:
@@ -211,7 +211,7 @@ def _must_be_short(raw: IO[bytes], size: int, limits: Limits) -> None:
 def _tar_members(raw: IO[bytes], size: int, limits: Limits) -> Iterator[Member]:
     start = raw.read(len(_GZIP))
     raw.seek(0)
-    plain: IO[bytes] = gzip.GzipFile(fileobj=raw) if start == _GZIP else raw  # type: ignore[assignment]
+    plain: IO[bytes] = gzip.GzipFile(fileobj=raw) if start == _GZIP else raw  # type: ignore[assignment] # it reads and seeks
     try:
         with tarfile.open(fileobj=_Bounded(plain, size, limits), mode="r:") as archive:
             for count, entry in enumerate(archive, 1):
