@@ -3,8 +3,8 @@
 A graph is built from our own weights instead of traced from PyTorch: equal weights give equal
 bytes, whatever the versions of the exporters, so that an export's digest can be made again.
 Protobuf ends at 2 GiB. A model beyond that keeps what is larger than `INLINE_BYTES` in
-`weights.bin`, each tensor at a multiple of 64 bytes; a smaller one is a single file, which a store
-of models can check and seal as such.
+`model.onnx.data`, each tensor at a multiple of 64 bytes; a smaller one is a single file, which a
+store of models can check and seal as such.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GRAPH_FILE", "OPSET", "WEIGHTS_FILE", "Assembly", "onnx_type"]
 
-GRAPH_FILE, WEIGHTS_FILE = "model.onnx", "weights.bin"
+GRAPH_FILE, WEIGHTS_FILE = "model.onnx", "model.onnx.data"
 OPSET = 20
 """TensorRT-RTX 1.7 and ONNX Runtime 1.31 both know it wholly."""
 

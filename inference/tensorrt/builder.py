@@ -61,11 +61,11 @@ class Shapes:
     context_tokens: int
 
     def profiles(self, arch: Architecture) -> list[Profile]:
-        """TensorRT's two: decode (any rows, a token each), and prefill (one row, a stretch)."""
+        """TensorRT's two: decode (a token each), and stretches (of a prompt, or of guesses)."""
         past = [1, max(1, self.context_tokens // 4), self.context_tokens]
         one, rows = [1, 1, 1], [1, self.slots, self.slots]
-        chunk = [1, self.chunk_tokens, self.chunk_tokens]
-        return [_profile(arch, rows, one, past), _profile(arch, one, chunk, past)]
+        few, chunk = [1, 1, self.slots], [1, self.chunk_tokens, self.chunk_tokens]
+        return [_profile(arch, rows, one, past), _profile(arch, few, chunk, past)]
 
 
 def _profile(

@@ -2,7 +2,7 @@
 
     model.onnx     the step (`inference.tensorrt.graph`); its metadata tells precision, positions,
                    the architecture, and the digest of the model it was made from
-    weights.bin    beside it, only where protobuf's 2 GiB would not hold them
+    model.onnx.data    beside it, only where protobuf's 2 GiB would not hold the weights
 
 Cost: 2 s and the weights' size in memory, for SmolLM2-135M in fp32 (540 MB).
 """
@@ -55,6 +55,7 @@ def export_onnx(
     precision: Precision,
     positions: int,
     built_from: str = "",
+    peaks: Mapping[str, float] | None = None,
 ) -> Exported:
     """Write a model's step into a folder, and have it checked.
 
@@ -64,6 +65,7 @@ def export_onnx(
         precision: of products, keys and values.
         positions: how far rope's tables reach.
         built_from: hexadecimal digest of the model's manifest, or empty.
+        peaks: see `inference.tensorrt.calibration`; fp8 is poor without.
 
     Raises:
         TensorRtError: DISK_FULL.
@@ -77,12 +79,12 @@ def export_onnx(
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(weights, folder, exported)
+        _write(weights, folder, exported, peaks or {})
     except OSError as error:
         if error.errno in {ENOSPC, EDQUOT}:
             raise TensorRtError(Fault.DISK_FULL) from None
         raise
-    checked_graph(folder)
+    checked_graph(folder / GRAPH_FILE)
     return exported
 
 
@@ -114,22 +116,28 @@ def exported_from(told: dict[str, Any]) -> Exported:
     )
 
 
-def _write(weights: DeviceWeights, folder: Path, exported: Exported) -> None:
+def _write(
+    weights: DeviceWeights, folder: Path, exported: Exported, peaks: Mapping[str, float]
+) -> None:
     inputs, outputs = graph_values(exported.architecture, exported.precision)
     told = {"schema": _SCHEMA, **asdict(exported)}
     notes = [("sealgate", json.dumps(told, sort_keys=True, separators=(",", ":")))]
     outside = folder / WEIGHTS_FILE
     if _bytes(weights, exported.precision) <= INLINE_BYTES_MAX:
         outside.unlink(missing_ok=True)
-        assembly = _assembled(Assembly(), weights, exported)
+        assembly = _assembled(Assembly(), weights, exported, peaks)
     else:
         with outside.open("wb") as file:
-            assembly = _assembled(Assembly(file), weights, exported)
+            assembly = _assembled(Assembly(file), weights, exported, peaks)
     assembly.save(folder / GRAPH_FILE, inputs=inputs, outputs=outputs, notes=notes)
 
 
-def _assembled(assembly: Assembly, weights: DeviceWeights, exported: Exported) -> Assembly:
-    graph = StepGraph(assembly, weights, precision=exported.precision, positions=exported.positions)
+def _assembled(
+    assembly: Assembly, weights: DeviceWeights, exported: Exported, peaks: Mapping[str, float]
+) -> Assembly:
+    graph = StepGraph(
+        assembly, weights, precision=exported.precision, positions=exported.positions, peaks=peaks
+    )
     graph.add()
     return assembly
 

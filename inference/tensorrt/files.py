@@ -1,4 +1,4 @@
-"""An ONNX folder of anybody's, before a runtime or a builder is let near it.
+"""An ONNX model of anybody's, before a runtime or a builder is let near it.
 
     1  the graph is there, and not larger than GRAPH_BYTES_MAX
     2  it parses, and holds no functions, no other domains, no sub-graphs to hide a tensor in
@@ -19,7 +19,6 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
-from inference.tensorrt.assembly import GRAPH_FILE
 from inference.tensorrt.faults import Fault, TensorRtError
 from inference.tensorrt.graph import INPUTS, OUTPUTS
 
@@ -35,14 +34,13 @@ GRAPH_BYTES_MAX = 2_147_483_647
 _DOMAINS = {"", "ai.onnx"}
 
 
-def checked_graph(folder: Path, *, name: str = GRAPH_FILE) -> onnx.ModelProto:
-    """Return the graph of a folder once it is known to be sound; its large weights stay outside.
+def checked_graph(path: Path) -> onnx.ModelProto:
+    """Return a graph once it is known to be sound; weights outside of it stay there.
 
     Raises:
         TensorRtError: GRAPH_MISSING, GRAPH_TOO_LARGE, GRAPH_REFUSED, OUTSIDE, WEIGHTS_SHORT or
             NOT_A_STEP.
     """
-    path = folder / name
     try:
         if path.stat().st_size > GRAPH_BYTES_MAX:  # 1
             raise TensorRtError(Fault.GRAPH_TOO_LARGE)
@@ -57,7 +55,7 @@ def checked_graph(folder: Path, *, name: str = GRAPH_FILE) -> onnx.ModelProto:
         raise TensorRtError(Fault.GRAPH_REFUSED)
     for tensor in _tensors(model.graph):
         if tensor.data_location == TensorProto.EXTERNAL:
-            _must_be_within(tensor, folder)
+            _must_be_within(tensor, path.parent)
     try:
         onnx.checker.check_model(str(path))  # 5
     except (onnx.checker.ValidationError, ValueError, RuntimeError):

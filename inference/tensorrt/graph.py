@@ -12,8 +12,8 @@ tensors. What a row holds beyond its past_tokens is not seen. Keys come out turn
 order of halves (element i with i + head/2). All of `batch`, `new`, `past`, `kept` are dynamic.
 
 Norms, rope, softmax and the logits are fp32 in every precision; products and keys are in it. With
-fp8, weights of the blocks are e4m3 with one scale an output, what they multiply is e4m3 unscaled
-(e4m3 is a float: 448 at most, 6 % apart, and normed activations are far below), the rest fp16.
+fp8, weights of the blocks are e4m3 with one scale an output, what they multiply is e4m3 with one
+scale a product (`inference.tensorrt.calibration`), the rest fp16.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from inference.engines.cuda.device import turns
 from inference.tensorrt.assembly import Assembly, onnx_type
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import onnx
 
     from inference.architecture import Architecture
@@ -42,6 +44,8 @@ OUTPUTS = ("logits", "new_keys", "new_values")
 _UNSEEN = -1e9
 _SCALE_MIN = 1e-7
 """A row of zeros must not divide by zero; fp16 holds it."""
+_PEAK = 448.0
+"""Of what nobody measured: unscaled."""
 
 
 class Precision(StrEnum):
@@ -88,10 +92,17 @@ class StepGraph:
         weights: on the CPU, of any floating type; rows of q and k in the order of halves.
         precision: of products, keys and values; see `Precision`.
         positions: how many positions rope's tables reach.
+        peaks: with fp8, the largest magnitude that each product reads.
     """
 
     def __init__(
-        self, assembly: Assembly, weights: DeviceWeights, *, precision: Precision, positions: int
+        self,
+        assembly: Assembly,
+        weights: DeviceWeights,
+        *,
+        precision: Precision,
+        positions: int,
+        peaks: Mapping[str, float] | None = None,
     ) -> None:
         self._a = assembly
         self._weights = weights
@@ -100,6 +111,7 @@ class StepGraph:
         self._dtype = precision.dtype
         self._kind = onnx_type(self._dtype)
         self._positions = positions
+        self._peaks = peaks or {}
 
     def add(self) -> None:
         """Add all of it."""
@@ -215,8 +227,9 @@ class StepGraph:
         codes = a.tensor(name, (matrix / scales).to(kind))
         scale = a.tensor(f"{name}_scales", scales.to(self._dtype))
         weight = a.op("DequantizeLinear", codes, scale, axis=1)
-        one, zero = a.number(1.0, self._dtype), a.number(0.0, kind)
-        rounded = a.op("DequantizeLinear", a.op("QuantizeLinear", x, one, zero), one, zero)
+        peak = self._peaks.get(name, _PEAK) / torch.finfo(kind).max
+        step, zero = a.number(max(peak, _SCALE_MIN), self._dtype), a.number(0.0, kind)
+        rounded = a.op("DequantizeLinear", a.op("QuantizeLinear", x, step, zero), step, zero)
         return a.op("MatMul", rounded, weight)
 
     def _norm(self, name: str, x: str, weight: torch.Tensor) -> str:

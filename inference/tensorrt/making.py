@@ -11,7 +11,7 @@ from inference.tensorrt.export import read_notes
 from inference.tensorrt.faults import Fault, TensorRtError
 from inference.tensorrt.files import checked_graph, notes_of
 from inference.tensorrt.graph import Precision
-from inference.tensorrt.plan import PLAN_FILE, PLAN_NOTES, Plan, noted, version_in
+from inference.tensorrt.plan import PLAN_FILE, PLAN_NOTES, Plan, read_plan_notes, version_in
 from inference.triton_repository.config import Instances, ModelConfig, Tensor
 from inference.triton_repository.folder import write_model
 
@@ -52,7 +52,7 @@ def make_plan(
         TensorRtError: see `Fault`.
         OSError: the folder cannot be written.
     """
-    step = read_notes(notes_of(checked_graph(graph_folder)))
+    step = read_notes(notes_of(checked_graph(graph_folder / GRAPH_FILE)))
     least = LEAST.get(step.precision, (0, 0))
     if any(_numbers(name) < least for name in capabilities):
         raise TensorRtError(Fault.PRECISION)
@@ -127,7 +127,7 @@ def write_to_triton(repository: Path, name: str, folder: Path) -> Path:
         OSError: the disk does not take it.
     """
     files = {PLAN_FILE: folder / PLAN_FILE, PLAN_NOTES: folder / PLAN_NOTES}
-    return write_model(repository, triton_config(name, noted(folder)), files)
+    return write_model(repository, triton_config(name, read_plan_notes(folder / PLAN_NOTES)), files)
 
 
 def _numbers(capability: str) -> tuple[int, ...]:

@@ -28,7 +28,7 @@ from inference.tensorrt.faults import Fault, TensorRtError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["PLAN_FILE", "PLAN_NOTES", "Plan", "checked_plan", "noted", "version_in"]
+__all__ = ["PLAN_FILE", "PLAN_NOTES", "Plan", "must_load", "read_plan_notes", "version_in"]
 
 PLAN_FILE, PLAN_NOTES = "model.plan", "plan.json"
 
@@ -62,14 +62,14 @@ class Plan:
         return json.dumps(told, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 
-def noted(folder: Path) -> Plan:
+def read_plan_notes(path: Path) -> Plan:
     """Read plan.json.
 
     Raises:
         TensorRtError: PLAN_UNKNOWN.
     """
     try:
-        with (folder / PLAN_NOTES).open("rb") as file:
+        with path.open("rb") as file:
             told = json.loads(file.read(_NOTES_BYTES_MAX))
         if (told.pop("schema"), told.pop("builder")) != (_SCHEMA, "tensorrt-rtx"):
             raise TensorRtError(Fault.PLAN_UNKNOWN)
@@ -97,18 +97,17 @@ def version_in(head: bytes) -> str:
     return ".".join(str(byte) for byte in head[_VERSION_AT])
 
 
-def checked_plan(folder: Path, home: Path) -> Plan:
-    """Return a plan's notes once it is known that it could be loaded here.
+def must_load(plan: Plan, path: Path, home: Path) -> None:
+    """See that a plan could be loaded here, by steps 2 to 5.
 
     Args:
-        folder: with model.plan and plan.json.
+        plan: what lies beside it.
+        path: the plan's.
         home: where TensorRT-RTX is installed.
 
     Raises:
-        TensorRtError: PLAN_UNKNOWN, PLAN_DAMAGED, OTHER_VERSION, NOT_INSTALLED, NO_GPU or
-            GPU_REFUSED.
+        TensorRtError: PLAN_DAMAGED, OTHER_VERSION, NOT_INSTALLED, NO_GPU or GPU_REFUSED.
     """
-    plan, path = noted(folder), folder / PLAN_FILE  # 1
     try:
         with path.open("rb") as file:
             head = file.read(64)
@@ -124,4 +123,3 @@ def checked_plan(folder: Path, home: Path) -> Plan:
     if installed_version(home) != plan.version:  # 4
         raise TensorRtError(Fault.OTHER_VERSION)
     probe_plan(home, path)  # 5
-    return plan
