@@ -13,6 +13,7 @@ close, the log publishes what is durable, and OpenBao goes last.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from appliance.bootstrap import (
 )
 from appliance.clients import keep_clients
 from appliance.key_rotation import by_the_calendar
+from appliance.models import inference_settings
 from appliance.openbao import openbao
 from appliance.own_events import Telling
 from appliance.screening_keys import rotating
@@ -48,7 +50,7 @@ from gateway.app import Neighbours, gateway, pipeline_of
 from gateway.settings import GatewaySettings
 from inference.model_notes import models_noted
 from inference.service import InferenceService, open_inference
-from inference.settings import InferenceSettings
+from inference.store.keys import VaultModelKeys
 from meshkit.authorization import Authorizer
 from meshkit.background import running
 from meshkit.envelope import FolderWrappedKeys, Keyring, keyring
@@ -268,17 +270,18 @@ class _Builder:
         inference = await self._inference(engine)
         book = await telling.journal("inference")
         telling.serves(book, "inference")
-        self.owned.enter_context(models_noted(book, await inference.models()))
+        self.owned.enter_context(models_noted(book, inference.desk))
         return inference
 
     async def _inference(self, engine: Engine | None) -> InferenceService:
         verify = mac_verifier(self.screening)
         if engine is not None:
             return InferenceService((engine,), verify=verify)
-        settings = InferenceSettings.load().model_copy(
-            update={"models_dir": self.settings.models_dir}
+        settings = inference_settings(self.settings)
+        keys = VaultModelKeys(self.vaults["inference"], asyncio.get_running_loop())
+        return await self.owned.enter_async_context(
+            open_inference(settings, verify=verify, keys=keys)
         )
-        return await self.owned.enter_async_context(open_inference(settings, verify=verify))
 
     def house(self, *, port: int, audit_port: int, console_port: int | None) -> House:
         """Tell what neighbours on this host need to know."""

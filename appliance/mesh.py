@@ -36,6 +36,7 @@ from appliance.children import Child, ChildError
 from appliance.clients import keep_clients
 from appliance.key_rotation import by_the_calendar
 from appliance.mesh_settings import MeshHouseSettings
+from appliance.models import RELEASES
 from appliance.openbao import OpenBao, OpenBaoError, alone, openbao
 from appliance.redis import RedisError, RedisServer, RedisServerSettings, redis_server
 from appliance.restarting import restart, restarting, restarts_asked
@@ -299,7 +300,12 @@ def _environment(service: str, settings: MeshHouseSettings, house: Mesh) -> dict
             **_redis_of(service, house),
         },
         "cache": {**own_events, **_redis_of(service, house)},
-        "inference": {**own_events, "MODELS_DIR": str(settings.models_dir.absolute())},
+        "inference": {
+            **own_events,
+            "MODELS_DIR": str(settings.models_dir.absolute()),
+            "RELEASE__STATE_FILE": os.environ.get("INFERENCE_RELEASE__STATE_FILE")
+            or str(house.data / RELEASES),  # as the appliance
+        },
         "audit": {
             "DATA_DIR": str(house.data / "audit"),
             "WRITER_WAIT_MS": str(settings.handover_ms),

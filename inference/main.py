@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from meshkit import tls_floor  # isort: skip -- before grpc, or TLS 1.2 would be let in
 
+import asyncio
 import sys
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,6 +17,7 @@ from inference.model_notes import models_noted
 from inference.service import open_inference
 from inference.servicer import SERVICE, InferenceServicer, admits
 from inference.settings import InferenceSettings
+from inference.store.keys import VaultModelKeys
 from meshkit.audit_link import AuditLink, journal_over
 from meshkit.member import Member, ServerSettings, run
 from meshkit.own_events import service_noted
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
-    from meshkit.contract import Inference
+    from meshkit.contract import Inference, ReleaseDesk
     from meshkit.server import Listening
     from meshkit.tls import CertificateHolder
 
@@ -49,10 +51,17 @@ class InferenceServer(InferenceSettings, ServerSettings):
 
 
 def inference_at(
-    settings: Listening, inference: Inference, certificate: CertificateHolder
+    settings: Listening,
+    inference: Inference,
+    certificate: CertificateHolder,
+    *,
+    desk: ReleaseDesk | None = None,
 ) -> AbstractAsyncContextManager[int]:
-    """Serve a service object; yield the port. Tests enter here. Raises as `serving`."""
-    register = partial(add_InferenceServiceServicer_to_server, InferenceServicer(inference))
+    """Serve a service object, and its releases; yield the port. Tests enter here.
+
+    Raises as `serving`.
+    """
+    register = partial(add_InferenceServiceServicer_to_server, InferenceServicer(inference, desk))
     return serving_neighbours(settings, register, certificate, name=SERVICE, admits=admits)
 
 
@@ -62,12 +71,16 @@ async def serve(settings: InferenceServer, member: Member) -> AsyncIterator[int]
     async with (
         journal_over(settings.audit, member.certificate, AuditServiceStub) as journal,
         watched_screening_keys(member.keys, settings.screening_keys) as mac_keys,
-        open_inference(settings, verify=mac_verifier(mac_keys)) as inference,
-        inference_at(settings, inference, member.certificate) as port,
+        open_inference(
+            settings,
+            verify=mac_verifier(mac_keys),
+            keys=VaultModelKeys(member.keys, asyncio.get_running_loop()),
+        ) as inference,
+        inference_at(settings, inference, member.certificate, desk=inference.desk) as port,
     ):
         with (
             service_noted(journal, "inference", certificate=member.certificate),
-            models_noted(journal, await inference.models()),
+            models_noted(journal, inference.desk),
         ):
             yield port
 

@@ -1,4 +1,4 @@
-"""What the record needs of models: manifests and templates, when each was loaded and gone."""
+"""What the record needs of models: manifests and templates, and each step of their releases."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
+    from inference.release.desk import Desk
+    from inference.release.states import Note
     from meshkit.contract import ModelInfo
     from meshkit.journal import Journal
 
@@ -15,20 +17,31 @@ __all__ = ["models_noted"]
 
 
 @contextmanager
-def models_noted(journal: Journal, models: Sequence[ModelInfo]) -> Iterator[None]:
-    """Archive what models' digests are of, and tell that they are loaded, and then unloaded."""
-    for model in models:
-        journal.keep(*model.documents)
-        journal.note("model.load", detail=_named(model))
+def models_noted(journal: Journal, desk: Desk) -> Iterator[None]:
+    """Tell of every step, those before now included; at the end, that what is loaded is unloaded.
+
+    What a loaded model's digests are of is archived before it is told that it is loaded.
+    """
+
+    def tell(note: Note) -> None:
+        engine = desk.engines.get((note.name, note.version))
+        detail = dict(note.detail)
+        if note.action == "model.load" and engine is not None:
+            journal.keep(*engine.info.documents)
+            detail |= _digests(engine.info)
+        journal.note(note.action, outcome=note.outcome, detail=detail)
+
+    desk.telling(tell)
     try:
         yield
     finally:
-        for model in models:
-            journal.note("model.unload", detail=_named(model))
+        for (name, version), engine in desk.engines.items():
+            told = {"model": name, "version": version, **_digests(engine.info)}
+            journal.note("model.unload", detail=told)
 
 
-def _named(model: ModelInfo) -> dict[str, str]:
-    told = {"model": model.name, "digest": model.digest.hex()}
+def _digests(model: ModelInfo) -> dict[str, str]:
+    told = {"digest": model.digest.hex()}
     if model.template_digest:
         told["prompt_template"] = model.template_digest.hex()
     return told

@@ -5,10 +5,13 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 
-from inference.wire import frame, models_reply, read_asked
+from inference.wire import frame, models_reply, read_asked, releases_reply
+from meshkit.contract import Reason, Refusal
 from meshkit.identity import ServiceIdentity
 from meshkit.interceptors import current
+from meshkit.releasing.wire import release_to_wire, taken_from_wire
 from meshkit.telemetry import step
+from sealgate.v1 import inference_pb2
 from sealgate.v1.inference_pb2_grpc import InferenceServiceServicer
 
 if TYPE_CHECKING:
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
     import grpc
 
-    from meshkit.contract import Ended, Generated, Inference
+    from meshkit.contract import Ended, Generated, Inference, ReleaseDesk
     from meshkit.identity import Identity
     from sealgate.v1 import inference_pb2 as pb
 
@@ -33,10 +36,11 @@ def admits(identity: Identity, method: str) -> bool:  # noqa: ARG001 -- the inte
 
 
 class InferenceServicer(InferenceServiceServicer):
-    """The methods of inference.proto over one service object."""
+    """The methods of inference.proto over one service object, and the desk of its releases."""
 
-    def __init__(self, inference: Inference) -> None:
+    def __init__(self, inference: Inference, desk: ReleaseDesk | None = None) -> None:
         self._inference = inference
+        self._desk = desk
 
     async def Generate(  # type: ignore[override] # the stubs know no handler that writes
         self, request: pb.GenerateRequest, context: Context
@@ -58,3 +62,25 @@ class InferenceServicer(InferenceServiceServicer):
     ) -> pb.InferenceServiceListModelsResponse:
         """See inference.proto."""
         return models_reply(await self._inference.models())
+
+    async def ListReleases(
+        self,
+        request: pb.ListReleasesRequest,
+        context: Context,  # noqa: ARG002 -- gRPC's signature
+    ) -> pb.ListReleasesResponse:
+        """See inference.proto."""
+        return releases_reply(await self._releases().releases(request.model))
+
+    async def TakeStep(
+        self,
+        request: pb.TakeStepRequest,
+        context: Context,  # noqa: ARG002 -- gRPC's signature
+    ) -> pb.TakeStepResponse:
+        """See inference.proto."""
+        release = await self._releases().take(taken_from_wire(request))
+        return inference_pb2.TakeStepResponse(release=release_to_wire(release))
+
+    def _releases(self) -> ReleaseDesk:
+        if self._desk is None:
+            raise Refusal(Reason.NOT_FOUND)
+        return self._desk

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshkit.contract import Ended, Reason, Refusal
+from meshkit.releasing.wire import release_to_wire
 from meshkit.wire import (
     finish_to_wire,
     model_to_wire,
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
         Generated,
         ModelInfo,
         Parameters,
+        Release,
         Scope,
         Screened,
         TraceContext,
     )
 
-__all__ = ["Asked", "frame", "models_reply", "read_asked"]
+__all__ = ["Asked", "frame", "models_reply", "read_asked", "releases_reply"]
 
 MODEL_BYTES_MAX = 128
 _DIGEST_BYTES = 32
@@ -79,3 +81,8 @@ def models_reply(models: Iterable[ModelInfo]) -> pb.InferenceServiceListModelsRe
         reply.models.append(model_to_wire(model))
         reply.shares.add(digest=model.digest, share=model.share, split_key=model.split_key)
     return reply
+
+
+def releases_reply(releases: Iterable[Release]) -> pb.ListReleasesResponse:
+    """Write how models stand."""
+    return pb.ListReleasesResponse(releases=[release_to_wire(each) for each in releases])

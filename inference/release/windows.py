@@ -86,9 +86,8 @@ class Window(Generic[ItemT]):
 
     def recent(self, now_s: float) -> list[ItemT]:
         """Return what is young enough; a clock that was put back makes nothing old."""
-        while self._items and self._items[0][0] < now_s - self.life_s:
-            self._items.popleft()
-        return [item for _, item in self._items]
+        # A copy first: metrics are read from another thread.
+        return [item for at_s, item in list(self._items) if at_s >= now_s - self.life_s]
 
     def clear(self) -> None:
         """Forget all: another state, other expectations."""
