@@ -11,6 +11,7 @@ import pytest_asyncio
 import torch
 from structlog.testing import capture_logs
 
+from inference.engines.base import ANONYMOUS, RequestContext
 from inference.engines.runner import CpuRunner
 from inference.engines.torch import TorchEngine
 from inference.tokenizer import ChatTokenizer, byte_letters
@@ -48,9 +49,12 @@ class ScriptedModel:
         self.gate = threading.Event()
         self.gate.set()
         self.rows: list[int] = []
+        self.prompts: list[int] = []
+        self.greed = 0
         self.size = len(byte_tokenizer()._raw)
 
     def prefill(self, tokens, *, slot, start):
+        self.prompts.append(len(tokens))
         return self._logits(1)[0]
 
     def decode(self, tokens, positions):
@@ -66,6 +70,8 @@ class ScriptedModel:
     def _logits(self, rows: int):
         self.gate.wait(5)
         time.sleep(self.step_s)
+        if self.greed:
+            torch.empty(self.greed)
         if self.fault is not None:
             raise self.fault
         logits = torch.zeros(rows, self.size)
@@ -82,9 +88,9 @@ def model() -> ScriptedModel:
 async def make_engine(model, make_settings):
     engines = []
 
-    def make(**changes) -> TorchEngine:
+    def make(vocabulary=None, **changes) -> TorchEngine:
         engine = TorchEngine(
-            CpuRunner(model, chunk_tokens=256),
+            CpuRunner(model, chunk_tokens=256, vocabulary=vocabulary),
             byte_tokenizer(),
             info=INFO,
             default_system="s",
@@ -101,14 +107,28 @@ async def make_engine(model, make_settings):
         assert not engine._thread.is_alive()
 
 
-async def drain(engine, **parameters):
-    return [item async for item in engine.generate(ASK, Parameters(**parameters))]
+async def drain(engine, context=ANONYMOUS, ask=ASK, **parameters):
+    answer = engine.generate(ask, Parameters(**parameters), context=context)
+    return [item async for item in answer]
 
 
-async def refused(engine, **parameters) -> Refusal:
+async def refused(engine, context=ANONYMOUS, ask=ASK, **parameters) -> Refusal:
     with pytest.raises(Refusal) as caught:
-        await drain(engine, **parameters)
+        await drain(engine, context, ask, **parameters)
     return caught.value
+
+
+async def until(condition) -> None:
+    """Wait for what must come."""
+    for _ in range(2_000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    pytest.fail("it never came")
+
+
+def in_time(seconds: float, **told) -> RequestContext:
+    return RequestContext(deadline_s=time.monotonic() + seconds, **told)
 
 
 async def test_requests_share_forward_passes(make_engine, model) -> None:
@@ -228,3 +248,139 @@ async def test_leaving_frees_the_slot_for_the_next(make_engine, model) -> None:
     answer = await asyncio.wait_for(waiting, 5)
     assert answer[-1].usage.completion_tokens == 3
     assert engine.generated_tokens < 50
+
+
+async def test_who_waits_beyond_its_deadline_never_touches_the_model(make_engine, model) -> None:
+    engine = make_engine(slots=1)
+    model.gate.clear()
+    running = asyncio.create_task(drain(engine, max_tokens=3))
+    await until(lambda: model.prompts)
+    refusal = await refused(engine, in_time(0.05))
+    model.gate.set()
+    await running
+    await drain(engine, max_tokens=2)
+
+    assert refusal.reason is Reason.OUT_OF_TIME
+    assert len(model.prompts) == 2
+
+
+async def test_who_comes_too_late_or_could_not_be_done_in_time_is_refused_at_once(
+    make_engine, model
+) -> None:
+    engine = make_engine(slots=1)
+    model.step_s = 0.2
+    await drain(engine, max_tokens=1)
+    late = await refused(engine, in_time(-0.001))
+    # 0.2 s for so short a prompt are the best it has seen: twice that will not do for this one.
+    hopeless = await refused(engine, in_time(0.4), ask=(Message(Role.USER, "x" * 170),))
+    model.step_s = 0
+    answer = await drain(engine, in_time(60), max_tokens=2)
+
+    assert (late.reason, hopeless.reason) == (Reason.OUT_OF_TIME, Reason.OUT_OF_TIME)
+    assert len(model.prompts) == 2
+    assert isinstance(answer[-1], Ended)
+
+
+async def test_an_answer_under_way_ends_with_its_deadline(make_engine, model) -> None:
+    engine = make_engine()
+    model.step_s = 0.01
+    refusal = await refused(engine, in_time(0.1), max_tokens=10_000)
+    told = engine.generated_tokens
+
+    assert refusal.reason is Reason.OUT_OF_TIME
+    assert (await drain(engine, max_tokens=2))[-1].usage.completion_tokens == 2
+    assert engine.generated_tokens <= told + 6
+
+
+async def test_the_more_important_goes_first(make_engine, model) -> None:
+    engine = make_engine(slots=1)
+    model.gate.clear()
+    asked = [asyncio.create_task(drain(engine, max_tokens=1))]
+    await until(lambda: model.prompts)
+    for characters, priority in ((20, 0), (30, 2), (40, 1)):
+        ask = (Message(Role.USER, "x" * characters),)
+        context = RequestContext(priority=priority)
+        asked.append(asyncio.create_task(drain(engine, context, ask, max_tokens=1)))
+        await asyncio.sleep(0)
+    model.gate.set()
+    await asyncio.gather(*asked)
+
+    lengths = model.prompts[1:]
+    assert [length - min(lengths) for length in lengths] == [10, 20, 0]
+
+
+async def test_a_step_that_hangs_is_told_and_survived(make_engine, model) -> None:
+    engine = make_engine(step_timeout_ms=250)
+    await drain(engine, max_tokens=1)
+    model.gate.clear()
+    stuck = await refused(engine)
+    unhealthy, refusal = engine.healthy, await refused(engine)
+    model.gate.set()
+    await until(lambda: engine.healthy)
+
+    assert (unhealthy, stuck.reason) == (False, Reason.INFERENCE_DOWN)
+    assert refusal.reason is Reason.INFERENCE_DOWN
+    assert isinstance((await drain(engine, max_tokens=2))[-1], Ended)
+
+
+@pytest.mark.parametrize("death", [SystemExit, KeyboardInterrupt, GeneratorExit])
+async def test_what_would_kill_the_thread_ends_its_requests_and_no_more(
+    make_engine, model, death
+) -> None:
+    engine = make_engine()
+    model.fault = death("prompt was: canary")
+    with capture_logs() as logs:
+        refusal = await refused(engine)
+    model.fault = None
+
+    assert refusal.reason is Reason.INFERENCE_DOWN
+    assert [entry["kind"] for entry in logs] == [death.__name__]
+    assert "canary" not in str(logs)
+    assert isinstance((await drain(engine, max_tokens=2))[-1], Ended)
+
+
+async def test_no_memory_on_a_cpu_is_overloaded_and_the_next_call_works(make_engine, model) -> None:
+    """As PyTorch itself says it: nothing has so much."""
+    engine = make_engine(restarts_max=0)
+    for _ in range(2):
+        model.greed = 1 << 50
+        refusal = await refused(engine, max_tokens=3)
+        assert refusal.reason is Reason.OVERLOADED
+        assert refusal.retry_after_ms
+    model.fault, model.greed = MemoryError(), 0
+    assert (await refused(engine)).reason is Reason.OVERLOADED
+    model.fault = None
+
+    assert isinstance((await drain(engine, max_tokens=3))[-1], Ended)
+
+
+async def test_a_tokenizer_that_knows_more_than_the_model_fails_its_request_alone(
+    make_engine, model
+) -> None:
+    engine = make_engine(vocabulary=225)
+    running = asyncio.create_task(drain(engine, max_tokens=30))
+    refusal = await refused(engine, ask=(Message(Role.USER, "À"),))
+
+    assert refusal.reason is Reason.INFERENCE_DOWN
+    assert (await running)[-1].usage.completion_tokens == 30
+    assert engine.healthy
+
+
+async def test_a_model_that_knows_more_than_the_tokenizer_fails_its_request_alone(
+    make_engine, model
+) -> None:
+    engine = make_engine()
+    model.size += 8
+    plain = model._logits
+
+    def unknown(rows: int):
+        logits = plain(rows)
+        logits[:, -1] = 99
+        return logits
+
+    model._logits = unknown
+    refusal = await refused(engine)
+    model._logits = plain
+
+    assert refusal.reason is Reason.INFERENCE_DOWN
+    assert isinstance((await drain(engine, max_tokens=3))[-1], Ended)
