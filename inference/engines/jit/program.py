@@ -1,0 +1,389 @@
+"""One step: rows of tokens through all layers to logits, as a function that several threads run.
+
+The thread that wants a step calls `step(arguments, 0)`; the others are in `help` all their lives,
+which runs the same with their own number whenever an event comes. Each takes its share of a phase's
+units, and all meet before the next. A block is eight phases:
+
+    norm, quantise | qkv | turn, keep keys and values | attend, quantise |
+    product, residual | norm, quantise | gate, up, quantise | product, residual
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum, auto
+from typing import TYPE_CHECKING
+
+from llvmlite import ir
+
+from inference.engines.jit.attention import Unit, attended, turned
+from inference.engines.jit.emit import I32, I64, PTR, Code
+from inference.engines.jit.packing import BLOCK4_BYTES, BLOCK8_BYTES, TILE
+from inference.engines.jit.products import SCRATCH_BYTES, emit_products
+from inference.engines.jit.rows import Quantised, embedded, gated, normed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from inference.architecture import Architecture
+
+__all__ = ["Argument", "Field", "Plan", "emit_step"]
+
+_GROUP, _F32, _I64 = 32, 4, 8
+_TILE_BYTES = TILE * _F32
+_TILES_A_UNIT = 2
+_SPINS = 500
+_YIELD = "sched_yield"
+
+
+class Argument(IntEnum):
+    """What `step` is given: addresses and numbers, 64 bits each, at these places."""
+
+    THREADS = 0
+    ROWS = auto()
+    TOKENS = auto()
+    SLOTS = auto()
+    POSITIONS = auto()
+    WANTED = auto()
+    WANTED_COUNT = auto()
+    LOGITS = auto()
+    X = auto()
+    QKV = auto()
+    NARROW_CODES = auto()
+    NARROW_FACTORS = auto()
+    WIDE_CODES = auto()
+    WIDE_FACTORS = auto()
+    SCRATCH = auto()
+    SCORES = auto()
+    TABLE_CODES = auto()
+    TABLE_SCALES = auto()
+    COSINES = auto()
+    SINES = auto()
+    LAYERS = auto()
+    FINAL_NORM = auto()
+    HEAD = auto()
+    MEETING = auto()
+    CLOSING = auto()
+
+
+class Field(IntEnum):
+    """What a layer has, likewise."""
+
+    ATTENTION_NORM = 0
+    QKV = auto()
+    ATTENTION_OUT = auto()
+    FEED_NORM = auto()
+    GATE_UP = auto()
+    DOWN = auto()
+    KEYS = auto()
+    VALUES = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is known when a step is compiled. rows: at most, in a step."""
+
+    arch: Architecture
+    rows: int
+    context_tokens: int
+
+
+def emit_step(module: ir.Module, plan: Plan) -> None:
+    """Write `step(arguments, thread)`, `help(arguments, thread, event)` and what they call."""
+    emit_products(module)
+    _emit_meeting(module)
+    c = Code(module, "step", [PTR, I64])
+    _Step(c, plan).emit()
+    c.finish()
+    _emit_help(module)
+
+
+def _emit_help(module: ir.Module) -> None:
+    """Write `help`: a step for each event (eventfd(2)), until CLOSING is not 0.
+
+    So a helper needs the interpreter's lock neither to begin nor to end a step.
+    """
+    c = Code(module, "help", [PTR, I64, I64])
+    given, thread, event = c.arguments
+    counter = c.variable(c.number(0))
+    wait, leave = (c.function.append_basic_block() for _ in range(2))
+    c.b.branch(wait)
+    c.b.position_at_end(wait)
+    got = c.call("read", I64, c.b.trunc(event, I32), counter, c.number(_I64))
+    closing = c.load(c.at(given, Argument.CLOSING * _I64), I64)
+    with c.when(c.b.icmp_signed("==", got, c.number(_I64))), c.when(_is_zero(c, closing)):
+        c.call("step", ir.VoidType(), given, thread)
+    c.b.cbranch(_is_zero(c, closing), wait, leave)
+    c.b.position_at_end(leave)
+    c.finish()
+
+
+def _is_zero(c: Code, number: ir.Value) -> ir.Value:
+    return c.b.icmp_signed("==", number, c.number(0))
+
+
+def _emit_meeting(module: ir.Module) -> None:
+    """Write `meet(place, threads)`: nobody leaves before all have come.
+
+    place: two numbers, 64 bytes apart: who has come, and how often all had. A thread whose fellows
+    lag gives its core away now and then, for they may be waiting for one.
+    """
+    c = Code(module, "meet", [PTR, I64])
+    place, threads = c.arguments
+    b, often = c.b, c.at(place, 64)
+    before = b.load_atomic(often, "acquire", _I64, typ=I64)
+    come = b.atomic_rmw("add", place, c.number(1), "acq_rel")
+    with b.if_else(b.icmp_signed("==", c.add(come, 1), threads)) as (last, others):
+        with last:
+            b.atomic_rmw("xchg", place, c.number(0), "monotonic")
+            b.atomic_rmw("add", often, c.number(1), "release")
+        with others:
+            spins = c.variable(c.number(0))
+            again, done = (c.function.append_basic_block() for _ in range(2))
+            b.branch(again)
+            b.position_at_end(again)
+            c.call("llvm.x86.sse2.pause", ir.VoidType())
+            spun = c.add(c.get(spins, I64), 1)
+            c.put(spins, spun)
+            with b.if_then(b.icmp_unsigned("==", b.urem(spun, c.number(_SPINS)), c.number(0))):
+                c.call(_YIELD, I32)
+            now = b.load_atomic(often, "acquire", _I64, typ=I64)
+            b.cbranch(b.icmp_signed("==", now, before), again, done)
+            b.position_at_end(done)
+    c.finish()
+
+
+class _Step:
+    """The phases of a step; see the module."""
+
+    def __init__(self, c: Code, plan: Plan) -> None:
+        self._c, self._plan, self._arch = c, plan, plan.arch
+        self._given, self._thread = c.arguments
+        self._threads = self._number(Argument.THREADS)
+        self._rows = self._number(Argument.ROWS)
+        self._x, self._qkv = self._address(Argument.X), self._address(Argument.QKV)
+        arch = plan.arch
+        narrow = self._address(Argument.NARROW_CODES), self._address(Argument.NARROW_FACTORS)
+        wide = self._address(Argument.WIDE_CODES), self._address(Argument.WIDE_FACTORS)
+        self._normed = Quantised(*narrow, arch.width)
+        self._seen = Quantised(*narrow, arch.heads * arch.head)
+        self._hidden = Quantised(*wide, arch.hidden)
+        mine = c.mul(self._thread, plan.rows * SCRATCH_BYTES * 2 * _TILES_A_UNIT)
+        self._scratch = c.at(self._address(Argument.SCRATCH), mine)
+
+    def emit(self) -> None:
+        """All of it."""
+        c = self._c
+        self._embed()
+        layers = self._address(Argument.LAYERS)
+        with c.loop(0, self._arch.layers) as number:
+            layer = c.at(layers, c.mul(number, len(Field) * _I64))
+            fields = {field: c.load(c.at(layer, field * _I64), PTR) for field in Field}
+            self._norm(fields[Field.ATTENTION_NORM])
+            self._multiply_qkv(fields[Field.QKV])
+            self._turn(fields)
+            self._attend(fields)
+            self._add_product(fields[Field.ATTENTION_OUT], self._seen)
+            self._norm(fields[Field.FEED_NORM])
+            self._gate(fields[Field.GATE_UP])
+            self._add_product(fields[Field.DOWN], self._hidden)
+        self._norm_wanted()
+        self._multiply_head()
+
+    # --- phases -----------------------------------------------------------------------------
+
+    def _embed(self) -> None:
+        """Look up my rows; the next phase splits rows alike, so nobody need be met."""
+        c, blocks = self._c, self._arch.width // _GROUP
+        codes, scales = self._address(Argument.TABLE_CODES), self._address(Argument.TABLE_SCALES)
+        with self._mine(self._rows) as row:
+            token = self._entry(Argument.TOKENS, row)
+            embedded(
+                c,
+                c.at(codes, c.mul(token, blocks * _GROUP)),
+                c.at(scales, c.mul(token, blocks * _F32)),
+                self._x_row(row),
+                blocks,
+            )
+
+    def _norm(self, weight: ir.Value) -> None:
+        with self._mine(self._rows) as row:
+            self._norm_row(row, row, weight)
+        self._meet()
+
+    def _norm_row(self, source: ir.Value, target: ir.Value, weight: ir.Value) -> None:
+        size = self._arch.width, self._arch.norm_epsilon
+        normed(
+            self._c,
+            self._x_row(source),
+            weight,
+            size,
+            lambda block, values: self._normed.put(self._c, target, block, values),
+        )
+
+    def _multiply_qkv(self, weight: ir.Value) -> None:
+        c, arch = self._c, self._arch
+        outputs = (arch.heads + 2 * arch.kv_heads) * arch.head
+        with self._tiles(outputs) as tile:
+            self._product(weight, tile, self._normed, part=0)
+            with c.loop(0, self._rows) as row:
+                at = c.add(c.mul(row, outputs * _F32), c.mul(tile, _TILE_BYTES))
+                c.store(self._produced(row), c.at(self._qkv, at))
+        self._meet()
+
+    def _turn(self, fields: dict[Field, ir.Value]) -> None:
+        """Turn queries and keys; keep keys and values. Queries get the scale of scores."""
+        c, arch = self._c, self._arch
+        scale = c.floats(arch.head**-0.5)
+        with self._units() as (row, key_head):
+            unit = self._unit(fields, row, key_head)
+            at = c.mul(self._entry(Argument.POSITIONS, row), arch.head * _F32)
+            turns = (
+                c.at(self._address(Argument.COSINES), at),
+                c.at(self._address(Argument.SINES), at),
+            )
+            key, value = self._new(row, key_head)
+            for part in unit.parts:
+                for query in range(unit.queries):
+                    place = c.at(unit.query, query * arch.head * _F32)
+                    done = c.b.fmul(turned(c, place, turns, part), scale)
+                    c.store(done, c.at(place, part))
+                c.store(turned(c, key, turns, part), c.at(unit.keys, c.add(at, part)))
+                c.store(c.load(c.at(value, part)), c.at(unit.values, c.add(at, part)))
+        self._meet()
+
+    def _attend(self, fields: dict[Field, ir.Value]) -> None:
+        c, arch = self._c, self._arch
+        group, room = arch.heads // arch.kv_heads, self._plan.context_tokens
+        mine = c.mul(self._thread, group * room * _F32)
+        scores = c.at(self._address(Argument.SCORES), mine)
+        with self._units() as (row, key_head):
+            first = c.mul(key_head, group * arch.head // _GROUP)
+            unit = self._unit(fields, row, key_head)
+            attended(c, unit, scores, room, (self._seen, row, first))
+        self._meet()
+
+    def _add_product(self, weight: ir.Value, inputs: Quantised) -> None:
+        c = self._c
+        with self._tiles(self._arch.width) as tile:
+            self._product(weight, tile, inputs, part=0)
+            with c.loop(0, self._rows) as row:
+                place = c.at(self._x_row(row), c.mul(tile, _TILE_BYTES))
+                c.store(c.b.fadd(c.load(place), self._produced(row)), place)
+        self._meet()
+
+    def _gate(self, weight: ir.Value) -> None:
+        """Two tiles of gates and the same two of ups make a block of 32."""
+        c, ups = self._c, self._arch.hidden // TILE
+        with self._tiles(self._arch.hidden // _TILES_A_UNIT) as unit:
+            for half in range(_TILES_A_UNIT):
+                tile = c.add(c.mul(unit, _TILES_A_UNIT), half)
+                self._product(weight, tile, self._normed, part=half)
+                self._product(weight, c.add(tile, ups), self._normed, part=_TILES_A_UNIT + half)
+            with c.loop(0, self._rows) as row:
+                low, high = (
+                    gated(c, self._produced(row, half), self._produced(row, _TILES_A_UNIT + half))
+                    for half in range(_TILES_A_UNIT)
+                )
+                self._hidden.put(c, row, unit, (low, high))
+        self._meet()
+
+    def _norm_wanted(self) -> None:
+        final = self._address(Argument.FINAL_NORM)
+        with self._mine(self._number(Argument.WANTED_COUNT)) as number:
+            self._norm_row(self._entry(Argument.WANTED, number), number, final)
+        self._meet()
+
+    def _multiply_head(self) -> None:
+        c, arch = self._c, self._arch
+        count, logits = self._number(Argument.WANTED_COUNT), self._address(Argument.LOGITS)
+        weight, size = self._address(Argument.HEAD), arch.width // _GROUP * BLOCK8_BYTES
+        with self._tiles(arch.vocabulary) as tile:
+            place = c.at(weight, c.mul(tile, size))
+            self._call_product("product8", place, self._normed, self._scratch, count)
+            with c.loop(0, count) as row:
+                at = c.add(c.mul(row, arch.vocabulary * _F32), c.mul(tile, _TILE_BYTES))
+                c.store(self._produced(row), c.at(logits, at))
+        # Else a thread that is done would see the next step begin before this one's end.
+        self._meet()
+
+    # --- parts of them ----------------------------------------------------------------------
+
+    def _product(self, weight: ir.Value, tile: ir.Value, inputs: Quantised, *, part: int) -> None:
+        """Multiply all rows with a tile, into a part of my scratch."""
+        c = self._c
+        place = c.at(weight, c.mul(tile, inputs.blocks * BLOCK4_BYTES))
+        scratch = c.at(self._scratch, part * self._plan.rows * SCRATCH_BYTES)
+        self._call_product("product4", place, inputs, scratch, self._rows)
+
+    def _call_product(
+        self, name: str, tile: ir.Value, inputs: Quantised, scratch: ir.Value, rows: ir.Value
+    ) -> None:
+        c, blocks = self._c, self._c.number(inputs.blocks)
+        c.call(name, ir.VoidType(), tile, inputs.codes, inputs.factors, scratch, blocks, rows)
+
+    def _produced(self, row: ir.Value, part: int = 0) -> ir.Value:
+        c = self._c
+        at = c.mul(c.add(row, part * self._plan.rows), SCRATCH_BYTES)
+        return c.load(c.at(self._scratch, at))
+
+    @contextmanager
+    def _units(self) -> Iterator[tuple[ir.Value, ir.Value]]:
+        """My share of rows by key heads."""
+        c, heads = self._c, self._arch.kv_heads
+        with self._mine(c.mul(self._rows, heads)) as unit:
+            row = c.div(unit, heads)
+            yield row, c.b.sub(unit, c.mul(row, heads))
+
+    def _unit(self, fields: dict[Field, ir.Value], row: ir.Value, key_head: ir.Value) -> Unit:
+        c, arch, room = self._c, self._arch, self._plan.context_tokens
+        queries = arch.heads // arch.kv_heads
+        slot = c.add(c.mul(self._entry(Argument.SLOTS, row), arch.kv_heads), key_head)
+        kept = c.mul(slot, room * arch.head * _F32)
+        return Unit(
+            arch.head,
+            queries,
+            self._qkv_head(row, c.mul(key_head, queries)),
+            c.at(fields[Field.KEYS], kept),
+            c.at(fields[Field.VALUES], kept),
+            c.add(self._entry(Argument.POSITIONS, row), 1),
+        )
+
+    def _new(self, row: ir.Value, key_head: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Where a row's new key and value stand."""
+        c, arch = self._c, self._arch
+        key = self._qkv_head(row, c.add(key_head, arch.heads))
+        return key, c.at(key, arch.kv_heads * arch.head * _F32)
+
+    def _qkv_head(self, row: ir.Value, head: ir.Value) -> ir.Value:
+        c, arch = self._c, self._arch
+        heads = arch.heads + 2 * arch.kv_heads
+        return c.at(self._qkv, c.mul(c.add(c.mul(row, heads), head), arch.head * _F32))
+
+    def _x_row(self, row: ir.Value) -> ir.Value:
+        return self._c.at(self._x, self._c.mul(row, self._arch.width * _F32))
+
+    def _tiles(self, outputs: int) -> AbstractContextManager[ir.Value]:
+        return self._mine(self._c.number(outputs // TILE))
+
+    def _mine(self, units: ir.Value) -> AbstractContextManager[ir.Value]:
+        """My share of so many units, one after the other."""
+        c = self._c
+        edges = [
+            c.b.udiv(c.mul(units, c.add(self._thread, more)), self._threads) for more in (0, 1)
+        ]
+        return c.loop(*edges)
+
+    def _meet(self) -> None:
+        self._c.call("meet", ir.VoidType(), self._address(Argument.MEETING), self._threads)
+
+    def _address(self, argument: Argument) -> ir.Value:
+        return self._c.load(self._c.at(self._given, argument * _I64), PTR)
+
+    def _number(self, argument: Argument) -> ir.Value:
+        return self._c.load(self._c.at(self._given, argument * _I64), I64)
+
+    def _entry(self, argument: Argument, index: ir.Value) -> ir.Value:
+        return self._c.load(self._c.at(self._address(argument), self._c.mul(index, _I64)), I64)

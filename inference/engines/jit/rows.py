@@ -1,0 +1,108 @@
+"""What a step does to a row between products: look it up, norm it, quantise it, gate it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llvmlite import ir
+
+from inference.engines.jit.emit import F32, F32X16, I8X16, I32, I32X16, Code
+from inference.engines.jit.products import FACTORS_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Quantised", "embedded", "gated", "normed", "quantised"]
+
+_GROUP, _HALF = 32, 16
+_INT8_MAX = 127.0
+_UNSIGNED = 128
+
+
+class Quantised:
+    """Where the codes of rows stand, and the factors beside them.
+
+    Args:
+        codes: int8, (rows, columns).
+        factors: `FACTORS_BYTES` for each block of 32, (rows, columns / 32).
+        columns: of a row.
+    """
+
+    def __init__(self, codes: ir.Value, factors: ir.Value, columns: int) -> None:
+        self.codes, self.factors = codes, factors
+        self.blocks = columns // _GROUP
+
+    def put(
+        self, c: Code, row: ir.Value, block: ir.Value | int, values: tuple[ir.Value, ir.Value]
+    ) -> None:
+        """Quantise 32 values to a block of a row."""
+        at = c.add(c.mul(row, self.blocks), block)
+        codes = c.at(self.codes, c.mul(at, _GROUP))
+        quantised(c, values, codes, c.at(self.factors, c.mul(at, FACTORS_BYTES)))
+
+
+def quantised(
+    c: Code, values: tuple[ir.Value, ir.Value], codes: ir.Value, factors: ir.Value
+) -> None:
+    """Write 32 values as int8 codes by the largest of them, and their factors."""
+    b = c.b
+    # As integers, sizes of floats are ordered as they are, and NaN is above all of them.
+    sizes = [b.bitcast(c.call("llvm.fabs.v16f32", F32X16, part), I32X16) for part in values]
+    largest = c.call("llvm.umax.v16i32", I32X16, *sizes)
+    peak = b.bitcast(c.call("llvm.vector.reduce.umax.v16i32", I32, largest), F32)
+    zero = ir.Constant(F32, 0.0)
+    # A block of zeros has no scale; NaN is not equal to zero, and so stays NaN.
+    inverse = b.select(
+        b.fcmp_ordered("==", peak, zero), zero, b.fdiv(ir.Constant(F32, _INT8_MAX), peak)
+    )
+    total = ir.Constant(I32, 0)
+    for place, part in enumerate(values):
+        whole = c.integers(c.rounded(b.fmul(part, c.splat(inverse))))
+        c.store(b.trunc(whole, I8X16), c.at(codes, place * _HALF))
+        total = b.add(total, c.call("llvm.vector.reduce.add.v16i32", I32, whole))
+    scale = b.fdiv(peak, ir.Constant(F32, _INT8_MAX))
+    c.store(scale, factors)
+    c.store(b.fmul(scale, b.sitofp(total, F32)), c.at(factors, 4))
+    c.store(b.mul(total, ir.Constant(I32, -_UNSIGNED)), c.at(factors, 8))
+
+
+def embedded(c: Code, codes: ir.Value, scales: ir.Value, row: ir.Value, blocks: int) -> None:
+    """Write a token's row: `codes` int8 and `scales` fp32 (one a block) are the token's own."""
+    with c.loop(0, blocks) as block:
+        d = c.splat(c.load(c.at(scales, c.mul(block, 4)), F32))
+        for part in (0, _HALF):
+            at = c.add(c.mul(block, _GROUP), part)
+            whole = c.b.sitofp(c.b.sext(c.load(c.at(codes, at), I8X16), I32X16), F32X16)
+            c.store(c.b.fmul(whole, d), c.at(row, c.mul(at, 4)))
+
+
+def normed(
+    c: Code,
+    row: ir.Value,
+    weight: ir.Value,
+    size: tuple[int, float],
+    put: Callable[[ir.Value, tuple[ir.Value, ir.Value]], None],
+) -> None:
+    """Give each 32 values of a row's RMS norm to `put(block, values)`; size: width, epsilon."""
+    width, epsilon = size
+    squares = c.variable(c.floats(0.0))
+    with c.loop(0, width, _HALF) as at:
+        x = c.load(c.at(row, c.mul(at, 4)))
+        c.put(squares, c.fma(x, x, c.get(squares)))
+    mean = c.b.fdiv(c.sum(c.get(squares)), ir.Constant(F32, float(width)))
+    root = c.call("llvm.sqrt.f32", F32, c.b.fadd(mean, ir.Constant(F32, epsilon)))
+    rate = c.splat(c.b.fdiv(ir.Constant(F32, 1.0), root))
+    with c.loop(0, width // _GROUP) as block:
+        parts = []
+        for part in (0, _HALF):
+            at = c.mul(c.add(c.mul(block, _GROUP), part), 4)
+            scaled = c.b.fmul(c.load(c.at(row, at)), rate)
+            parts.append(c.b.fmul(scaled, c.load(c.at(weight, at))))
+        put(block, (parts[0], parts[1]))
+
+
+def gated(c: Code, gate: ir.Value, up: ir.Value) -> ir.Value:
+    """Compute silu(gate) * up."""
+    one = c.floats(1.0)
+    sigmoid = c.b.fdiv(one, c.b.fadd(one, c.exp(c.b.fneg(gate))))
+    return c.b.fmul(c.b.fmul(gate, sigmoid), up)

@@ -1,0 +1,240 @@
+"""The compiled step against a forward pass in fp32, and against itself in other company."""
+
+import gc
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inference.engines.jit.compiled import cpu_can
+from inference.engines.jit.model import CompiledLlama, compiles
+from inference.engines.llama import Llama
+from inference.scheduler import Move
+from inference.weights import Architecture, Codes4, Codes8, Layer, Table, Weights, dense
+
+pytestmark = pytest.mark.skipif(not cpu_can(), reason="this CPU has no AVX-512 VNNI")
+
+ARCH = Architecture(
+    layers=2,
+    width=64,
+    hidden=96,
+    heads=6,
+    kv_heads=2,
+    head=32,
+    vocabulary=144,
+    context_tokens=128,
+    rope_base=10_000.0,
+    norm_epsilon=1e-5,
+)
+ROOM, SLOTS = 120, 6
+
+
+def codes4(rows: int, columns: int) -> Codes4:
+    groups = (rows, columns // 32)
+    codes = torch.randint(0, 16, (rows, columns), dtype=torch.int8)
+    d, m = torch.rand(groups).half() * 0.02, torch.rand(groups).half() * -0.16
+    return Codes4(codes, d.float(), m.float())
+
+
+@pytest.fixture(scope="module")
+def weights() -> Weights:
+    torch.manual_seed(0)
+    a = ARCH
+    return Weights(
+        architecture=a,
+        embedding=Codes8(
+            torch.randint(-128, 128, (a.vocabulary, a.width), dtype=torch.int8),
+            (torch.rand(a.vocabulary, a.width // 32) * 0.01).half().float(),
+        ),
+        layers=tuple(
+            Layer(
+                attention_norm=torch.rand(a.width) + 0.5,
+                qkv=codes4((a.heads + 2 * a.kv_heads) * a.head, a.width),
+                attention_out=codes4(a.width, a.heads * a.head),
+                feed_norm=torch.rand(a.width) + 0.5,
+                gate_up=codes4(2 * a.hidden, a.width),
+                down=codes4(a.width, a.hidden),
+            )
+            for _ in range(a.layers)
+        ),
+        final_norm=torch.rand(a.width) + 0.5,
+    )
+
+
+@pytest.fixture(scope="module")
+def model(weights) -> CompiledLlama:
+    return CompiledLlama(weights, slots=SLOTS, context_tokens=ROOM, threads=2)
+
+
+@pytest.fixture(scope="module")
+def plain(weights) -> Llama:
+    """The same weights in fp32, multiplied by PyTorch."""
+    layers = tuple(
+        replace(
+            layer,
+            qkv=dense(layer.qkv),
+            attention_out=dense(layer.attention_out),
+            gate_up=dense(layer.gate_up),
+            down=dense(layer.down),
+        )
+        for layer in weights.layers
+    )
+    table = Table(weights.embedding.dequantised())
+    return Llama(replace(weights, layers=layers, embedding=table), slots=1, context_tokens=ROOM)
+
+
+@torch.inference_mode()
+def test_it_computes_what_fp32_computes_but_for_quantised_rows(model, plain) -> None:
+    tokens = torch.randint(0, ARCH.vocabulary, (ROOM,)).tolist()
+    # More rows than one step takes, then a row at a time.
+    ours = [model.prefill(tokens[:100], slot=3, start=0)]
+    ours += [model.decode([tokens[at]], [at], [3])[0] for at in range(100, ROOM)]
+    theirs = [plain.prefill(tokens[:100], slot=0, start=0)]
+    theirs += [plain.decode([tokens[at]], [at])[0] for at in range(100, ROOM)]
+    error, size = (torch.stack(ours) - torch.stack(theirs)), torch.stack(theirs)
+
+    assert (error.square().mean() / size.square().mean()).sqrt() < 0.02
+    assert (torch.stack(ours).argmax(-1) == torch.stack(theirs).argmax(-1)).float().mean() > 0.8
+
+
+@torch.inference_mode()
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_a_row_has_the_same_bits_however_it_is_run(weights, model, data) -> None:
+    """In one stretch or several, alone or beside others, as a prompt's or an answer's."""
+    tokens = data.draw(
+        st.lists(st.integers(0, ARCH.vocabulary - 1), min_size=2, max_size=90), label="tokens"
+    )
+    whole = model.prefill(tokens, slot=0, start=0)
+    slot = data.draw(st.integers(0, SLOTS - 1), label="slot")
+    others = [other for other in range(SLOTS) if other != slot]
+    done = 0
+    while done < len(tokens):
+        stop = data.draw(st.integers(done + 1, len(tokens)), label="stop")
+        if data.draw(st.booleans(), label="as a prompt"):
+            last = model.prefill(tokens[done:stop], slot=slot, start=done)
+        else:
+            beside = data.draw(st.lists(st.sampled_from(others), unique=True), label="beside")
+            count = stop - done
+            of = [*sorted(beside), *[slot] * count]
+            rows = model.decode(
+                [7] * len(beside) + tokens[done:stop], [*[5] * len(beside), *range(done, stop)], of
+            )
+            last = rows[-1]
+        done = stop
+
+    assert torch.equal(last, whole)
+
+
+@torch.inference_mode()
+def test_the_number_of_threads_changes_no_bit(weights, model) -> None:
+    tokens = torch.randint(0, ARCH.vocabulary, (40,)).tolist()
+    expected = model.prefill(tokens, slot=0, start=0)
+
+    for threads in (1, 3):
+        other = CompiledLlama(weights, slots=2, context_tokens=ROOM, threads=threads)
+        assert torch.equal(other.prefill(tokens, slot=1, start=0), expected)
+
+
+@torch.inference_mode()
+def test_a_moved_and_a_restored_request_go_on_as_if_nothing_had_happened(model) -> None:
+    tokens = torch.randint(0, ARCH.vocabulary, (30,)).tolist()
+    model.prefill(tokens, slot=2, start=0)
+    kept = model.slots.kept(2, 0, 30)
+    stayed = model.decode([7], [30], [2])
+    model.move(Move(2, 1))
+    model.slots.restore(4, 0, kept)
+
+    assert torch.equal(model.decode([7, 7], [30, 30], [1, 4]), stayed.expand(2, -1))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    ("tokens", "positions", "slots"),
+    [
+        ([ARCH.vocabulary], [0], [0]),
+        ([-1], [0], [0]),
+        ([1], [ROOM], [0]),
+        ([1], [-1], [0]),
+        ([1], [0], [SLOTS]),
+        ([1, 1], [0, 0], [0, -1]),
+    ],
+)
+def test_what_lies_out_of_range_never_reaches_machine_code(model, tokens, positions, slots) -> None:
+    with pytest.raises(IndexError):
+        model.decode(tokens, positions, slots)
+    assert torch.isfinite(model.decode([1], [0], [0])).all()
+
+
+@torch.inference_mode()
+def test_the_largest_values_there_are_do_not_overflow(weights) -> None:
+    """Every product of bytes at its largest: some CPUs would saturate sums of 16 bits."""
+    full = Codes4(
+        torch.full((ARCH.width, ARCH.hidden), 15, dtype=torch.int8),
+        torch.ones(ARCH.width, ARCH.hidden // 32),
+        torch.zeros(ARCH.width, ARCH.hidden // 32),
+    )
+    gates = Codes4(
+        torch.full((2 * ARCH.hidden, ARCH.width), 15, dtype=torch.int8),
+        torch.ones(2 * ARCH.hidden, ARCH.width // 32),
+        torch.zeros(2 * ARCH.hidden, ARCH.width // 32),
+    )
+    layer = replace(weights.layers[0], gate_up=gates, down=full, feed_norm=torch.ones(ARCH.width))
+    loud = replace(weights, layers=(layer, layer), final_norm=torch.ones(ARCH.width))
+    # The feed-forward part adds the same large number to all of the residual: its norm is all ones.
+    logits = CompiledLlama(loud, slots=1, context_tokens=ROOM, threads=1).prefill(
+        [5], slot=0, start=0
+    )
+    sums = weights.embedding.dequantised().sum(dim=1)
+
+    assert torch.allclose(logits.abs(), sums.abs(), rtol=0.02, atol=0.02)
+
+
+@torch.inference_mode()
+def test_what_is_not_a_number_stays_so(weights) -> None:
+    broken = replace(weights, final_norm=weights.final_norm.clone())
+    broken.final_norm[3] = torch.nan
+    norms = weights.layers[0].attention_norm.clone()
+    norms[3] = torch.nan
+    inside = replace(
+        weights, layers=(replace(weights.layers[0], attention_norm=norms), weights.layers[1])
+    )
+
+    for each in (broken, inside):
+        logits = CompiledLlama(each, slots=1, context_tokens=ROOM, threads=1).prefill(
+            [5], slot=0, start=0
+        )
+        assert not torch.isfinite(logits).all()
+
+
+def test_other_weights_are_left_to_pytorch(weights) -> None:
+    layer = weights.layers[0]
+
+    def with_layer(**changes: object) -> Weights:
+        return replace(weights, layers=(replace(layer, **changes), weights.layers[1]))
+
+    assert compiles(weights)
+    assert not compiles(with_layer(qkv=dense(layer.qkv)))
+    assert not compiles(with_layer(qkv_bias=torch.zeros(4)))
+    assert not compiles(with_layer(q_norm=torch.ones(ARCH.head)))
+    assert not compiles(replace(weights, head=torch.zeros(ARCH.vocabulary, ARCH.width)))
+    assert not compiles(replace(weights, embedding=Table(torch.zeros(2, 2))))
+    assert not compiles(replace(weights, architecture=replace(ARCH, head=16)))
+
+
+@torch.inference_mode()
+def test_a_model_that_is_gone_leaves_no_thread(weights) -> None:
+    before = set(threading.enumerate())
+    model = CompiledLlama(weights, slots=1, context_tokens=ROOM, threads=3)
+    model.prefill([1, 2], slot=0, start=0)
+    helpers = set(threading.enumerate()) - before
+    del model
+    gc.collect()
+    for helper in helpers:
+        helper.join(timeout=30)
+
+    assert len(helpers) == 2
+    assert not any(helper.is_alive() for helper in helpers)
