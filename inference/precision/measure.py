@@ -6,8 +6,8 @@ Each stretch of held-out text is read by the original, in fp32, and by the varia
     agreement    share of positions whose likeliest next token is the original's
     divergence   mean of KL(original, variant) over positions, nats
 
-Speed is of this network with torchao's kernels, not of an engine; on a GPU each block is compiled
-and a decoding step is one CUDA graph, else Python's own time would be all there is to see.
+Speed is of this network with torchao's kernels, not of an engine; on a GPU a decoding step is one
+CUDA graph, else Python's own time would be all there is to see.
 """
 
 from __future__ import annotations
@@ -119,20 +119,25 @@ def _bytes(tensor: torch.Tensor) -> int:
 
 
 @torch.no_grad()
-def speed_of(network: Network, text: torch.Tensor, *, batch: int, steps: int) -> Speed:
-    """Time a network on text: medians. A GPU compiles first, which takes a minute.
+def speed_of(
+    network: Network, text: torch.Tensor, *, batch: int, steps: int, compiled: bool = False
+) -> Speed:
+    """Time a network on text: medians.
 
     Args:
         network: the variant; its blocks stay compiled.
         text: stretches, (stretches, tokens).
         batch: stretches of a prefill.
         steps: decoding steps timed.
+        compiled: whether blocks are compiled first (half a minute), or torchao's products and
+            all between them run one by one.
     """
     device = next(network.parameters()).device
     step = _decoding(network, text[0].to(device), steps)
-    if device.type == "cuda":
+    if compiled:
         for layer in network.model.layers:
             layer.compile(dynamic=False)
+    if device.type == "cuda":
         step = _captured(step)
     decoding = [_timed(step, device) for _ in range(_WARM_STEPS + steps)]
     ids = text[:batch].to(device)
