@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from meshkit.audit_client import AuditClient
     from meshkit.vault import Vault
 
-__all__ = ["ASSISTANT", "AUDITOR", "PRIVACY", "appending", "keep_clients"]
+__all__ = ["ASSISTANT", "AUDITOR", "MODELS", "PRIVACY", "appending", "keep_clients"]
 
 OPERATOR = "operator"
 OPERATOR_TTL_S = 600
@@ -29,9 +29,10 @@ OPERATOR_TTL_S = 600
 ASSISTANT = "assistant"
 AUDITOR = "auditor"
 PRIVACY = "privacy"
-"""Workloads of the first tenant that get a certificate at start; the policies know all three."""
+MODELS = "models"
+"""Workloads of the first tenant that get a certificate at start; the policies know all four."""
 
-FOLDERS = {ASSISTANT: "tls", AUDITOR: "tls-auditor", PRIVACY: "tls-privacy"}
+FOLDERS = {ASSISTANT: "tls", AUDITOR: "tls-auditor", PRIVACY: "tls-privacy", MODELS: "tls-models"}
 
 
 async def keep_clients(owned: AsyncExitStack, estate: Estate, settings: ApplianceSettings) -> None:

@@ -203,7 +203,11 @@ class _Builder:
         tell("Loading the language model")
         inference = await self.inference(engine, telling)
         return Neighbours(
-            compliance=compliance, cache=cache, inference=inference, audit=telling.log
+            compliance=compliance,
+            cache=cache,
+            inference=inference,
+            audit=telling.log,
+            releases=inference.desk,
         )
 
     async def audit(self) -> Telling:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.admission import MemoryLimits, rates_for
@@ -24,7 +25,10 @@ from gateway.models import ModelList
 from gateway.pipeline import Pipeline
 from gateway.redis_limits import RedisLimits, shares_of
 from gateway.refusals import RefusalFlood
-from gateway.servicer import GatewayServicer, admits
+from gateway.releases.desk import ModelDesk
+from gateway.releases.servicer import SERVICE as MODEL_SERVICE
+from gateway.releases.servicer import ModelServicer
+from gateway.servicer import GatewayServicer, admits, arrival_of
 from gateway.shelf import Shelf
 from gateway.tokens import Pace
 from gateway.users import users
@@ -41,7 +45,7 @@ if TYPE_CHECKING:
     from gateway.admission import Limits
     from gateway.ledger import Appender
     from gateway.settings import GatewaySettings
-    from meshkit.contract import Cache, Compliance, Inference
+    from meshkit.contract import Cache, Compliance, Inference, ReleaseDesk
 
 __all__ = ["SERVICE", "Neighbours", "gateway", "limits_of", "pipeline_of"]
 
@@ -56,6 +60,8 @@ class Neighbours:
     cache: Cache
     inference: Inference
     audit: Appender
+    releases: ReleaseDesk | None = None
+    """Of inference's models; None: ModelService is not served."""
 
 
 @asynccontextmanager
@@ -101,6 +107,7 @@ async def pipeline_of(
             shelf=Shelf(neighbours.cache, settings.cache_budget_ms / 1_000),
             asking=_asking(settings, neighbours, limits),
             settings=settings,
+            releases=neighbours.releases,
         )
 
 
@@ -156,15 +163,32 @@ async def gateway(
         admits=admits,
         on_refused=pipeline.stranger,
     )
+    served, names = [GatewayServicer(pipeline).add_to], [SERVICE]
+    if pipeline.releases is not None:
+        served.append(_models_desk(settings, pipeline, pipeline.releases).add_to)
+        names.append(MODEL_SERVICE)
     try:
         async with serving(
-            GatewayServicer(pipeline).add_to,
+            *served,
             address=f"{settings.host}:{settings.port}",
             credentials=credentials,
             guard=guard,
             settings=settings.serving,
-            names=(SERVICE,),
+            names=tuple(names),
         ) as port:
             yield port
     finally:
         await pipeline.settled()
+
+
+def _models_desk(
+    settings: GatewaySettings, pipeline: Pipeline, releases: ReleaseDesk
+) -> ModelServicer:
+    desk = ModelDesk(
+        door=pipeline.door,
+        ledger=pipeline.ledger,
+        releases=releases,
+        steps_max=settings.model_steps_max,
+        retry_ms=settings.overloaded_retry_ms,
+    )
+    return ModelServicer(desk, partial(arrival_of, reserve_s=settings.reply_reserve_ms / 1_000))

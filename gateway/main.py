@@ -13,6 +13,7 @@ from pydantic_settings import SettingsConfigDict
 
 from gateway.app import Neighbours, gateway, pipeline_of
 from gateway.clients import CacheClient, ComplianceClient, Hops, InferenceClient
+from gateway.releases.clients import ReleasesClient
 from gateway.settings import GatewaySettings
 from meshkit.audit_client import AuditClient, audit_client
 from meshkit.channel import line
@@ -70,6 +71,7 @@ async def neighbours(
             compliance=ComplianceClient(compliance, hops),
             cache=CacheClient(cache, hops),
             inference=InferenceClient(inference, hops),
+            releases=ReleasesClient(inference, hops),
             audit=await owned.enter_async_context(audit_client(audit, hops)),
         )
 

@@ -41,7 +41,15 @@ if TYPE_CHECKING:
     from gateway.ledger import Ledger
     from gateway.settings import GatewaySettings
     from gateway.shelf import Shelf
-    from meshkit.contract import Actor, Call, Compliance, Connection, ModelInfo, Receipt
+    from meshkit.contract import (
+        Actor,
+        Call,
+        Compliance,
+        Connection,
+        ModelInfo,
+        Receipt,
+        ReleaseDesk,
+    )
 
 __all__ = ["Pipeline"]
 
@@ -69,6 +77,8 @@ class Pipeline:
     shelf: Shelf
     asking: Asking
     settings: GatewaySettings
+    releases: ReleaseDesk | None = None
+    """What the models' desk asks; the path of a call has no part in it."""
     in_flight: int = 0
 
     async def answer(

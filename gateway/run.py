@@ -287,7 +287,18 @@ def door_event(
     )
 
 
-_ACTIONS = {"Chat": "chat", "ChatStream": "chat.stream", "ListModels": "models.list"}
+_ACTIONS = {
+    "Chat": "chat",
+    "ChatStream": "chat.stream",
+    "ListModels": "models.list",
+    "ListVersions": "model.read",
+    "GetRelease": "model.read",
+    "LoadModel": "model.load",
+    "UnloadModel": "model.unload",
+    "PromoteModel": "model.promote",
+    "RollbackModel": "model.rollback",
+    "SetShadow": "model.shadow",
+}
 
 
 def stranger_event(method: str, outcome: str, connection: Connection) -> Event:

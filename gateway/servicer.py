@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
-__all__ = ["GatewayServicer", "admits"]
+__all__ = ["GatewayServicer", "admits", "arrival_of"]
 
 _BEARER = "bearer "
 
@@ -91,20 +91,29 @@ class GatewayServicer(GatewayServiceServicer):
         return models_reply(await self._pipeline.models(self._arrival("models.list")))
 
     def _arrival(self, action: str) -> Arrival:
-        rpc = current()
-        if not isinstance(rpc.identity, TenantIdentity):
-            raise Refusal(Reason.UNAUTHENTICATED)
-        return Arrival(
-            call_id=new_call_id(),
-            action=action,
-            received_at_us=now_us(),
-            trace=rpc.trace,
-            peer=rpc.identity,
-            certified=certified(rpc.certificate_pem),
-            connection=rpc.connection,
-            deadline=Deadline(rpc.deadline.at_s - self._reserve_s),
-            token=_bearer(rpc.metadata),
-        )
+        return arrival_of(action, self._reserve_s)
+
+
+def arrival_of(action: str, reserve_s: float) -> Arrival:
+    """Return the call that is being served as it stands at the door.
+
+    Raises:
+        Refusal: UNAUTHENTICATED: no tenant's certificate.
+    """
+    rpc = current()
+    if not isinstance(rpc.identity, TenantIdentity):
+        raise Refusal(Reason.UNAUTHENTICATED)
+    return Arrival(
+        call_id=new_call_id(),
+        action=action,
+        received_at_us=now_us(),
+        trace=rpc.trace,
+        peer=rpc.identity,
+        certified=certified(rpc.certificate_pem),
+        connection=rpc.connection,
+        deadline=Deadline(rpc.deadline.at_s - reserve_s),
+        token=_bearer(rpc.metadata),
+    )
 
 
 def _read(request: pb.ChatRequest, purpose: str | None, arrival: Arrival, actor: Actor) -> Call:

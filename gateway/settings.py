@@ -121,6 +121,9 @@ class GatewaySettings(MeshSettings):
     models_memo_ms: int = Field(
         default=1_000, ge=0, description="How old the list of models may be."
     )
+    model_steps_max: int = Field(
+        default=8, gt=0, description="Calls of ModelService at once; beyond it: OVERLOADED."
+    )
 
     frame_tokens: int = Field(
         default=8, gt=0, description="A stream's frame leaves after so many tokens,"

@@ -77,7 +77,8 @@ class InferenceServicer(InferenceServiceServicer):
         context: Context,  # noqa: ARG002 -- gRPC's signature
     ) -> pb.TakeStepResponse:
         """See inference.proto."""
-        release = await self._releases().take(taken_from_wire(request))
+        asked = taken_from_wire(request)
+        release = await self._releases().take(asked)
         return inference_pb2.TakeStepResponse(release=release_to_wire(release))
 
     def _releases(self) -> ReleaseDesk:

@@ -26,7 +26,7 @@ import cedarpy
 import structlog
 
 from meshkit.background import running
-from meshkit.contract import OPERATORS, Document
+from meshkit.contract import OPERATORS, Document, StepKind
 from meshkit.counters import counted
 from meshkit.files import write_private
 from meshkit.policy_files import (
@@ -57,6 +57,7 @@ log = structlog.get_logger()
 
 ROLES = frozenset({"model_admin", "data_scientist", "auditor", "application", "privacy_officer"})
 UNCLASSIFIED = "unclassified"
+_ON_MODELS = frozenset({"model.read", *(f"model.{kind.value}" for kind in StepKind)})
 _MEMO_S = 1
 _MEMO_MAX = 4_096
 
@@ -65,7 +66,8 @@ _MEMO_MAX = 4_096
 class Request:
     """What is to be decided.
 
-    action: `chat` (needs `model`), or one on `tenant`: `models.list`, `audit.read`,
+    action: `chat`, `model.read` or a step of a release (these need `model`), or one on `tenant`:
+        `models.list`, `audit.read`,
         `tokens.reveal`, `payload.read`, `payload.export`, `payload.erase`, `hold.set`,
         `hold.release`, `hold.list`.
     tenant: whose records or models; empty for the actor's own.
@@ -279,7 +281,7 @@ def _cedar_request(policies: Policies, request: Request, second: int) -> dict[st
     }
     if address := _ip(request.peer_ip):
         context["source_ip"] = _extension("ip", address)
-    if request.action == "chat":
+    if request.action == "chat" or request.action in _ON_MODELS:
         context["model_classification"] = policies.classification.get(request.model, UNCLASSIFIED)
         resource = _uid("Model", request.model)
     else:

@@ -53,12 +53,14 @@ if TYPE_CHECKING:
         UnavailableError,
         WrongStateError,
     )
+    from sealgate.models_client import AsyncModels
     from sealgate.payloads_client import AsyncPayloads
     from sealgate.sync import Client, Stream
 
 __all__ = [
     "AsyncAuditReader",
     "AsyncClient",
+    "AsyncModels",
     "AsyncPayloads",
     "AsyncStream",
     "BlockedError",
@@ -89,14 +91,15 @@ __all__ = [
     "Stream",
     "UnauthenticatedError",
     "UnavailableError",
-    "WrongStateError",
     "Usage",
     "Verdict",
+    "WrongStateError",
 ]
 
 _HOMES = {
     "sealgate._shape": ("ChatOptions", "ChatResult"),
     "sealgate.audit_client": ("AsyncAuditReader",),
+    "sealgate.models_client": ("AsyncModels",),
     "sealgate.payloads_client": ("AsyncPayloads",),
     "sealgate.client": ("AsyncClient", "AsyncStream"),
     "sealgate.sync": ("Client", "Stream"),

@@ -88,6 +88,7 @@ class House:
     audit: MemoryAudit
     pipeline: object = None
     port: int = 0
+    releases: object = None
 
     @asynccontextmanager
     async def raw_caller(self, uri=ASSISTANT, **issue):
@@ -143,7 +144,7 @@ def start(authority, policies):
     """Return how to start a gateway: `async with start(**settings) as house`."""
 
     @asynccontextmanager
-    async def started(fakes=None, *, audit=None, **settings):
+    async def started(fakes=None, *, audit=None, releases=None, **settings):
         journal = []
         house = House(
             authority,
@@ -164,6 +165,7 @@ def start(authority, policies):
             cache=house.cache,
             inference=house.inference,
             audit=house.audit,
+            releases=releases,
         )
         async with (
             pipeline_of(built, neighbours) as house.pipeline,

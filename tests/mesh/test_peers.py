@@ -30,14 +30,14 @@ STRANGERS = {
 OPERATOR = {"operator": service_id("operator")}
 IDENTITIES = {name: service_id(name) for name in SERVICES} | OPERATOR | TENANTS | STRANGERS
 DOORS = ("Chat", "Screen", "Release", "Reveal", "Get", "Put", "Purge", "Generate", "ListModels")
-DOORS += ("Append", "GetCheckpoint")
+DOORS += ("TakeStep", "Append", "GetCheckpoint")
 
 UNARY = ("Chat", "Screen", "Reveal", "Get", "ListModels", "GetCheckpoint")
 
 GATEWAY_ALONE = {"gateway"}
 ADMITTED = {
     "Chat": set(TENANTS),
-    **dict.fromkeys(DOORS[1:9], GATEWAY_ALONE),
+    **dict.fromkeys(DOORS[1:10], GATEWAY_ALONE),
     "Purge": {"gateway", "audit"},
     "Append": {*SERVICES, "operator"},
     "GetCheckpoint": {"auditor"},
@@ -51,7 +51,7 @@ def service_of(door):
         return "compliance"
     if door in {"Get", "Put", "Purge"}:
         return "cache"
-    return "inference" if door in {"Generate", "ListModels"} else "audit"
+    return "inference" if door in {"Generate", "ListModels", "TakeStep"} else "audit"
 
 
 async def knock(channel, door):  # noqa: C901 -- a case a door
@@ -82,6 +82,8 @@ async def knock(channel, door):  # noqa: C901 -- a case a door
             await InferenceServiceStub(channel).ListModels(
                 inference_pb2.InferenceServiceListModelsRequest()
             )
+        case "TakeStep":
+            await InferenceServiceStub(channel).TakeStep(inference_pb2.TakeStepRequest())
         case "Append":
             call = AuditServiceStub(channel).Append()
             await call.done_writing()
@@ -121,7 +123,7 @@ async def test_every_identity_against_every_door(fake_mesh, host):
                         wrong[who, door] = code.name
 
     assert wrong == {}
-    assert len(list(product(IDENTITIES, DOORS))) == 132
+    assert len(list(product(IDENTITIES, DOORS))) == 144
 
 
 @pytest.mark.parametrize("service", SERVICES)

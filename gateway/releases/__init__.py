@@ -1,0 +1,1 @@
+"""ModelService at the gateway's port: who may change which version of a model answers."""
