@@ -30,7 +30,7 @@ mesh: $(VENV)/.appliance models ## the five services as processes of their own, 
 
 # --- setting up -----------------------------------------------------------------------------
 
-.PHONY: install models triton system-packages client-packages
+.PHONY: install models triton tensorrt system-packages client-packages
 install: $(VENV)/.dev ## the virtual environment, pinned
 
 $(VENV)/.venv:
@@ -63,6 +63,9 @@ models: $(VENV)/.venv ## the small models, by pinned digest
 triton: $(VENV)/.venv # NVIDIA Triton on a CPU, for tests: 97 MB, in an environment of its own
 	@$(BIN)/python deploy/triton_server.py --into var/triton
 
+tensorrt: $(VENV)/.venv # NVIDIA TensorRT-RTX, to build plans on a CPU: 96 MB, under NVIDIA's own licence
+	@$(BIN)/python deploy/tensorrt.py --into var/tensorrt
+
 system-packages: # third-party verifiers: Go's x/mod, OpenSSL; Redis; strace; Chromium; promtool
 	@deploy/system-packages.sh golang-go golang-golang-x-mod-dev openssl redis-server strace \
 	  chromium iproute2
@@ -76,7 +79,7 @@ client-packages: node_modules/.installed tests/node/node_modules/.installed # ot
 # --- checking -------------------------------------------------------------------------------
 
 .PHONY: test lint types imports protos protos-check check bench chaos clean
-test: install models triton system-packages client-packages ## the whole test suite, the servers it needs included
+test: install models triton tensorrt system-packages client-packages ## the whole test suite, the servers it needs included
 	@$(BIN)/python -m pytest
 
 lint: install

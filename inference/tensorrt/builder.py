@@ -153,7 +153,7 @@ def _worked(
     time_s: float,
     tell: Callable[[str, int], None] | None = None,
 ) -> dict[str, Any]:
-    python = home / ".venv" / "bin" / "python"
+    python = home.absolute() / ".venv" / "bin" / "python"
     if not python.exists() or not (home / "ready.json").exists():
         raise TensorRtError(Fault.NOT_INSTALLED)
     told = asyncio.run(_talked(python, job, time_s, tell))

@@ -48,6 +48,8 @@ def load_step(settings: InferenceSettings, opened: Opened) -> TorchEngine:
     Raises:
         ModelFileError: the files do not fit one another, or cannot be run here.
     """
+    if opened.manifest.kind != "chat" or opened.manifest.format not in FORMATS:
+        raise ModelFileError(Fault.NOT_A_STEP.value)
     info = model_info(opened.manifest, context_tokens=settings.context_tokens_max)
     arch = architecture_of(read_json(_needed(opened, "config.json")))
     tokenizer, template = _tokenizer(opened, arch.vocabulary)

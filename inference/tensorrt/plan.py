@@ -1,6 +1,6 @@
 """What lies beside a plan, and the check that the two belong together, before anybody loads one.
 
-    model.plan    TensorRT-RTX's own format: begins with `vtrt`; bytes 25 to 28 are the version that
+    model.plan    TensorRT-RTX's own format: begins with `vtrt`; bytes 24 to 27 are the version that
                   built it, as seen with 1.7.1.116 (NVIDIA documents no header)
     plan.json     {"schema": "sealgate/plan/v1", …}: the fields of `Plan`
 
@@ -33,7 +33,7 @@ __all__ = ["PLAN_FILE", "PLAN_NOTES", "Plan", "must_load", "read_plan_notes", "v
 PLAN_FILE, PLAN_NOTES = "model.plan", "plan.json"
 
 _SCHEMA = "sealgate/plan/v1"
-_MAGIC, _VERSION_AT = b"vtrt", slice(25, 29)
+_MAGIC, _VERSION_AT = b"vtrt", slice(24, 28)
 _NOTES_BYTES_MAX = 1 << 20
 
 
