@@ -181,9 +181,18 @@ class StoreChanger:
             manifest = claim
         else:
             version = claim.version or self._next_version(claim.name)
-            manifest = manifest_of(claim, version, files, facts)
+            manifest = manifest_of(self._based(claim), version, files, facts)
         self._must_be_new(manifest)
         return manifest
+
+    def _based(self, claim: Claim) -> Claim:
+        """Pin the model that an adapter is for, if it was named by its name; take its context."""
+        if claim.kind != "adapter" or not is_name(claim.base):
+            return claim
+        found = [one for one in self._store.manifests() if one.digest.hex() == claim.base]
+        base = found[0] if found else self._store.entry(claim.base).manifest
+        context = base.context_tokens if claim.context_tokens is None else claim.context_tokens
+        return replace(claim, base=base.digest.hex(), context_tokens=context)
 
     def _next_version(self, name: str) -> str:
         taken = [entry.version for entry in self._store.manifests() if entry.name == name]

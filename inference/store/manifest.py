@@ -62,8 +62,7 @@ class Manifest:
     """A model, pinned.
 
     name, version: what it is asked for by; together they are its place in the store.
-    base: of an adapter, the name of the model it adapts, or the hexadecimal digest of that model's
-        manifest; else empty.
+    base: of an adapter, the hexadecimal digest of the manifest of the model it adapts; else empty.
     architecture: `general.architecture` of a GGUF, `model_type` of a `config.json`; else empty.
     template_sha256: of the chat template, UTF-8; empty where there is none.
     tokenizer_sha256: see `inference.store.formats`; empty where there is none.

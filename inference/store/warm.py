@@ -38,7 +38,6 @@ __all__ = ["Remembered", "WarmReport", "warm"]
 
 log = structlog.get_logger()
 
-_TOKENS = 8
 _PROMPT = "Name the three primary colours."
 _OTHERS = ("Count from one to five.", "What is a ledger?")
 
@@ -65,12 +64,14 @@ class WarmReport:
     """What an engine's first prompts showed.
 
     answer_sha256: of the answer's UTF-8 and its number of tokens, or of the embedding.
+    tokens: of the answer; of an embedding, its numbers.
     repeats: Whether the same prompt got the same answer twice, alone.
     in_a_batch: Whether it did beside other prompts, too.
     as_before: Whether that is the answer of last time; None: there was none, or nobody asked.
     """
 
     answer_sha256: bytes
+    tokens: int
     repeats: bool
     in_a_batch: bool
     seconds: float
@@ -82,26 +83,30 @@ class WarmReport:
         return self.repeats and self.in_a_batch
 
 
-async def warm(engine: _Answering | _Embedding, *, state: Remembered | None = None) -> WarmReport:
+async def warm(
+    engine: _Answering | _Embedding, *, tokens: int = 8, state: Remembered | None = None
+) -> WarmReport:
     """Ask a started engine its first prompts.
 
     Args:
         engine: Answers, or embeds.
+        tokens: How long an answer may be.
         state: Where the answer of last time is kept, and this one's will be.
 
     Raises:
         Refusal: the engine cannot answer: INFERENCE_DOWN, OUT_OF_TIME, OVERLOADED.
     """
     began_s = time.perf_counter()
-    (first,) = await _asked(engine, _PROMPT)
-    (again,) = await _asked(engine, _PROMPT)
-    _, beside, _ = await _asked(engine, _OTHERS[0], _PROMPT, _OTHERS[1])
+    (first,) = await _asked(engine, tokens, _PROMPT)
+    (again,) = await _asked(engine, tokens, _PROMPT)
+    _, beside, _ = await _asked(engine, tokens, _OTHERS[0], _PROMPT, _OTHERS[1])
     report = WarmReport(
-        answer_sha256=first,
+        answer_sha256=first.digest,
+        tokens=first.tokens,
         repeats=first == again,
         in_a_batch=first == beside,
         seconds=time.perf_counter() - began_s,
-        as_before=None if state is None else state.compared(engine.info.digest, first),
+        as_before=None if state is None else state.compared(engine.info.digest, first.digest),
     )
     log.info(
         "inference.warm",
@@ -112,26 +117,33 @@ async def warm(engine: _Answering | _Embedding, *, state: Remembered | None = No
     return report
 
 
-async def _asked(engine: _Answering | _Embedding, *prompts: str) -> list[bytes]:
-    """Ask all at once; return a digest of each answer."""
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    digest: bytes
+    tokens: int
+
+
+async def _asked(engine: _Answering | _Embedding, tokens: int, *prompts: str) -> list[_Answer]:
+    """Ask all at once."""
     # An engine that embeds may have `generate` as well, to refuse it.
     if isinstance(engine, _Embedding):
-        return [_digest_of(vector) for vector in await engine.embed(prompts)]
-    return await asyncio.gather(*(_answer(engine, prompt) for prompt in prompts))
+        return [_of_vector(vector) for vector in await engine.embed(prompts)]
+    return await asyncio.gather(*(_answer(engine, tokens, prompt) for prompt in prompts))
 
 
-async def _answer(engine: _Answering, prompt: str) -> bytes:
+async def _answer(engine: _Answering, tokens: int, prompt: str) -> _Answer:
     messages = (Message(Role.USER, prompt),)
-    text, tokens = "", 0
-    async with aclosing(engine.generate(messages, Parameters(max_tokens=_TOKENS))) as items:
+    text, count = "", 0
+    async with aclosing(engine.generate(messages, Parameters(max_tokens=tokens))) as items:
         async for item in items:
             if isinstance(item, Generated):
-                text, tokens = text + item.text, tokens + item.tokens
-    return sha256(struct.pack(">I", tokens) + text.encode()).digest()
+                text, count = text + item.text, count + item.tokens
+    return _Answer(sha256(struct.pack(">I", count) + text.encode()).digest(), count)
 
 
-def _digest_of(vector: Sequence[float]) -> bytes:
-    return sha256(struct.pack(f">{len(vector)}f", *vector)).digest()
+def _of_vector(vector: Sequence[float]) -> _Answer:
+    size = len(vector)
+    return _Answer(sha256(struct.pack(f">{size}f", *vector)).digest(), size)
 
 
 @dataclass(frozen=True, slots=True)

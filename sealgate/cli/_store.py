@@ -107,7 +107,9 @@ def _add_add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     add.add_argument("--language", action="append", default=[], metavar="TAG", help="such as en")
     add.add_argument("--kind", default="chat", choices=("chat", "embedding", "adapter"))
-    add.add_argument("--base", default="", metavar="NAME", help="of an adapter: what it adapts")
+    add.add_argument(
+        "--base", default="", metavar="NAME", help="of an adapter: the model, or its digest"
+    )
     add.add_argument("--format", choices=("gguf", "safetensors", "onnx", "plan"), help="[as found]")
     add.add_argument("--precision", default="", metavar="TEXT")
     add.add_argument("--context-tokens", type=int, metavar="N", help="[as the files say]")

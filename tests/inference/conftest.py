@@ -1,6 +1,8 @@
 """The real model, loaded once; screened prompts with a real MAC."""
 
 import os
+import resource
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,3 +113,19 @@ def model_file(model_path):
 @pytest.fixture(scope="session")
 def file_weights(model_file):
     return load_weights(model_file)
+
+
+@pytest.fixture
+def disk_of():
+    """Let no file grow beyond so many bytes while the block runs: as a full disk, EFBIG."""
+
+    @contextmanager
+    def full(size: int):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return full
