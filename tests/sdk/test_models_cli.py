@@ -1,0 +1,78 @@
+"""`sealgate models list|add|verify|remove` as they are typed, without an OpenBao."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sealgate.cli import BAD_USAGE, DONE, REFUSED, main
+from tests.inference.store_world import a_folder, gguf
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(tmp_path, capsys, monkeypatch):
+    """Run a command over a store of its own; return exit code, standard output and error."""
+    monkeypatch.delenv("SEALGATE_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "store").mkdir()
+
+    def run_it(*words: object):
+        code = main(["models", *map(str, words), "--store", str(tmp_path / "store")])
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return run_it
+
+
+def test_a_model_is_added_listed_checked_and_removed(run, tmp_path) -> None:
+    source = a_folder(tmp_path / "from")
+    added = ("--name", "acme-chat", "--licence", "MIT", "--language", "en", "--json")
+    code, out, _ = run("add", source, *added)
+
+    assert code == DONE
+    assert json.loads(out)["added"]["version"] == "1"
+    code, out, _ = run("list", "--json")
+    (row,) = json.loads(out)["models"]
+    assert (row["name"], row["signed"], row["sealed"]) == ("acme-chat", False, False)
+    assert row["digest"] == json.loads(run("verify", "--json")[1])["models"][0]["digest"]
+    code, out, _ = run("verify")
+    assert code == REFUSED, "nobody signed it"
+    assert "signature: unsigned  files: ok  content: ok" in out
+    code, out, _ = run("list")
+    assert "acme-chat  1  chat  safetensors" in out
+    assert run("remove", "acme-chat", "--version", "1")[0] == DONE
+    assert json.loads(run("list", "--json")[1]) == {"models": [], "damaged": []}
+
+
+def test_what_is_refused_is_told_with_the_file_s_name_as_text(run, tmp_path) -> None:
+    bad = a_folder(tmp_path / "from")
+    (bad / "model.pt").write_bytes(b"\x80\x04.")
+    code, out, err = run("add", bad, "--name", "acme-chat", "--licence", "MIT")
+
+    assert (code, out) == (REFUSED, "")
+    assert err == "sealgate: a file is a pickle, or may hold one: it could run code: 'model.pt'\n"
+    code, out, _ = run("add", bad, "--name", "acme-chat", "--licence", "MIT", "--json")
+    assert json.loads(out) == {"error": "model", "fault": "pickle", "member": "model.pt"}
+    (bad / "model.pt").rename(bad / "\x1b[2J.json")
+    code, _, err = run("add", bad, "--name", "acme-chat", "--licence", "MIT")
+    assert code == REFUSED
+    assert "\x1b" not in err
+
+
+def test_wrong_usage_is_told(run, tmp_path) -> None:
+    (tmp_path / "m.gguf").write_bytes(gguf())
+
+    assert run("add", tmp_path / "m.gguf")[0] == BAD_USAGE
+    assert run("add", tmp_path / "none", "--name", "a", "--licence", "MIT")[0] == REFUSED
+    code, _, err = run("sign", "acme-chat", "--data", tmp_path / "none")
+    assert (code, "openbao.json" in err) == (BAD_USAGE, True)
+
+
+def test_a_command_is_found_by_its_help(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["models", "--help"])
+    told = capsys.readouterr().out
+    for name in ("list", "add", "verify", "sign", "seal", "remove"):
+        assert f"    {name} " in told
