@@ -24,6 +24,7 @@ from inference.release.showing import gauges_of, shown
 from inference.release.states import Load, Note, State, Unload, Warm
 from inference.release.warming import fault_in_warming
 from inference.store.errors import Fault, ModelFileError
+from inference.store.warm import Remembered
 from meshkit.background import running
 from meshkit.contract import PER_WHOLE, Reason, Refusal, StepKind
 from meshkit.counters import counted, measured
@@ -45,6 +46,8 @@ log = structlog.get_logger()
 
 _TICK_S = 1.0
 _NOTES_MAX = 1_024
+_ANSWERS = "answers"
+"""Beside the state file: what each model's first answer was."""
 _REFUSED = frozenset(
     {Fault.MANIFEST, Fault.MISPLACED, Fault.SIZE, Fault.DIGEST, Fault.UNSIGNED, Fault.SIGNATURE}
     | {Fault.RISK, Fault.CLASSIFICATION, Fault.SEAL, Fault.PICKLE, Fault.LINK, Fault.PATH}
@@ -79,6 +82,8 @@ class Desk:
         self._loader = loader
         self._keep = keep
         self._kept, self._unkept = b"", False
+        file = settings.state_file
+        self._answers = Remembered(file.parent / _ANSWERS) if file is not None else None
         self._clock = clock
         self._tell: Callable[[Note], None] | None = None
         self._untold: list[Note] = []
@@ -318,6 +323,7 @@ class Desk:
             self.engines[place],
             tokens=self._settings.warm_tokens,
             timeout_s=self._settings.warm_timeout_ms / 1_000,
+            state=self._answers,
         )
         if fault:
             self.faults[place] = ModelFileError(f"the model did not warm up: {fault}")

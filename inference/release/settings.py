@@ -44,9 +44,11 @@ class ReleaseSettings(BaseModel):
         default=4,
         ge=1,
         le=256,
-        description="Generated twice before a version is warm; both answers must be the same.",
+        description="Of the answers that a version must give alike before it is warm.",
     )
-    warm_timeout_ms: int = Field(default=60_000, ge=1, description="For both; then it has failed.")
+    warm_timeout_ms: int = Field(
+        default=60_000, ge=1, description="For these answers; then it has failed."
+    )
     canary_percent: int = Field(
         default=10, ge=1, le=99, description="Of conversations, unless the step says otherwise."
     )

@@ -1,46 +1,40 @@
-"""Before a version gets traffic it answers twice, and twice the same."""
+"""Before a version gets traffic it answers, and the same again: what is wrong if it does not."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from meshkit.contract import Ended, Message, Parameters, Reason, Refusal, Role
+from inference.store.warm import warm
+from meshkit.contract import Refusal
+from meshkit.counters import counted
 
 if TYPE_CHECKING:
     from inference.engines.base import Engine
+    from inference.store.warm import Remembered
 
-__all__ = ["answered", "fault_in_warming"]
-
-_PROMPT = (Message(Role.USER, "Say in one sentence what water is."),)
+__all__ = ["fault_in_warming"]
 
 
-async def fault_in_warming(engine: Engine, *, tokens: int, timeout_s: float) -> str:
-    """Have an engine answer a fixed prompt twice at temperature 0; return what is wrong with it.
+async def fault_in_warming(
+    engine: Engine, *, tokens: int, timeout_s: float, state: Remembered | None = None
+) -> str:
+    """Have an engine answer its first prompts; return what is wrong with it.
+
+    An answer that differs in a batch, or from that of last time, is counted and no fault: kernels
+    chosen by the number of rows, or by the processor, may round otherwise.
 
     Returns:
-        Empty: nothing is. `not_deterministic`: the answers differ. `silent`: no text came.
-        `no_answer`: it refused, or took longer than `timeout_s` for both.
+        Empty: nothing is. `not_deterministic`: the same prompt, asked twice alone, got two answers.
+        `silent`: no token came. `no_answer`: it refused, or took longer than `timeout_s`.
     """
-    asked = Parameters(max_tokens=tokens, temperature=0.0)
     try:
         async with asyncio.timeout(timeout_s):
-            first = await answered(engine, asked)
-            again = await answered(engine, asked)
+            report = await warm(engine, tokens=tokens, state=state)
     except (Refusal, TimeoutError):
         return "no_answer"
-    if first != again:
+    if not report.repeats:
         return "not_deterministic"
-    return "" if first else "silent"
-
-
-async def answered(engine: Engine, asked: Parameters) -> str:
-    """Return the engine's answer to the fixed prompt. Raises Refusal."""
-    text: list[str] = []
-    async with aclosing(engine.generate(_PROMPT, asked)) as items:
-        async for item in items:
-            if isinstance(item, Ended):
-                return "".join(text)
-            text.append(item.text)
-    raise Refusal(Reason.INFERENCE_DOWN)
+    if not report.in_a_batch or report.as_before is False:
+        counted("release.warm.differs")
+    return "" if report.tokens else "silent"

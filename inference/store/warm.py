@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import structlog
 
-from meshkit.contract import Generated, Message, Parameters, Role
+from meshkit.contract import Generated, Message, Parameters, Reason, Refusal, Role
 from meshkit.files import read_or_none, write_private
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ async def warm(
     began_s = time.perf_counter()
     (first,) = await _asked(engine, tokens, _PROMPT)
     (again,) = await _asked(engine, tokens, _PROMPT)
-    _, beside, _ = await _asked(engine, tokens, _OTHERS[0], _PROMPT, _OTHERS[1])
+    beside = await _beside_others(engine, tokens) or first
     report = WarmReport(
         answer_sha256=first.digest,
         tokens=first.tokens,
@@ -115,6 +115,17 @@ async def warm(
         in_a_batch=report.in_a_batch,
     )
     return report
+
+
+async def _beside_others(engine: _Answering | _Embedding, tokens: int) -> _Answer | None:
+    """Ask it in a batch; None: it has no room for one."""
+    try:
+        _, beside, _ = await _asked(engine, tokens, _OTHERS[0], _PROMPT, _OTHERS[1])
+    except Refusal as refusal:
+        if refusal.reason is not Reason.OVERLOADED:
+            raise
+        return None
+    return beside
 
 
 @dataclass(frozen=True, slots=True)
