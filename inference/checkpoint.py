@@ -191,7 +191,7 @@ class Source:
         """Raise ModelFileError if there are tensors that nobody asked for."""
         left = self._tensors.notes.keys() - self._used
         allowed = tuple(f"{name}." for name in but)
-        if any(not (name.startswith(allowed) or name.endswith(_ROPE_BUFFER)) for name in left):
+        if any(not (f"{name}.".startswith(allowed) or _ROPE_BUFFER in name) for name in left):
             msg = "the model holds a tensor that its architecture does not know"
             raise ModelFileError(msg)
 

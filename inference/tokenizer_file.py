@@ -128,13 +128,17 @@ def template_in(config: dict[str, Any], template: Path | None) -> bytes:
     return text.encode()
 
 
-def plain_encoder(told: dict[str, Any]) -> Tokenizer:
+def plain_encoder(told: dict[str, Any], *, keep: Sequence[str] = ()) -> Tokenizer:
     """Make a tokenizer without any of the added tokens, templates, cutting or padding.
+
+    Args:
+        told: the content of tokenizer.json.
+        keep: added tokens that stay in the vocabulary, though no text is taken for them.
 
     Raises:
         ModelFileError: the content is no tokenizer.json.
     """
-    special = {one["content"] for one in _added(told)}
+    special = {one["content"] for one in _added(told)} - set(keep)
     model = told["model"]
     vocabulary = {token: id_ for token, id_ in model["vocab"].items() if token not in special}
     plain = told | {

@@ -1,8 +1,8 @@
 """Matrix products on a CPU with weights as they are, and the choice among all kinds of them.
 
-What `linear` promises holds here: a row gets the same bits whoever shares the batch. PyTorch sums a
-single fp32 row in another order than several, so a single row is multiplied beside a copy of
-itself.
+What `linear` promises holds here: a row gets the same bits whoever shares the batch. Libraries sum
+the last few fp32 rows of a product in another order than the rest, so rows of zeros stand below
+them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from inference.weights import Adapted, Codes4, Rows8, Table, dense
 if TYPE_CHECKING:
     from inference.weights import Matrix, Weights
 
-__all__ = ["Dense", "DenseHead", "Product", "activations", "head_of", "linear_of"]
+__all__ = ["Dense", "DenseHead", "Product", "activations", "head_of", "linear_of", "steady"]
+
+_ROWS = 8
+"""MKL sums the rows of a whole group of 4 alike, wherever it stands (AVX-512); twice that here."""
 
 
 class Product(Protocol):
@@ -37,10 +40,15 @@ class Dense:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply: (rows, inputs) to (rows, outputs)."""
-        x = x.to(self._weight.dtype)
-        if x.shape[0] == 1:
-            return F.linear(x.expand(2, -1), self._weight)[:1]
-        return F.linear(x, self._weight)
+        return steady(x.to(self._weight.dtype), self._weight)
+
+
+def steady(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """Return x W' + b, each row's bits the same for any number of rows: (rows, outputs)."""
+    rows = x.shape[0]
+    if rows % _ROWS:
+        x = F.pad(x, (0, 0, 0, -rows % _ROWS))
+    return F.linear(x, weight, bias)[:rows]
 
 
 class Int8:
