@@ -16,8 +16,8 @@ class Fault(StrEnum):
     NOT_INSTALLED = "TensorRT-RTX is not installed: `make tensorrt` fetches it (95 MB)"
     NO_FULL_TENSORRT = (
         "full TensorRT cannot be had from PyPI (its packages there hold no library), so Sealgate "
-        "builds with TensorRT-RTX alone; for Hopper use the torch engine, or build a plan with "
-        "trtexec in NVIDIA's own container"
+        "builds with TensorRT-RTX alone; for Hopper use the torch engine, or build a plan "
+        "with trtexec in NVIDIA's own container"
     )
     GRAPH_MISSING = "there is no model.onnx, or it cannot be read"
     GRAPH_REFUSED = "model.onnx is damaged, or not one that can be understood"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-__all__ = ["LEAST", "make_plan", "triton_config", "write_to_triton"]
+__all__ = ["LEAST", "make_plan", "triton_config", "trtexec_command", "write_to_triton"]
 
 LEAST = {Precision.FP8: (8, 9), Precision.BF16: (8, 0)}
 """Compute capability that a precision wants; the others run on all that there are."""
@@ -121,6 +121,9 @@ def triton_config(name: str, plan: Plan) -> ModelConfig:
 def write_to_triton(repository: Path, name: str, folder: Path) -> Path:
     """Put a plan into a Triton repository; return its folder there.
 
+    Triton's TensorRT backend loads plans of the full TensorRT in its container: one that
+    `trtexec_command` builds there from the same graph takes the place of TensorRT-RTX's.
+
     Raises:
         TensorRtError: PLAN_UNKNOWN.
         RepositoryError: the name is none that Triton takes.
@@ -128,6 +131,23 @@ def write_to_triton(repository: Path, name: str, folder: Path) -> Path:
     """
     files = {PLAN_FILE: folder / PLAN_FILE, PLAN_NOTES: folder / PLAN_NOTES}
     return write_model(repository, triton_config(name, read_plan_notes(folder / PLAN_NOTES)), files)
+
+
+def trtexec_command(graph: Path, shapes: Shapes) -> str:
+    """Return how full TensorRT, in NVIDIA's container, builds the plan that its Triton loads.
+
+    Raises:
+        TensorRtError: see `checked_graph`.
+    """
+    step = read_notes(notes_of(checked_graph(graph)))
+    words = ["trtexec", f"--onnx={graph.name}", f"--saveEngine={PLAN_FILE}", "--stronglyTyped"]
+    for number, profile in enumerate(shapes.profiles(step.architecture)):
+        words.append(f"--profile={number}")
+        for at, option in enumerate(("minShapes", "optShapes", "maxShapes")):
+            sizes = ("x".join(map(str, sizes[at])) for sizes in profile.values())
+            pairs = zip(profile, sizes, strict=True)
+            words.append(f"--{option}=" + ",".join(f"{name}:{size}" for name, size in pairs))
+    return " \\\n  ".join(words)
 
 
 def _numbers(capability: str) -> tuple[int, ...]:

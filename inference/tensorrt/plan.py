@@ -74,6 +74,8 @@ def read_plan_notes(path: Path) -> Plan:
         if (told.pop("schema"), told.pop("builder")) != (_SCHEMA, "tensorrt-rtx"):
             raise TensorRtError(Fault.PLAN_UNKNOWN)
         step = exported_from(told.pop("step"))
+        if not isinstance(told["capabilities"], list):
+            raise TensorRtError(Fault.PLAN_UNKNOWN)
         plan = Plan(**{**told, "step": step, "capabilities": tuple(told["capabilities"])})
         sizes = (plan.slots, plan.chunk_tokens, plan.context_tokens, plan.size_bytes)
         texts = (plan.version, plan.graph_sha256, plan.sha256, *plan.capabilities)

@@ -234,18 +234,20 @@ def _build(args: argparse.Namespace) -> dict[str, Any]:
     from inference.tensorrt.builder import Limits, Shapes  # noqa: PLC0415 -- as above
     from inference.tensorrt.faults import Fault as Known  # noqa: PLC0415 -- as above
     from inference.tensorrt.faults import TensorRtError  # noqa: PLC0415 -- as above
-    from inference.tensorrt.making import make_plan, write_to_triton  # noqa: PLC0415 -- as above
+    from inference.tensorrt.making import make_plan, trtexec_command, write_to_triton  # noqa: PLC0415 -- as above
 
+    shapes = Shapes(
+        slots=args.slots, chunk_tokens=args.chunk_tokens, context_tokens=args.context_tokens
+    )
     if args.library == "tensorrt":
+        _tell(args, trtexec_command(args.graph / "model.onnx", shapes))
         raise TensorRtError(Known.NO_FULL_TENSORRT)
     plan = make_plan(
         args.graph,
         args.into,
         home=args.tensorrt,
         capabilities=args.capabilities or ["8.9"],
-        shapes=Shapes(
-            slots=args.slots, chunk_tokens=args.chunk_tokens, context_tokens=args.context_tokens
-        ),
+        shapes=shapes,
         limits=Limits(
             workspace_bytes=args.workspace_mib * _MIB,
             memory_bytes=args.memory_mib * _MIB,
@@ -261,7 +263,9 @@ def _build(args: argparse.Namespace) -> dict[str, Any]:
     )
     if args.triton is not None:
         placed = write_to_triton(args.triton, args.name, args.into)
-        _tell(args, f"{placed}: ready for Triton's TensorRT backend of that version")
+        _tell(
+            args, f"{placed}: Triton's own TensorRT wants a plan of its own, see --library tensorrt"
+        )
     return {
         "version": plan.version,
         "capabilities": list(plan.capabilities),
