@@ -87,7 +87,7 @@ def test_chunks_cut_elsewhere_are_other_chunks(text, data) -> None:
     assert len(found) == shared
 
 
-texts = st.text("ab", min_size=1, max_size=5)
+texts = st.text("abcd", min_size=1, max_size=3)
 
 
 class Told:
@@ -115,7 +115,10 @@ class Told:
 
 
 @settings(max_examples=150)
-@given(st.integers(1, 30), st.lists(st.tuples(st.booleans(), texts, st.integers(1, 12))))
+@given(
+    st.integers(5, 30),
+    st.lists(st.tuples(st.booleans(), texts, st.integers(1, 12)), min_size=10, max_size=50),
+)
 def test_the_oldest_goes_first_and_the_room_is_never_exceeded(room, steps) -> None:
     """Against notes of who was used when; no chunk is ever left behind the one it needs."""
     kept: Prefixes[str] = Prefixes(room)
