@@ -52,8 +52,8 @@ def load_step(settings: InferenceSettings, opened: Opened) -> TorchEngine:
         raise ModelFileError(Fault.NOT_A_STEP.value)
     info = model_info(opened.manifest, context_tokens=settings.context_tokens_max)
     arch = architecture_of(read_json(_needed(opened, "config.json")))
-    tokenizer, template = _tokenizer(opened, arch.vocabulary)
     runner = _runner(settings, opened, arch, info.context_tokens)
+    tokenizer, template = _tokenizer(opened, arch.vocabulary)
     return TorchEngine(
         runner,
         tokenizer,
