@@ -20,14 +20,19 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.wire import cached_from_wire, models_from_wire, question_to_wire
+from gateway.wire import (
+    cached_from_wire,
+    embedded_from_wire,
+    generated_from_wire,
+    models_from_wire,
+    question_to_wire,
+)
 from meshkit.channel import Reaching, carried
-from meshkit.contract import BlockedText, CacheMiss, Ended, Generated, Reason, Refusal
+from meshkit.contract import BlockedText, CacheMiss, Embedded, Ended, Generated, Reason, Refusal
 from meshkit.status import from_rpc_error
 from meshkit.telemetry import outbound_traceparent
 from meshkit.w3c import HEADER
 from meshkit.wire import (
-    finish_from_wire,
     finish_to_wire,
     messages_to_wire,
     parameters_to_wire,
@@ -36,7 +41,6 @@ from meshkit.wire import (
     scope_to_wire,
     screened_from_wire,
     screened_to_wire,
-    usage_from_wire,
     usage_to_wire,
     verdict_from_wire,
 )
@@ -361,7 +365,7 @@ class InferenceClient:
             call = stub.Generate(request, **carried(reserve_ms=self._hops.reserve_ms))
             try:
                 async for frame in call:
-                    yield _generated(frame)
+                    yield generated_from_wire(frame)
                     if frame.WhichOneof("frame") == "ended":
                         return
             except _Failed as failure:
@@ -370,19 +374,18 @@ class InferenceClient:
                 call.cancel()
         raise Refusal(Reason.INFERENCE_DOWN)
 
-
-def _generated(frame: inference_pb2.GenerateResponse) -> Generated | Ended:
-    match frame.WhichOneof("frame"):
-        case "piece":
-            return Generated(frame.piece.text, max(1, frame.piece.tokens))
-        case "ended":
+    async def embed(self, scope: Scope, model: str, screened: Screened) -> Embedded:
+        """See `meshkit.contract.Inference.embed`."""
+        request = inference_pb2.EmbedRequest(
+            scope=scope_to_wire(scope), model=model, prompt=screened_to_wire(screened)
+        )
+        await _reach(self._line, self._hops.connect_ms, Reason.INFERENCE_DOWN)
+        with self._line.stub() as stub:
             try:
-                finish = finish_from_wire(frame.ended.finish_reason)
-            except Refusal:
-                raise Refusal(Reason.INFERENCE_DOWN) from None
-            return Ended(finish_reason=finish, usage=usage_from_wire(frame.ended.usage))
-        case _:
-            raise Refusal(Reason.INFERENCE_DOWN)
+                reply = await stub.Embed(request, **carried(reserve_ms=self._hops.reserve_ms))
+            except _Failed as failure:
+                raise from_rpc_error(failure, down=Reason.INFERENCE_DOWN) from None
+        return embedded_from_wire(reply, len(screened.messages))
 
 
 async def _reach(line: Line[Any], connect_ms: int, down: Reason) -> None:

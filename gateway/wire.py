@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 from meshkit.contract import (
     CachedAnswer,
     Call,
+    Embedded,
+    Ended,
+    Generated,
     Message,
     Parameters,
     Reason,
@@ -53,7 +56,9 @@ if TYPE_CHECKING:
 __all__ = [
     "cached_from_wire",
     "delta_frame",
+    "embedded_from_wire",
     "final_frame",
+    "generated_from_wire",
     "models_reply",
     "question_to_wire",
     "read_chat",
@@ -235,3 +240,26 @@ def cached_from_wire(found: cache_pb.CachedAnswer) -> CachedAnswer:
         verdict=verdict_from_wire(found.verdict),
         tier=found.tier,
     )
+
+
+def embedded_from_wire(reply: inference_pb.EmbedResponse, texts: int) -> Embedded:
+    """Read vectors. Raises Refusal: INFERENCE_DOWN, if they are not as many as were asked for."""
+    vectors = tuple(tuple(one.values) for one in reply.embeddings)
+    if len(vectors) != texts or len({len(vector) for vector in vectors}) != 1:
+        raise Refusal(Reason.INFERENCE_DOWN)
+    return Embedded(vectors, usage_from_wire(reply.usage))
+
+
+def generated_from_wire(frame: inference_pb.GenerateResponse) -> Generated | Ended:
+    """Read a piece of an answer, or its end. Raises Refusal: INFERENCE_DOWN, if it is neither."""
+    match frame.WhichOneof("frame"):
+        case "piece":
+            return Generated(frame.piece.text, max(1, frame.piece.tokens))
+        case "ended":
+            try:
+                finish = finish_from_wire(frame.ended.finish_reason)
+            except Refusal:
+                raise Refusal(Reason.INFERENCE_DOWN) from None
+            return Ended(finish_reason=finish, usage=usage_from_wire(frame.ended.usage))
+        case _:
+            raise Refusal(Reason.INFERENCE_DOWN)

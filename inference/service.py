@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from inference.contexts import Contexts
+from inference.embedding import Embedders, embedders_of
 from inference.release.core import Releases
 from inference.release.desk import Desk
 from inference.release.loading import StoreLoader
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from inference.release.windows import Comparison
     from inference.settings import InferenceSettings
     from inference.store.keys import ModelKeys
-    from meshkit.contract import Generated, ModelInfo, Parameters, Scope, Screened
+    from meshkit.contract import Embedded, Generated, ModelInfo, Parameters, Scope, Screened
     from meshkit.screening_mac import Verify
 
 __all__ = ["InferenceService", "open_inference"]
@@ -88,6 +89,7 @@ class InferenceService:
         contexts: What engines are told of who asks.
         desk: Of releases; None: `engines` are all there is.
         settings: How shadows are bounded.
+        embedders: Models that turn texts into vectors; None: there are none.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class InferenceService:
         contexts: Contexts | None = None,
         desk: Desk | None = None,
         settings: ReleaseSettings | None = None,
+        embedders: Embedders | None = None,
     ) -> None:
         limits = settings or ReleaseSettings()
         self.desk = desk or Desk(Releases(limits.rules, _new_key), limits)
@@ -107,13 +110,16 @@ class InferenceService:
             busy_max=limits.shadow_busy_max,
             timeout_s=limits.shadow_timeout_ms / 1_000,
         )
+        self._embedders = embedders or Embedders()
         self._verify = verify
         self._contexts = contexts or Contexts()
 
     @property
     def healthy(self) -> bool:
         """Whether every model can be asked."""
-        return all(self.desk.listed_of(name) for name in self.desk.core.models if self._lives(name))
+        return self._embedders.healthy and all(
+            self.desk.listed_of(name) for name in self.desk.core.models if self._lives(name)
+        )
 
     def _lives(self, name: str) -> bool:
         return bool(self.desk.core.models[name].live)
@@ -122,6 +128,20 @@ class InferenceService:
     def generated_tokens(self) -> int:
         """Tokens generated since the start, by all engines that are loaded."""
         return sum(engine.generated_tokens for engine in self.desk.engines.values())
+
+    async def embed(self, scope: Scope, model: str, screened: Screened) -> Embedded:
+        """See `meshkit.contract.Inference.embed`."""
+        began_s, ended = time.perf_counter(), Reason.CANCELLED.name
+        try:
+            embedded = await self._embedders.embed(scope, model, screened, self._verify)
+            ended = ""
+        except Refusal as refusal:
+            ended = refusal.reason.name
+            raise
+        finally:
+            if model in self._embedders.engines:
+                observed(f"gen_ai.request.{ended}.{model}", time.perf_counter() - began_s)
+        return embedded
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """List what gets traffic and can be asked."""
@@ -240,9 +260,11 @@ async def open_inference(
         keep=_keeping(file) if file is not None else None,
     )
     contexts = Contexts(share=settings.prefix_share, priorities=settings.tenant_priorities)
-    async with desk.running():
+    async with desk.running(), embedders_of(settings, store) as embedders:
         await desk.begin(settings.model)
-        service = InferenceService(verify=verify, contexts=contexts, desk=desk, settings=release)
+        service = InferenceService(
+            verify=verify, contexts=contexts, desk=desk, settings=release, embedders=embedders
+        )
         try:
             yield service
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 
-from inference.wire import frame, models_reply, read_asked, releases_reply
+from inference.wire import embed_reply, frame, models_reply, read_asked, read_embed, releases_reply
 from meshkit.contract import Reason, Refusal
 from meshkit.identity import ServiceIdentity
 from meshkit.interceptors import current
@@ -54,6 +54,17 @@ class InferenceServicer(InferenceServiceServicer):
             async with aclosing(cast("AsyncGenerator[Generated | Ended, None]", items)) as pieces:
                 async for item in pieces:
                     await context.write(frame(item))
+
+    async def Embed(
+        self,
+        request: pb.EmbedRequest,
+        context: Context,  # noqa: ARG002 -- gRPC's signature
+    ) -> pb.EmbedResponse:
+        """See inference.proto."""
+        asked = read_embed(request, current().trace)
+        with step("inference.embed"):
+            embedded = await self._inference.embed(asked.scope, asked.model, asked.screened)
+        return embed_reply(embedded)
 
     async def ListModels(
         self,

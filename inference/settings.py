@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from inference.engines.settings import EmbeddingLimits
 from inference.engines.triton.settings import TritonSettings
 from inference.release.settings import ReleaseSettings
 from inference.store.rules import Rules
@@ -117,6 +118,8 @@ class InferenceSettings(MeshSettings):
             classifications=None if chosen is None else frozenset(chosen),
             plain_dir=self.models_plain_dir,
         )
+
+    embedding: EmbeddingLimits = EmbeddingLimits()
 
     @property
     def pieces(self) -> Pieces:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meshkit.contract import Ended, Reason, Refusal
+from meshkit.contract import Ended, Parameters, Reason, Refusal
 from meshkit.releasing.wire import release_to_wire
 from meshkit.wire import (
     finish_to_wire,
@@ -21,16 +21,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from meshkit.contract import (
+        Embedded,
         Generated,
         ModelInfo,
-        Parameters,
         Release,
         Scope,
         Screened,
         TraceContext,
     )
 
-__all__ = ["Asked", "frame", "models_reply", "read_asked", "releases_reply"]
+__all__ = [
+    "Asked",
+    "embed_reply",
+    "frame",
+    "models_reply",
+    "read_asked",
+    "read_embed",
+    "releases_reply",
+]
 
 MODEL_BYTES_MAX = 128
 _DIGEST_BYTES = 32
@@ -60,6 +68,26 @@ def read_asked(request: pb.GenerateRequest, trace: TraceContext) -> Asked:
         screened_from_wire(request.prompt),
         parameters_from_wire(request.parameters),
         request.model_digest,
+    )
+
+
+def read_embed(request: pb.EmbedRequest, trace: TraceContext) -> Asked:
+    """Read a request for vectors. Raises Refusal: INVALID_FIELD."""
+    if not 1 <= len(request.model.encode()) <= MODEL_BYTES_MAX:
+        raise Refusal(Reason.INVALID_FIELD, field="model")
+    return Asked(
+        scope_from_wire(request.scope, trace),
+        request.model,
+        screened_from_wire(request.prompt),
+        Parameters(),
+    )
+
+
+def embed_reply(embedded: Embedded) -> pb.EmbedResponse:
+    """Write vectors."""
+    return pb.EmbedResponse(
+        embeddings=[pb.EmbedResponse.Embedding(values=vector) for vector in embedded.vectors],
+        usage=usage_to_wire(embedded.usage),
     )
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from meshkit.contract import Ended, Generated, Message, ModelInfo, Parameters
+    from meshkit.contract import Embedded, Ended, Generated, Message, ModelInfo, Parameters
 
-__all__ = ["ANONYMOUS", "Engine", "RequestContext"]
+__all__ = ["ANONYMOUS", "EmbeddingEngine", "Engine", "RequestContext"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,4 +67,31 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """End every request with INFERENCE_DOWN and give back what the engine holds."""
+        ...
+
+
+class EmbeddingEngine(Protocol):
+    """Turns texts into vectors, by one model."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model."""
+        ...
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a call sent now would be worked on."""
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """Return a vector of length 1 for each text, the same bits alone and in any batch.
+
+        Raises:
+            Refusal: INVALID_FIELD `messages` (none, too many, one empty or too long), OVERLOADED or
+                INFERENCE_DOWN.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Take no more calls and give back what the engine holds."""
         ...

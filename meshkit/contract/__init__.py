@@ -52,7 +52,15 @@ from meshkit.contract.compliance import (
     Screened,
     Verdict,
 )
-from meshkit.contract.inference import PER_WHOLE, Ended, Generated, Inference, ModelInfo, Usage
+from meshkit.contract.inference import (
+    PER_WHOLE,
+    Embedded,
+    Ended,
+    Generated,
+    Inference,
+    ModelInfo,
+    Usage,
+)
 from meshkit.contract.refusal import Reason, Refusal
 from meshkit.contract.release import (
     Release,
@@ -82,6 +90,7 @@ __all__ = [
     "Connection",
     "Direction",
     "Document",
+    "Embedded",
     "Ended",
     "Event",
     "FindingCount",

@@ -45,6 +45,14 @@ class Generated:
     tokens: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors of texts, in their order, each of length 1; and what they cost."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    usage: Usage
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
     """A model that may be asked."""
@@ -95,5 +103,14 @@ class Inference(Protocol):
             Refusal: NOT_FOUND (model); INVALID_FIELD `messages` (prompt longer than the context,
                 or its MAC does not hold); OVERLOADED (queue full); INFERENCE_DOWN (also: that
                 version is gone).
+        """
+        ...
+
+    async def embed(self, scope: Scope, model: str, screened: Screened) -> Embedded:
+        """Return a vector for each message of a screened prompt, all of them of role user.
+
+        Raises:
+            Refusal: NOT_FOUND (model); INVALID_FIELD `messages` (too many, one empty, too long or
+                of another role, or the MAC does not hold); OVERLOADED; INFERENCE_DOWN.
         """
         ...

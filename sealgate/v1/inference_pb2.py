@@ -26,7 +26,7 @@ from sealgate.v1 import common_pb2 as sealgate_dot_v1_dot_common__pb2
 from sealgate.v1 import models_pb2 as sealgate_dot_v1_dot_models__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsealgate/v1/inference.proto\x12\x0bsealgate.v1\x1a\x18sealgate/v1/common.proto\x1a\x18sealgate/v1/models.proto\"\xb3\x01\n\x0fGenerateRequest\x12!\n\x05scope\x18\x01 \x01(\x0b\x32\x12.sealgate.v1.Scope\x12\r\n\x05model\x18\x02 \x01(\t\x12+\n\x06prompt\x18\x03 \x01(\x0b\x32\x1b.sealgate.v1.ScreenedPrompt\x12+\n\nparameters\x18\x04 \x01(\x0b\x32\x17.sealgate.v1.Parameters\x12\x14\n\x0cmodel_digest\x18\x05 \x01(\x0c\"\x8c\x02\n\x10GenerateResponse\x12\x34\n\x05piece\x18\x01 \x01(\x0b\x32#.sealgate.v1.GenerateResponse.PieceH\x00\x12\x34\n\x05\x65nded\x18\x02 \x01(\x0b\x32#.sealgate.v1.GenerateResponse.EndedH\x00\x1a%\n\x05Piece\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x1a\\\n\x05\x45nded\x12\x30\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x19.sealgate.v1.FinishReason\x12!\n\x05usage\x18\x02 \x01(\x0b\x32\x12.sealgate.v1.UsageB\x07\n\x05\x66rame\"#\n!InferenceServiceListModelsRequest\"\xca\x01\n\"InferenceServiceListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.sealgate.v1.Model\x12\x45\n\x06shares\x18\x02 \x03(\x0b\x32\x35.sealgate.v1.InferenceServiceListModelsResponse.Share\x1a\x39\n\x05Share\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\r\n\x05share\x18\x02 \x01(\r\x12\x11\n\tsplit_key\x18\x03 \x01(\x0c\"$\n\x13ListReleasesRequest\x12\r\n\x05model\x18\x01 \x01(\t\"C\n\x14ListReleasesResponse\x12+\n\x08releases\x18\x01 \x03(\x0b\x32\x19.sealgate.v1.ModelRelease\"\x98\x02\n\x0fTakeStepRequest\x12-\n\x04load\x18\x01 \x01(\x0b\x32\x1d.sealgate.v1.LoadModelRequestH\x00\x12\x31\n\x06unload\x18\x02 \x01(\x0b\x32\x1f.sealgate.v1.UnloadModelRequestH\x00\x12\x33\n\x07promote\x18\x03 \x01(\x0b\x32 .sealgate.v1.PromoteModelRequestH\x00\x12\x35\n\x08rollback\x18\x04 \x01(\x0b\x32!.sealgate.v1.RollbackModelRequestH\x00\x12/\n\x06shadow\x18\x05 \x01(\x0b\x32\x1d.sealgate.v1.SetShadowRequestH\x00\x42\x06\n\x04step\">\n\x10TakeStepResponse\x12*\n\x07release\x18\x01 \x01(\x0b\x32\x19.sealgate.v1.ModelRelease2\xea\x02\n\x10InferenceService\x12I\n\x08Generate\x12\x1c.sealgate.v1.GenerateRequest\x1a\x1d.sealgate.v1.GenerateResponse0\x01\x12m\n\nListModels\x12..sealgate.v1.InferenceServiceListModelsRequest\x1a/.sealgate.v1.InferenceServiceListModelsResponse\x12S\n\x0cListReleases\x12 .sealgate.v1.ListReleasesRequest\x1a!.sealgate.v1.ListReleasesResponse\x12G\n\x08TakeStep\x12\x1c.sealgate.v1.TakeStepRequest\x1a\x1d.sealgate.v1.TakeStepResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsealgate/v1/inference.proto\x12\x0bsealgate.v1\x1a\x18sealgate/v1/common.proto\x1a\x18sealgate/v1/models.proto\"\xb3\x01\n\x0fGenerateRequest\x12!\n\x05scope\x18\x01 \x01(\x0b\x32\x12.sealgate.v1.Scope\x12\r\n\x05model\x18\x02 \x01(\t\x12+\n\x06prompt\x18\x03 \x01(\x0b\x32\x1b.sealgate.v1.ScreenedPrompt\x12+\n\nparameters\x18\x04 \x01(\x0b\x32\x17.sealgate.v1.Parameters\x12\x14\n\x0cmodel_digest\x18\x05 \x01(\x0c\"m\n\x0c\x45mbedRequest\x12!\n\x05scope\x18\x01 \x01(\x0b\x32\x12.sealgate.v1.Scope\x12\r\n\x05model\x18\x02 \x01(\t\x12+\n\x06prompt\x18\x03 \x01(\x0b\x32\x1b.sealgate.v1.ScreenedPrompt\"\x89\x01\n\rEmbedResponse\x12\x38\n\nembeddings\x18\x01 \x03(\x0b\x32$.sealgate.v1.EmbedResponse.Embedding\x12!\n\x05usage\x18\x02 \x01(\x0b\x32\x12.sealgate.v1.Usage\x1a\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x8c\x02\n\x10GenerateResponse\x12\x34\n\x05piece\x18\x01 \x01(\x0b\x32#.sealgate.v1.GenerateResponse.PieceH\x00\x12\x34\n\x05\x65nded\x18\x02 \x01(\x0b\x32#.sealgate.v1.GenerateResponse.EndedH\x00\x1a%\n\x05Piece\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x1a\\\n\x05\x45nded\x12\x30\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x19.sealgate.v1.FinishReason\x12!\n\x05usage\x18\x02 \x01(\x0b\x32\x12.sealgate.v1.UsageB\x07\n\x05\x66rame\"#\n!InferenceServiceListModelsRequest\"\xca\x01\n\"InferenceServiceListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.sealgate.v1.Model\x12\x45\n\x06shares\x18\x02 \x03(\x0b\x32\x35.sealgate.v1.InferenceServiceListModelsResponse.Share\x1a\x39\n\x05Share\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\r\n\x05share\x18\x02 \x01(\r\x12\x11\n\tsplit_key\x18\x03 \x01(\x0c\"$\n\x13ListReleasesRequest\x12\r\n\x05model\x18\x01 \x01(\t\"C\n\x14ListReleasesResponse\x12+\n\x08releases\x18\x01 \x03(\x0b\x32\x19.sealgate.v1.ModelRelease\"\x98\x02\n\x0fTakeStepRequest\x12-\n\x04load\x18\x01 \x01(\x0b\x32\x1d.sealgate.v1.LoadModelRequestH\x00\x12\x31\n\x06unload\x18\x02 \x01(\x0b\x32\x1f.sealgate.v1.UnloadModelRequestH\x00\x12\x33\n\x07promote\x18\x03 \x01(\x0b\x32 .sealgate.v1.PromoteModelRequestH\x00\x12\x35\n\x08rollback\x18\x04 \x01(\x0b\x32!.sealgate.v1.RollbackModelRequestH\x00\x12/\n\x06shadow\x18\x05 \x01(\x0b\x32\x1d.sealgate.v1.SetShadowRequestH\x00\x42\x06\n\x04step\">\n\x10TakeStepResponse\x12*\n\x07release\x18\x01 \x01(\x0b\x32\x19.sealgate.v1.ModelRelease2\xaa\x03\n\x10InferenceService\x12I\n\x08Generate\x12\x1c.sealgate.v1.GenerateRequest\x1a\x1d.sealgate.v1.GenerateResponse0\x01\x12>\n\x05\x45mbed\x12\x19.sealgate.v1.EmbedRequest\x1a\x1a.sealgate.v1.EmbedResponse\x12m\n\nListModels\x12..sealgate.v1.InferenceServiceListModelsRequest\x1a/.sealgate.v1.InferenceServiceListModelsResponse\x12S\n\x0cListReleases\x12 .sealgate.v1.ListReleasesRequest\x1a!.sealgate.v1.ListReleasesResponse\x12G\n\x08TakeStep\x12\x1c.sealgate.v1.TakeStepRequest\x1a\x1d.sealgate.v1.TakeStepResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,26 +35,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GENERATEREQUEST']._serialized_start=97
   _globals['_GENERATEREQUEST']._serialized_end=276
-  _globals['_GENERATERESPONSE']._serialized_start=279
-  _globals['_GENERATERESPONSE']._serialized_end=547
-  _globals['_GENERATERESPONSE_PIECE']._serialized_start=407
-  _globals['_GENERATERESPONSE_PIECE']._serialized_end=444
-  _globals['_GENERATERESPONSE_ENDED']._serialized_start=446
-  _globals['_GENERATERESPONSE_ENDED']._serialized_end=538
-  _globals['_INFERENCESERVICELISTMODELSREQUEST']._serialized_start=549
-  _globals['_INFERENCESERVICELISTMODELSREQUEST']._serialized_end=584
-  _globals['_INFERENCESERVICELISTMODELSRESPONSE']._serialized_start=587
-  _globals['_INFERENCESERVICELISTMODELSRESPONSE']._serialized_end=789
-  _globals['_INFERENCESERVICELISTMODELSRESPONSE_SHARE']._serialized_start=732
-  _globals['_INFERENCESERVICELISTMODELSRESPONSE_SHARE']._serialized_end=789
-  _globals['_LISTRELEASESREQUEST']._serialized_start=791
-  _globals['_LISTRELEASESREQUEST']._serialized_end=827
-  _globals['_LISTRELEASESRESPONSE']._serialized_start=829
-  _globals['_LISTRELEASESRESPONSE']._serialized_end=896
-  _globals['_TAKESTEPREQUEST']._serialized_start=899
-  _globals['_TAKESTEPREQUEST']._serialized_end=1179
-  _globals['_TAKESTEPRESPONSE']._serialized_start=1181
-  _globals['_TAKESTEPRESPONSE']._serialized_end=1243
-  _globals['_INFERENCESERVICE']._serialized_start=1246
-  _globals['_INFERENCESERVICE']._serialized_end=1608
+  _globals['_EMBEDREQUEST']._serialized_start=278
+  _globals['_EMBEDREQUEST']._serialized_end=387
+  _globals['_EMBEDRESPONSE']._serialized_start=390
+  _globals['_EMBEDRESPONSE']._serialized_end=527
+  _globals['_EMBEDRESPONSE_EMBEDDING']._serialized_start=500
+  _globals['_EMBEDRESPONSE_EMBEDDING']._serialized_end=527
+  _globals['_GENERATERESPONSE']._serialized_start=530
+  _globals['_GENERATERESPONSE']._serialized_end=798
+  _globals['_GENERATERESPONSE_PIECE']._serialized_start=658
+  _globals['_GENERATERESPONSE_PIECE']._serialized_end=695
+  _globals['_GENERATERESPONSE_ENDED']._serialized_start=697
+  _globals['_GENERATERESPONSE_ENDED']._serialized_end=789
+  _globals['_INFERENCESERVICELISTMODELSREQUEST']._serialized_start=800
+  _globals['_INFERENCESERVICELISTMODELSREQUEST']._serialized_end=835
+  _globals['_INFERENCESERVICELISTMODELSRESPONSE']._serialized_start=838
+  _globals['_INFERENCESERVICELISTMODELSRESPONSE']._serialized_end=1040
+  _globals['_INFERENCESERVICELISTMODELSRESPONSE_SHARE']._serialized_start=983
+  _globals['_INFERENCESERVICELISTMODELSRESPONSE_SHARE']._serialized_end=1040
+  _globals['_LISTRELEASESREQUEST']._serialized_start=1042
+  _globals['_LISTRELEASESREQUEST']._serialized_end=1078
+  _globals['_LISTRELEASESRESPONSE']._serialized_start=1080
+  _globals['_LISTRELEASESRESPONSE']._serialized_end=1147
+  _globals['_TAKESTEPREQUEST']._serialized_start=1150
+  _globals['_TAKESTEPREQUEST']._serialized_end=1430
+  _globals['_TAKESTEPRESPONSE']._serialized_start=1432
+  _globals['_TAKESTEPRESPONSE']._serialized_end=1494
+  _globals['_INFERENCESERVICE']._serialized_start=1497
+  _globals['_INFERENCESERVICE']._serialized_end=1923
 # @@protoc_insertion_point(module_scope)

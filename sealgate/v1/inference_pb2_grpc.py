@@ -44,6 +44,11 @@ class InferenceServiceStub:
                 request_serializer=sealgate_dot_v1_dot_inference__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=sealgate_dot_v1_dot_inference__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/sealgate.v1.InferenceService/Embed',
+                request_serializer=sealgate_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=sealgate_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/sealgate.v1.InferenceService/ListModels',
                 request_serializer=sealgate_dot_v1_dot_inference__pb2.InferenceServiceListModelsRequest.SerializeToString,
@@ -71,6 +76,14 @@ class InferenceServiceServicer:
 
     def Generate(self, request, context):
         """Answers a screened prompt, token by token. Cancelling the call stops the engine within a step.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Embed(self, request, context):
+        """Turns the messages of a screened prompt, all of role user, into vectors of length 1, in order.
+        Errors as Generate; INVALID_FIELD also for no text, too many, an empty one or one too long.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,6 +117,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=sealgate_dot_v1_dot_inference__pb2.GenerateRequest.FromString,
                     response_serializer=sealgate_dot_v1_dot_inference__pb2.GenerateResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=sealgate_dot_v1_dot_inference__pb2.EmbedRequest.FromString,
+                    response_serializer=sealgate_dot_v1_dot_inference__pb2.EmbedResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -153,6 +171,33 @@ class InferenceService:
             '/sealgate.v1.InferenceService/Generate',
             sealgate_dot_v1_dot_inference__pb2.GenerateRequest.SerializeToString,
             sealgate_dot_v1_dot_inference__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sealgate.v1.InferenceService/Embed',
+            sealgate_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
+            sealgate_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
             options,
             channel_credentials,
             insecure,

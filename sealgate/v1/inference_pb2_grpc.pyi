@@ -40,6 +40,10 @@ class InferenceServiceStub:
     def __new__(cls, channel: _aio.Channel) -> InferenceServiceAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]
     """Answers a screened prompt, token by token. Cancelling the call stops the engine within a step."""
+    Embed: _grpc.UnaryUnaryMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedResponse]
+    """Turns the messages of a screened prompt, all of role user, into vectors of length 1, in order.
+    Errors as Generate; INVALID_FIELD also for no text, too many, an empty one or one too long.
+    """
     ListModels: _grpc.UnaryUnaryMultiCallable[_inference_pb2.InferenceServiceListModelsRequest, _inference_pb2.InferenceServiceListModelsResponse]
     """What is loaded and ready."""
     ListReleases: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ListReleasesRequest, _inference_pb2.ListReleasesResponse]
@@ -59,6 +63,10 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]  # type: ignore[assignment]
     """Answers a screened prompt, token by token. Cancelling the call stops the engine within a step."""
+    Embed: _aio.UnaryUnaryMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedResponse]  # type: ignore[assignment]
+    """Turns the messages of a screened prompt, all of role user, into vectors of length 1, in order.
+    Errors as Generate; INVALID_FIELD also for no text, too many, an empty one or one too long.
+    """
     ListModels: _aio.UnaryUnaryMultiCallable[_inference_pb2.InferenceServiceListModelsRequest, _inference_pb2.InferenceServiceListModelsResponse]  # type: ignore[assignment]
     """What is loaded and ready."""
     ListReleases: _aio.UnaryUnaryMultiCallable[_inference_pb2.ListReleasesRequest, _inference_pb2.ListReleasesResponse]  # type: ignore[assignment]
@@ -81,6 +89,16 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.GenerateResponse], _abc.AsyncIterator[_inference_pb2.GenerateResponse]]:
         """Answers a screened prompt, token by token. Cancelling the call stops the engine within a step."""
+
+    @_abc_1.abstractmethod
+    def Embed(
+        self,
+        request: _inference_pb2.EmbedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.EmbedResponse, _abc.Awaitable[_inference_pb2.EmbedResponse]]:
+        """Turns the messages of a screened prompt, all of role user, into vectors of length 1, in order.
+        Errors as Generate; INVALID_FIELD also for no text, too many, an empty one or one too long.
+        """
 
     @_abc_1.abstractmethod
     def ListModels(

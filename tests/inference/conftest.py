@@ -91,6 +91,11 @@ def make_settings():
 
 
 @pytest.fixture
+def mac_keys():
+    return KEYS
+
+
+@pytest.fixture
 def make_screened():
     return screened
 
