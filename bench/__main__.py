@@ -34,6 +34,7 @@ SUITES = (
     "screening",
     "shared",
     "decode",
+    "on_top",
 )
 """Modules with `NAMES` and `measure`, in the order in which they run."""
 

@@ -79,6 +79,39 @@ async def appliance(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
 
 
 @asynccontextmanager
+async def model(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """Run the true appliance over the real model. Options: `folder`, made anew; `slots`."""
+    house, settings, load, inference, on_top = (
+        importlib.import_module(name)
+        for name in (
+            "appliance.house",
+            "appliance.settings",
+            "inference.engines.load",
+            "inference.settings",
+            "bench.on_top",
+        )
+    )
+    shutil.rmtree(options["folder"], ignore_errors=True)
+    wanted = settings.ApplianceSettings.model_validate(
+        {"data_dir": options["folder"], "gateway_port": 0, "audit_port": 0, "console": False}
+    )
+    made = load.load_engine(inference.InferenceSettings(slots=options["slots"]))
+    made.start()
+
+    async def alone(asked: str) -> dict[str, Any]:
+        first, streams = map(int, asked.split(","))
+        told: dict[str, Any] = await on_top.alone(made, first, streams)
+        return told
+
+    ASKS["alone"] = alone
+    try:
+        async with house.appliance(wanted, engine=made) as running:
+            yield {"port": running.port, "tls": str(running.tls)}
+    finally:
+        await made.close()
+
+
+@asynccontextmanager
 async def mesh(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
     """Run the true mesh, five processes, Redis and OpenBao. Options: `folder`, made anew."""
     house, settings = (
@@ -144,11 +177,12 @@ KINDS: dict[str, Callable[[dict[str, Any]], AbstractAsyncContextManager[dict[str
     "echo": echo,
     "engine": engine,
     "mesh": mesh,
+    "model": model,
     "small": small,
 }
 
 
-SERVICES = frozenset({"appliance", "audit"})
+SERVICES = frozenset({"appliance", "audit", "model"})
 """Kinds that run the true services."""
 
 
@@ -183,12 +217,18 @@ def _place(code: CodeType | str) -> tuple[str, str]:
     return path.partition("/lib/python3.11/")[2] or path, f"{code.co_firstlineno} {code.co_name}"
 
 
-ASKS: dict[str, Callable[[], dict[str, Any]]] = {
+ASKS: dict[str, Callable[..., dict[str, Any] | Awaitable[dict[str, Any]]]] = {
     "steps": _steps,
     "watch calls": _watch_calls,
     "tell calls": _tell_calls,
 }
-"""What the parent may ask a running server."""
+"""What the parent may ask a running server: a word, or a word, `=` and what goes with it."""
+
+
+async def _answer(asked: str) -> dict[str, Any]:
+    word, given, argument = asked.partition("=")
+    told = ASKS[word](argument) if given else ASKS[word]()
+    return told if isinstance(told, dict) else await told
 
 
 async def serve(kind: str, ready_fd: int, options: dict[str, Any]) -> None:
@@ -197,7 +237,7 @@ async def serve(kind: str, ready_fd: int, options: dict[str, Any]) -> None:
         async with KINDS[kind](options) as told:
             parent.write(json.dumps(told) + "\n")
             while word := await asyncio.to_thread(sys.stdin.readline):
-                parent.write(json.dumps(ASKS[word.strip()]()) + "\n")
+                parent.write(json.dumps(await _answer(word.strip())) + "\n")
 
 
 if __name__ == "__main__":
