@@ -1,18 +1,7 @@
 """What is broken, one line at a time, and the test that must fail because of it."""
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Mutation:
-    """`old` stands once in `file`; with `new` in its place `test` fails."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-    test: str
-
+from tests.mutations.models import MODELS
+from tests.mutations.mutation import Mutation
 
 _ERASURE = "tests/audit/test_erasure.py::"
 _DURABLE = "tests/audit/test_durability.py::"
@@ -217,4 +206,4 @@ MORE = (
     ),
 )
 
-TABLE = FIVE + MORE
+TABLE = FIVE + MORE + MODELS
