@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from inference.checkpoint import architecture_of, load_checkpoint
+from inference.engines.mla.shape import MlaShape, mla_shape
+from inference.engines.mla.weights import MlaWeights, load_mla
 from inference.gguf_file import read_gguf
 from inference.lora import adapted, lora_config
 from inference.registry import ModelFileError
@@ -40,7 +42,7 @@ class ChatParts:
     documents: the template, and of an adapter its base's manifest: what digests in records are of.
     """
 
-    weights: Weights
+    weights: Weights | MlaWeights
     tokenizer: Tokenizing
     template: bytes
     context_tokens: int
@@ -88,6 +90,9 @@ def _with_adapter(parts: ChatParts, opened: Opened, base: Opened) -> ChatParts:
     if manifest.context_tokens > parts.context_tokens:
         msg = "the manifest promises more context than the files do"
         raise ModelFileError(msg)
+    if isinstance(parts.weights, MlaWeights):
+        msg = "adapters are not implemented for this architecture"
+        raise ModelFileError(msg)
     config = lora_config(read_json(needed(opened, "adapter_config.json")))
     return replace(
         parts,
@@ -111,10 +116,11 @@ def _from_gguf(opened: Opened) -> tuple[Weights, Tokenizing, bytes]:
     return weights, tokenizer, template_of(file)
 
 
-def _from_safetensors(opened: Opened) -> tuple[Weights, Tokenizing, bytes]:
+def _from_safetensors(opened: Opened) -> tuple[Weights | MlaWeights, Tokenizing, bytes]:
     config = read_json(needed(opened, "config.json"))
     must_be_architecture(opened.manifest, config.get("model_type"))
-    arch = architecture_of(config)
+    latent = config.get("model_type") == "deepseek_v3"
+    arch = mla_shape(config) if latent else architecture_of(config)
     tokenizer, template = load_file_tokenizer(
         needed(opened, "tokenizer.json"),
         needed(opened, "tokenizer_config.json"),
@@ -123,6 +129,8 @@ def _from_safetensors(opened: Opened) -> tuple[Weights, Tokenizing, bytes]:
         vocabulary=arch.vocabulary,
     )
     tensors = read_tensors(opened.weights, index=file_of(opened, _INDEX))
+    if isinstance(arch, MlaShape):
+        return load_mla(arch, tensors), tokenizer, template
     return load_checkpoint(arch, tensors), tokenizer, template
 
 

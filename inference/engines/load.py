@@ -19,6 +19,8 @@ import torch
 
 from inference.engines.llama import Llama
 from inference.engines.memory import kv_room
+from inference.engines.mla.model import Mla, latent_bytes_per_token
+from inference.engines.mla.weights import MlaWeights
 from inference.engines.runner import CpuRunner
 from inference.engines.slots import bytes_per_token
 from inference.engines.torch import TorchEngine
@@ -83,7 +85,6 @@ def _stepwise(settings: InferenceSettings, opened: Opened) -> TorchEngine:
     # Here, since only those who have such a model need ONNX.
     from inference.tensorrt.load import load_step  # noqa: PLC0415 -- as above
 
-    _must_be("chat", opened.manifest)
     return load_step(settings, opened)
 
 
@@ -113,13 +114,36 @@ def _chat(settings: InferenceSettings, opened: Opened, base: Opened | None) -> T
     parts = chat_parts(opened, base)
     on_gpu = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
     info = _info(settings, opened.manifest, parts, on_gpu=on_gpu)
-    load: Callable[[Weights, InferenceSettings, int], Runner] = _on_gpu if on_gpu else _on_cpu
     return TorchEngine(
-        load(parts.weights, settings, info.context_tokens),
+        _runner(parts.weights, settings, info.context_tokens, on_gpu=on_gpu),
         parts.tokenizer,
         info=info,
         default_system=parts.default_system,
         settings=settings,
+    )
+
+
+def _runner(
+    weights: Weights | MlaWeights,
+    settings: InferenceSettings,
+    context_tokens: int,
+    *,
+    on_gpu: bool,
+) -> Runner:
+    if not isinstance(weights, MlaWeights):
+        load: Callable[[Weights, InferenceSettings, int], Runner] = _on_gpu if on_gpu else _on_cpu
+        return load(weights, settings, context_tokens)
+    if on_gpu:
+        msg = "latent attention runs on a CPU alone"
+        raise ModelFileError(msg)
+    shape = weights.architecture
+    room = _kv_room(settings, context_tokens, latent_bytes_per_token(shape), lazy=True)
+    return CpuRunner(
+        Mla(weights, slots=room.slots, context_tokens=context_tokens),
+        chunk_tokens=settings.prefill_chunk_tokens,
+        vocabulary=shape.vocabulary,
+        slots_max=room.slots,
+        tokens_max=room.tokens_max,
     )
 
 

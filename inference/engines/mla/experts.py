@@ -54,7 +54,7 @@ def mixed(shape: MlaShape, experts: Experts, x: torch.Tensor) -> torch.Tensor:
     """Apply the shared expert and the chosen ones: fp32 (rows, width) to the same."""
     chosen, shares = routed(shape, experts, x)
     out = torch.zeros_like(x)
-    for number in chosen.unique().tolist():  # in order
+    for number in sorted(set(chosen.flatten().tolist())):
         rows, places = (chosen == number).nonzero(as_tuple=True)
         out[rows] += fed(experts.routed[number], x[rows]) * shares[rows, places, None]
     return out + fed(experts.shared, x)
