@@ -57,6 +57,8 @@ _MADE_ANEW = (
     "services/*",
     "tls/*",
     "tls-auditor/*",
+    "tls-privacy/*",
+    "tls-models/*",
     "lock",
     "ready.json",
     "appliance.log",

@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from inference.release.gauges import model_measured
 from inference.release.memory import written
-from inference.release.showing import gauges_of, shown
+from inference.release.showing import shown
 from inference.release.states import Load, Note, State, Unload, Warm
 from inference.release.warming import fault_in_warming
 from inference.store.errors import Fault, ModelFileError
 from inference.store.warm import Remembered
 from meshkit.background import running
 from meshkit.contract import PER_WHOLE, Reason, Refusal, StepKind
-from meshkit.counters import counted, measured
+from meshkit.counters import counted
 from meshkit.logs import frames_of
 
 if TYPE_CHECKING:
@@ -199,9 +200,11 @@ class Desk:
         model = self.core.models.get(name)
         if model is None or not model.versions:
             raise ModelFileError(Fault.NOT_FOUND)
-        newest = list(model.versions)[-1]
         if not model.live:
-            self.do(self.core.first(name, newest))
+            chosen = self._settings.first_version or list(model.versions)[-1]
+            if chosen not in model.versions:
+                raise ModelFileError(Fault.NOT_FOUND)
+            self.do(self.core.first(name, chosen))
         while (
             model.live not in model.versions or model.versions[model.live].state is not State.LIVE
         ):
@@ -340,7 +343,10 @@ class Desk:
 
     def _note(self, note: Note) -> None:
         if note.action == "model.rollback":
-            counted(f"release.rollback.{note.detail.get('rule', 'operator')}")
+            rule = note.detail.get("rule", "operator")
+            counted(f"release.rollback.{rule}")
+            if rule != "operator":
+                counted("release.rolled_back")
         if self._tell is not None:
             self._tell(note)
         elif len(self._untold) < _NOTES_MAX:
@@ -350,8 +356,7 @@ class Desk:
         """Make durable what changed; what could not be written is tried again each second."""
         for name in self.core.models.keys() - self._measured:
             self._measured.add(name)
-            for gauge, read in gauges_of(self.core, name, self._clock).items():
-                self._measuring.enter_context(measured(gauge, read))
+            self._measuring.enter_context(model_measured(self.core, name, self._clock))
         if self._keep is None or (now := written(self.core)) == self._kept:
             return
         try:

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inference.engines.base import Engine
+    from inference.engines.torch import TorchEngine
+    from inference.engines.triton.engine import TritonEngine
     from inference.settings import InferenceSettings
+    from inference.store.manifest import Manifest
     from inference.store.store import ModelStore
 
 __all__ = ["Loader", "StoreLoader"]
@@ -53,16 +56,26 @@ class StoreLoader:
 
     def load(self, name: str, version: str, manifest: bytes) -> Engine:
         """See `Loader.load`."""
-        with opened_with_base(self._store, name, version) as (opened, base):
-            if opened.manifest.digest != manifest:
-                raise ModelFileError(Fault.MANIFEST)
-            if self._settings.engine == "triton":
-                # Here, since its client is a dependency of those alone who have a Triton.
-                from inference.engines.triton.load import load_triton  # noqa: PLC0415 -- as above
-
-                served = load_triton(self._settings, opened)
-                served.start()
-                return served
-            engine = load_engine(self._settings, opened, base=base)
+        engine = self._built(name, version, manifest)
         engine.start()
         return engine
+
+    def _built(self, name: str, version: str, manifest: bytes) -> TorchEngine | TritonEngine:
+        settings = self._settings
+        if settings.engine == "triton" and settings.triton.adapter == "sealgate":
+            # Here, since its client is a dependency of those alone who have a Triton.
+            from inference.engines.triton.load import load_triton  # noqa: PLC0415 -- as above
+
+            entry = self._store.entry(name, version)
+            self._store.must_be_trusted(entry)
+            self._store.rules.must_allow(entry.manifest)
+            _must_be(manifest, entry.manifest)
+            return load_triton(settings, manifest=entry.manifest)
+        with opened_with_base(self._store, name, version) as (opened, base):
+            _must_be(manifest, opened.manifest)
+            return load_engine(settings, opened, base=base)
+
+
+def _must_be(digest: bytes, manifest: Manifest) -> None:
+    if manifest.digest != digest:
+        raise ModelFileError(Fault.MANIFEST)

@@ -22,6 +22,11 @@ class ReleaseSettings(BaseModel):
         description="Which version is what, kept over a restart; none: each start begins with "
         "INFERENCE_MODEL alone. Appliance and mesh keep it under their data folder.",
     )
+    first_version: str = Field(
+        default="",
+        max_length=64,
+        description="Of INFERENCE_MODEL, where nothing is remembered yet; empty: the newest.",
+    )
     keep: int = Field(
         default=3, ge=1, le=16, description="Versions that stay: the live one and those before it."
     )

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inference.release.states import State
 from inference.release.windows import compared, stats
-from meshkit.contract import Release, ReleasedVersion, ReleaseShadow, ReleaseTrial
+from meshkit.contract import PER_WHOLE, Release, ReleasedVersion, ReleaseShadow, ReleaseTrial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from inference.release.core import Releases
-    from inference.release.states import Model, Version
+    from inference.release.states import Model, State, Version
 
-__all__ = ["gauges_of", "shown"]
+__all__ = ["canary_share", "shadow_agreement", "shown", "versions_in"]
 
 
 def shown(core: Releases, name: str, now_s: float) -> Release:
@@ -70,25 +67,20 @@ def _shadow(model: Model, now_s: float) -> ReleaseShadow | None:
     )
 
 
-def gauges_of(
-    core: Releases, name: str, clock: Callable[[], float]
-) -> dict[str, Callable[[], float]]:
-    """Return what is measured of a model: versions by state, the trial's share, agreement."""
+def versions_in(core: Releases, name: str, state: State) -> float:
+    """Return how many versions of a model are in a state."""
+    return sum(each.state is state for each in list(core.models[name].versions.values()))
 
-    def in_state(state: State) -> Callable[[], float]:
-        return lambda: sum(v.state is state for v in list(core.models[name].versions.values()))
 
-    def share() -> float:
-        trial = core.models[name].canary
-        return sum(s for v, s in core.shares(name) if trial and v.version == trial.version) / 10_000
+def canary_share(core: Releases, name: str) -> float:
+    """Return the share of this replica's conversations that a trial gets, 0 to 1."""
+    trial = core.models[name].canary
+    if trial is None:
+        return 0.0
+    return sum(s for v, s in core.shares(name) if v.version == trial.version) / PER_WHOLE
 
-    def agreement() -> float:
-        shadow = _shadow(core.models[name], clock())
-        return shadow.agreement if shadow is not None and shadow.calls else 1.0
 
-    states = {f"release.versions.{state.value}.{name}": in_state(state) for state in State}
-    return {
-        **states,
-        f"release.canary_share.{name}": share,
-        f"release.shadow_agreement.{name}": agreement,
-    }
+def shadow_agreement(core: Releases, name: str, now_s: float) -> float:
+    """Return the mean agreement of the shadow; 1 if nothing was compared."""
+    shadow = _shadow(core.models[name], now_s)
+    return shadow.agreement if shadow is not None and shadow.calls else 1.0

@@ -108,6 +108,9 @@ class FakeMesh:
     async def start(self, hops: dict | None = None) -> None:
         for service in ("compliance", "cache", "inference", "audit"):
             self.ports[service] = await self.host.serve(service, getattr(self, service))
+        await self.serve_gateway(hops)
+
+    async def serve_gateway(self, hops: dict | None = None) -> None:
         settings = self.gateway_settings(hops or {})
         holder = self.host.holder(service_id("gateway"))
         enter = self.host.owned.enter_async_context

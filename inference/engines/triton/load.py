@@ -43,13 +43,16 @@ log = structlog.get_logger()
 _CONTROL = 3  # gguf.TokenType.CONTROL
 
 
-def load_triton(settings: InferenceSettings, opened: Opened | None = None) -> TritonEngine:
+def load_triton(
+    settings: InferenceSettings, opened: Opened | None = None, *, manifest: Manifest | None = None
+) -> TritonEngine:
     """Open a model that Triton serves; the engine is not started. Blocks, within its settings.
 
     Args:
         settings: where Triton is, which adapter, which model and store if none is given.
         opened: the model. Its files are read for the tokenizer alone, and only where the adapter
             is one of others' backends: for our own, the manifest does, and no weights lie here.
+        manifest: of the version that is wanted, if no files of it lie here.
 
     Raises:
         ModelFileError: Triton is not there, not fenced, or serves another model; or the store has
@@ -57,6 +60,8 @@ def load_triton(settings: InferenceSettings, opened: Opened | None = None) -> Tr
     """
     if opened is not None:
         return _engine(settings, opened.manifest, opened)
+    if manifest is not None:
+        return _engine(settings, manifest, None)
     store = ModelStore(settings.models_dir)
     if settings.triton.adapter != "sealgate":
         with store.open(settings.model) as found:
