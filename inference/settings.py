@@ -81,10 +81,10 @@ class InferenceSettings(MeshSettings):
         256, ge=0, description="Keys and values kept for prompts that begin alike; 0: none."
     )
     guess_tokens: int = Field(
-        4, ge=0, le=16, description="Tokens guessed from the prompt at once, on a CPU; 0: none."
+        3, ge=0, le=16, description="Tokens guessed from the prompt at once, on a CPU; 0: none."
     )
     guess_rows_max: int = Field(
-        6, ge=1, description="Rows of a step up to which tokens are guessed: not when busy."
+        4, ge=1, description="Rows of a step up to which tokens are guessed: not when busy."
     )
     overloaded_retry_ms: int = Field(1_000, ge=1, description="What an OVERLOADED caller is told.")
     context_tokens_max: int = Field(

@@ -158,7 +158,7 @@ class CpuRunner:
         self.vocabulary = vocabulary
         self.slots_max = slots_max
         self.tokens_max = tokens_max
-        self._guess_tokens = guess_tokens
+        self.guess_tokens = guess_tokens
         self._guess_rows_max = guess_rows_max
         self._live = 0
         self.prefixes: Prefixes[torch.Tensor] = Prefixes(prefix_bytes)
@@ -241,7 +241,7 @@ class CpuRunner:
         free = self._guess_rows_max - len(rows)
         guesses: list[tuple[int, ...]] = []
         for answer in rows:
-            limit = min(self._guess_tokens, free)
+            limit = min(self.guess_tokens, free)
             guesses.append(answer.guess(limit) if limit > 0 else ())
             free -= len(guesses[-1])
         return guesses

@@ -5,7 +5,15 @@ from contextlib import aclosing
 
 import pytest
 
-from meshkit.contract import Ended, FinishReason, Generated, Reason, Refusal
+from meshkit.contract import (
+    Ended,
+    FinishReason,
+    Generated,
+    Message,
+    Reason,
+    Refusal,
+    Role,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -132,3 +140,24 @@ async def test_pieces_are_generated_and_the_end_comes_last(smollm) -> None:
 
     assert all(isinstance(item, Generated) for item in items[:-1])
     assert isinstance(items[-1], Ended)
+
+
+async def test_kept_beginnings_and_guesses_change_no_bit_of_it(smollm, loaded) -> None:
+    """The same conversation twice, its beginning kept in between, its own words in the answer."""
+    runner = loaded._runner
+    told = "The Marigold brought timber. The Heron brought salt and took forty barrels of fish."
+    ask = (
+        Message(Role.SYSTEM, f"You repeat reports word for word. {told} {told} {told}"),
+        Message(Role.USER, f"Repeat this report word for word: {told}"),
+    )
+    found = []
+    for guess_tokens in (0, 4):
+        runner.guess_tokens = guess_tokens
+        *pieces, _ = [item async for item in smollm.stream(messages=ask, max_tokens=24)]
+        found.append(("".join(piece.text for piece in pieces), runner.reused_tokens))
+    runner.guess_tokens = loaded._settings.guess_tokens
+
+    (text, before), (again, after) = found
+    assert again == text
+    assert after - before >= 64
+    assert runner.held_tokens > 0
