@@ -77,6 +77,15 @@ def step_of(folder, arch, precision=Precision.FP32, slots=4):
     return StepModel(session, arch, slots=slots, context_tokens=64)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Two threads would wait for one another longer than these sizes take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def llama_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("llama")
