@@ -13,6 +13,7 @@ import torch
 from inference.engines.faults import out_of_memory
 from inference.prefix import Prefixes, cuts
 from inference.sampling import BadLogitsError
+from meshkit.counters import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -209,6 +210,7 @@ class CpuRunner:
             self._slot_model.slots.restore(prefill.slot, at, kept)
             at += kept.shape[3]
         self.reused_tokens += at
+        counted("inference.tokens.reused", at)
 
     def _keep(self, prefill: Prefill, answer: Answer) -> None:
         """Keep what the slot holds of a chunk; that it cannot be kept is no fault."""
@@ -261,9 +263,14 @@ class CpuRunner:
         for job, answer, guess, part in zip(jobs, rows, guesses, parts, strict=True):
             drawn = _followed(answer, guess, part)
             tokens += [(job, token) for token in drawn]
-            self.guessed_tokens += len(guess)
-            self.held_tokens += len(drawn) - 1
+            self._count(len(guess), len(drawn) - 1)
         return tokens
+
+    def _count(self, guessed: int, held: int) -> None:
+        self.guessed_tokens += guessed
+        self.held_tokens += held
+        counted("inference.tokens.guessed", guessed)
+        counted("inference.tokens.held", held)
 
     def move(self, move: Move) -> None:
         """See `Runner.move`."""
