@@ -32,6 +32,7 @@ class Fault(StrEnum):
     NOT_TEXT = "the text is not UTF-8"
     SPARSITY = "that share of each row's weights cannot be left out"
     NO_LAYERS = "a student keeps at least one layer and fewer than its teacher"
+    NO_MANIFEST = "a model outside the store has no licence to pass on: say where to with --into"
     OTHER_VOCABULARY = "the variant has another vocabulary than the original"
     DIVERGED = "training diverged: the loss is no number"
     OTHER_RUN = "the unfinished run in that folder had other settings"

@@ -96,6 +96,8 @@ def write_tensors(
 
 def flattened(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Take torchao's tensors apart: plain tensors, and the header that puts them together again."""
+    if all(type(tensor.detach()) is torch.Tensor for tensor in state.values()):
+        return {name: tensor.detach() for name, tensor in state.items()}, {}
     with quiet_torchao():
         from torchao.prototype.safetensors import safetensors_support as ao  # noqa: PLC0415 -- late
 
@@ -118,7 +120,8 @@ def read_state(tensors: Tensors) -> dict[str, torch.Tensor]:
     """
     metadata = dict(tensors.metadata)
     try:
-        parts = {name: tensors.get(name) for name in tensors.notes}
+        # Copies: the library's are views of the file, which somebody may change or cut.
+        parts = {name: tensors.get(name).clone() for name in tensors.notes}
     except ModelFileError as error:
         raise PrecisionError(Fault.DAMAGED) from error
     if PRECISION not in metadata or NIBBLES not in metadata:

@@ -8,6 +8,7 @@ twice while it is renewed, and 2 for the variant.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -192,7 +193,8 @@ def _train(
     def told(step: int, loss: float) -> None:
         making.heard(Progress("training", step, training.steps, loss))
 
-    told_text = {"base": making.base, "text": list(text.shape), **about}
+    read = hashlib.sha256(text.numpy().tobytes()).hexdigest()
+    told_text = {"base": making.base, "text": read, **about}
     train(
         network,
         text,

@@ -48,10 +48,14 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Tokens a second: of prompts in batches, and of one answer as it is made."""
+    """Tokens a second: of prompts in batches, and of one answer as it is made.
+
+    how: what ran: blocks compiled or not, a decoding step as one CUDA graph or not.
+    """
 
     prefill_per_s: float
     decode_per_s: float
+    how: str
 
 
 @torch.no_grad()
@@ -137,14 +141,17 @@ def speed_of(
     if compiled:
         for layer in network.model.layers:
             layer.compile(dynamic=False)
+    plain = step
     if device.type == "cuda":
         step = _captured(step)
+    how = f"{'compiled' if compiled else 'as torchao has it'}{', graph' if step != plain else ''}"
     decoding = [_timed(step, device) for _ in range(_WARM_STEPS + steps)]
     ids = text[:batch].to(device)
     reading = [_timed(lambda: network(ids), device) for _ in range(_WARM_STEPS + _PREFILLS)]
     return Speed(
         ids.numel() / statistics.median(reading[_WARM_STEPS:]),
         1 / statistics.median(decoding[_WARM_STEPS:]),
+        how,
     )
 
 
@@ -167,7 +174,10 @@ def _decoding(network: Network, ids: torch.Tensor, steps: int) -> Callable[[], N
 
 
 def _captured(step: Callable[[], None]) -> Callable[[], None]:
-    """Make one CUDA graph of a step, so that launching its kernels from Python costs nothing."""
+    """Make one CUDA graph of a step, so that launching its kernels from Python costs nothing.
+
+    Some products ask the host on the way, which no graph can hold: then the step as it was.
+    """
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call] # as torch has it
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -175,8 +185,11 @@ def _captured(step: Callable[[], None]) -> Callable[[], None]:
             step()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
+    try:
+        with torch.cuda.graph(graph):
+            step()
+    except RuntimeError:
+        return step
     return graph.replay
 
 

@@ -19,6 +19,7 @@ _COLUMNS = (
     "in memory",
     "prefill, tokens/s",
     "decode, tokens/s",
+    "timed",
     "served by",
 )
 
@@ -27,7 +28,8 @@ _COLUMNS = (
 class Row:
     """A variant's figures. The first row of a report is the original itself.
 
-    precision: what a manifest says. agreement: share of positions. divergence: nats.
+    precision: its name. agreement: share of positions. divergence: nats. timed: what ran when
+        speed was measured; empty if it was not.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Row:
     prefill_per_s: float
     decode_per_s: float
     served: str
+    timed: str = ""
 
     def against(self, original: Row) -> float:
         """How much perplexity rose over the original's: 0.01 is one per cent."""
@@ -61,7 +64,7 @@ def markdown(rows: list[Row], about: dict[str, Any]) -> str:
     lines = [
         f"| {row.name} | {row.perplexity:.3f} | {row.against(rows[0]):+.1%} | {row.agreement:.1%} "
         f"| {row.divergence:.4f} | {_mb(row.file_bytes)} | {_mb(row.memory_bytes)} "
-        f"| {_rate(row.prefill_per_s)} | {_rate(row.decode_per_s)} | {row.served} |"
+        f"| {_rate(row.prefill_per_s)} | {_rate(row.decode_per_s)} | {row.timed} | {row.served} |"
         for row in rows
     ]
     told = ", ".join(f"{key} {value}" for key, value in about.items())

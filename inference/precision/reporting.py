@@ -80,7 +80,7 @@ def measured(
         told=lambda done: heard(Progress(name, done, total)),
     )
     steps = measuring.decode_steps
-    speed = Speed(0.0, 0.0)
+    speed = Speed(0.0, 0.0, "")
     if steps:
         speed = speed_of(network, measuring.text, batch=measuring.prefill_batch, steps=steps)
     return Row(
@@ -93,5 +93,6 @@ def measured(
         memory_bytes=bytes_in_memory(network),
         prefill_per_s=speed.prefill_per_s,
         decode_per_s=speed.decode_per_s,
+        timed=speed.how,
         served=SERVED[variant.precision],
     )
