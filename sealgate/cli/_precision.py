@@ -31,8 +31,9 @@ _QUANTIZE = """examples:
   sealgate models quantize smollm2-135m-instruct --precision int4 --as smollm2-int4
   sealgate models quantize model.gguf --precision bf16 --into var/smollm2-bf16
 
-MODEL is a name in the store, a GGUF file or a folder of safetensors, written with a slash. docs/precision.md tells what
-each precision costs. Needs the extra `models`; fp8-dynamic needs a GPU that has it (Hopper)."""
+MODEL is a name in the store, a GGUF file or a folder of safetensors, written with a slash.
+docs/precision.md tells what each precision costs. Needs the extra `models`; fp8-dynamic also needs
+a GPU that has it (Hopper)."""
 _PRUNE = """examples:
   make text
   sealgate models prune smollm2-135m-instruct --sparsity 0.5 --text var/text/sotu
