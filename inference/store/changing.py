@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from inference.store.keys import AdminKeys
+    from inference.store.openssf import Published
     from inference.store.store import Entry
 
 __all__ = ["StoreChanger"]
@@ -71,13 +72,21 @@ class StoreChanger:
 
     # --- what callers use -------------------------------------------------------------------
 
-    def add(self, source: Path, claim: Claim | Manifest, *, seal: bool = False) -> Manifest:
+    def add(
+        self,
+        source: Path,
+        claim: Claim | Manifest,
+        *,
+        seal: bool = False,
+        published: Published | None = None,
+    ) -> Manifest:
         """Take a model in: a folder, a .zip, .tar or .tar.gz, or one file.
 
         Args:
             source: Where it lies. Only read.
             claim: What is said of it; a whole manifest must hold to the letter.
             seal: Whether its files are encrypted; then they touch no disk of the store in plain.
+            published: A publisher's signature that must hold for all of its files.
 
         Raises:
             ModelFileError: as `inference.store.errors` has them; the store is as it was.
@@ -91,7 +100,7 @@ class StoreChanger:
                 owned.callback(private.close)
                 plain = private.path / PLAIN_FILES
             with _disk():
-                manifest = self._taken(source, claim, plain)
+                manifest = self._taken(source, claim, plain, published)
                 _write(coming / MANIFEST, manifest.canonical())
                 if seal:
                     self._sealed(manifest, plain, coming)
@@ -170,9 +179,13 @@ class StoreChanger:
 
     # --- taking in --------------------------------------------------------------------------
 
-    def _taken(self, source: Path, claim: Claim | Manifest, into: Path) -> Manifest:
+    def _taken(
+        self, source: Path, claim: Claim | Manifest, into: Path, published: Published | None
+    ) -> Manifest:
         files = _copied(source, into, self._limits)
         must_be_distinct(tuple(file.path for file in files))
+        if published is not None:
+            published.must_cover(files)
         if isinstance(claim, Manifest):
             _must_be_pinned(Manifest.parse(claim.canonical()), files)
         facts = facts_of({file.path: into / file.path for file in files})

@@ -18,6 +18,7 @@ class Fault(StrEnum):
     DIGEST = "a file of the model has the wrong SHA-256"
     UNSIGNED = "the model is not signed"
     SIGNATURE = "the model's signature does not hold"
+    PUBLISHER = "the publisher's signature does not hold, or not for all of these files"
     RISK = "the model's risk class is above what may be loaded here"
     CLASSIFICATION = "the model's classification is not among those that may be loaded here"
     SEAL = "a sealed file of the model does not open: changed, cut off, moved or of another key"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from inference.store.changing import StoreChanger
     from inference.store.checking import Checked
     from inference.store.manifest import Manifest
+    from inference.store.openssf import Published
     from inference.store.store import Entry, ModelStore
 
 __all__ = ["add_parser"]
@@ -116,6 +117,13 @@ def _add_add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add.add_argument("--default-system", default="", metavar="TEXT", help="system message if none")
     add.add_argument("--manifest", type=Path, metavar="FILE", help="holds all of this instead")
     add.add_argument("--signature", type=Path, metavar="FILE", help="made elsewhere; it must hold")
+    add.add_argument(
+        "--openssf-signature",
+        type=Path,
+        metavar="FILE",
+        help="the publisher's, by a key (OpenSSF model-signing); it must hold for all files",
+    )
+    add.add_argument("--openssf-key", type=Path, metavar="FILE", help="its public key, PEM")
     add.add_argument("--sign", action="store_true", help="sign it, too")
     add.add_argument("--seal", action="store_true", help="encrypt its files")
     _login(add)
@@ -266,7 +274,7 @@ def _add(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         )
 
     def work(changer: StoreChanger) -> Manifest:
-        manifest = changer.add(args.path, claim, seal=args.seal)
+        manifest = changer.add(args.path, claim, seal=args.seal, published=_published(args))
         if args.signature is not None:
             text = args.signature.read_bytes()
             changer.put_signature(manifest.name, manifest.version, text)
@@ -276,6 +284,17 @@ def _add(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
     asks = args.seal or args.sign or args.signature is not None
     return _changed(args, work, "added", asks=asks)
+
+
+def _published(args: argparse.Namespace) -> Published | None:
+    from inference.store.openssf import Published  # noqa: PLC0415 -- as in `_run`
+
+    if (args.openssf_signature is None) != (args.openssf_key is None):
+        msg = "give both --openssf-signature and --openssf-key"
+        raise ValueError(msg)
+    if args.openssf_signature is None:
+        return None
+    return Published(args.openssf_signature.read_bytes(), args.openssf_key.read_bytes())
 
 
 def _sign(args: argparse.Namespace) -> tuple[dict[str, Any], int]:

@@ -309,6 +309,10 @@ def test_a_data_key_of_another_model_opens_nothing(world) -> None:
     world.added(seal=True)
     world.changer().add(world.source("b.gguf"), CLAIM, seal=True)
 
+    first, second = (world.store().entry(NAME, version) for version in ("1", "2"))
+    with pytest.raises(ModelFileError) as caught:  # OpenBao itself refuses it
+        world.store().sealer(second, first.seal)
+    assert caught.value.fault is Fault.SEAL
     other = world.home("2") / "sealed.json"
     (world.home("1") / "sealed.json").write_bytes(other.read_bytes())
     assert refused(world, "1") is Fault.SEAL
