@@ -30,7 +30,7 @@ from inference.engines.base import RequestContext
 from inference.engines.load import load_engine
 from inference.settings import InferenceSettings
 from inference.triton_repository.asked import description, read_asked
-from inference.triton_repository.tensors import INPUTS, refusal_text
+from inference.triton_repository.tensors import refusal_text
 from meshkit.contract import Ended, Message, Parameters, Reason, Refusal, Role
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class TritonPythonModel:
         # Whatever the environment says of who runs models: here it is we.
         self._engine = load_engine(InferenceSettings(**{**given, "engine": "torch"}))
         self._digest = np.frombuffer(self._engine.info.digest, np.uint8)
-        self._open: dict[asyncio.Task[None], Any] = {}
+        self._open: dict[asyncio.Task[None], _Call] = {}
         self._metric = _counter(args["model_name"])
         self._told_tokens = 0
         self._loop = asyncio.new_event_loop()
@@ -68,21 +68,22 @@ class TritonPythonModel:
         self._sender.start()
         self._engine.start()
         self._wait_for(self._warm_up())
-        self._loop.call_soon_threadsafe(self._keep_watch)
+        self._watch = asyncio.run_coroutine_threadsafe(self._watched(), self._loop)
 
     def execute(self, requests: list[Any]) -> None:
         """Take requests in; their answers follow by their senders."""
         for request in requests:
-            sender = request.get_response_sender()
+            call = _Call(request.get_response_sender())
             try:
                 asked = read_asked(_values(request))
             except Refusal as refusal:
-                _refuse(sender, refusal)
+                call.refuse(refusal)
             else:
-                self._loop.call_soon_threadsafe(self._begin, asked, sender)
+                self._loop.call_soon_threadsafe(self._begin, asked, call)
 
     def finalize(self) -> None:
         """End what is under way with INFERENCE_DOWN and give everything back."""
+        self._watch.cancel()
         self._wait_for(self._engine.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._sender.join(_WARM_UP_S)
@@ -97,17 +98,15 @@ class TritonPythonModel:
             async for _ in items:
                 pass
 
-    def _begin(self, asked: Asked, sender: Any) -> None:  # noqa: ANN401 -- Triton's own
-        task = self._loop.create_task(self._answer(asked, sender))
-        self._open[task] = sender
+    def _begin(self, asked: Asked, call: _Call) -> None:
+        task = self._loop.create_task(self._answer(asked, call))
+        self._open[task] = call
         task.add_done_callback(self._open.pop)
 
-    async def _answer(self, asked: Asked, sender: Any) -> None:  # noqa: ANN401 -- Triton's own
+    async def _answer(self, asked: Asked, call: _Call) -> None:
         if asked.describe:
-            told = [_text("description", description(self._engine.info))]
-            _send(sender, told, final=True)
+            call.send([_text("description", description(self._engine.info))], final=True)
             return
-        ended = False
         model = [backend.Tensor("model", self._digest)]
         context = _context(asked)
         try:
@@ -115,29 +114,22 @@ class TritonPythonModel:
                 self._engine.generate(asked.messages, asked.parameters, context=context)
             ) as items:
                 async for item in items:
-                    ended = isinstance(item, Ended)
-                    _send(sender, [*_outputs(item), *model], final=ended)
+                    call.send([*_outputs(item), *model], final=isinstance(item, Ended))
                     model = []
         except Refusal as refusal:
-            ended = True
-            _refuse(sender, refusal)
+            call.refuse(refusal)
         except Exception as bug:  # noqa: BLE001 -- the last line before the wire; no text leaves
-            ended = True
             log.error("inference.triton_bug", kind=type(bug).__name__)  # noqa: TRY400 -- as above
-            _refuse(sender, Refusal(Reason.INFERENCE_DOWN))
+            call.refuse(Refusal(Reason.INFERENCE_DOWN))
         finally:
-            if not ended:
-                _send(sender, None, final=True)
-
-    def _keep_watch(self) -> None:
-        self._watch = self._loop.create_task(self._watched())
+            call.send(None, final=True)
 
     async def _watched(self) -> None:
         """Let go of callers who have gone; tell Triton's metrics of tokens."""
         while True:
             await asyncio.sleep(self._look_s)
-            for task, sender in list(self._open.items()):
-                if sender.is_cancelled():
+            for task, call in list(self._open.items()):
+                if call.gone():
                     task.cancel()
                 await asyncio.sleep(0)
             if self._metric is not None and (fresh := self._fresh_tokens()):
@@ -149,13 +141,50 @@ class TritonPythonModel:
         return now - before
 
 
+class _Call:
+    """A request's way back. Its methods belong to one thread at a time.
+
+    Triton frees what stands behind a sender with the final response, and to ask such a one whether
+    it is cancelled takes the whole server down (a segmentation fault in tritonserver 2.51): hence
+    `_over`, set before that response is sent.
+    """
+
+    def __init__(self, sender: Any) -> None:  # noqa: ANN401 -- Triton's own
+        self._sender = sender
+        self._over = False
+
+    def gone(self) -> bool:
+        """Whether the caller has gone, as far as that can still matter."""
+        return not self._over and bool(self._sender.is_cancelled())
+
+    def send(self, outputs: list[Any] | None, *, final: bool) -> None:
+        """Send a response, None: only that there is no other; nothing once the last was sent."""
+        if self._over:
+            return
+        self._over = final
+        flags = backend.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0
+        # A caller who has gone is let go of by the next look.
+        with suppress(backend.TritonModelException):
+            if outputs is None:
+                self._sender.send(flags=flags)
+            else:
+                self._sender.send(backend.InferenceResponse(outputs), flags=flags)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Send an error as the last response."""
+        if self._over:
+            return
+        self._over = True
+        error = backend.TritonError(refusal_text(refusal))
+        with suppress(backend.TritonModelException):
+            self._sender.send(
+                backend.InferenceResponse(output_tensors=[], error=error),
+                flags=backend.TRITONSERVER_RESPONSE_COMPLETE_FINAL,
+            )
+
+
 def _values(request: Any) -> dict[str, list[Any]]:  # noqa: ANN401 -- Triton's own
-    given = {each.name: backend.get_input_tensor_by_name(request, each.name) for each in INPUTS}
-    return {
-        name: tensor.as_numpy().reshape(-1).tolist()
-        for name, tensor in given.items()
-        if tensor is not None
-    }
+    return {each.name(): each.as_numpy().reshape(-1).tolist() for each in request.inputs()}
 
 
 def _context(asked: Asked) -> RequestContext:
@@ -182,25 +211,6 @@ def _outputs(item: Generated | Ended) -> list[Any]:
 
 def _text(name: str, raw: bytes) -> Any:  # noqa: ANN401 -- Triton's own
     return backend.Tensor(name, np.array([raw], np.object_))
-
-
-def _send(sender: Any, outputs: list[Any] | None, *, final: bool) -> None:  # noqa: ANN401 -- Triton's own
-    flags = backend.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0
-    # A caller who has gone is let go of by the next look.
-    with suppress(backend.TritonModelException):
-        if outputs is None:
-            sender.send(flags=flags)
-        else:
-            sender.send(backend.InferenceResponse(outputs), flags=flags)
-
-
-def _refuse(sender: Any, refusal: Refusal) -> None:  # noqa: ANN401 -- Triton's own
-    error = backend.TritonError(refusal_text(refusal))
-    with suppress(backend.TritonModelException):
-        sender.send(
-            backend.InferenceResponse(output_tensors=[], error=error),
-            flags=backend.TRITONSERVER_RESPONSE_COMPLETE_FINAL,
-        )
 
 
 def _counter(model: str) -> tuple[Any, Any] | None:

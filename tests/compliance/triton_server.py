@@ -109,12 +109,15 @@ class Server:
             left.unlink(missing_ok=True)
 
 
-@contextmanager
-def serving(repository, *options, tls=None):
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = Server(repository, port, tls or {}, options)
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def serving(repository, *options, tls=None):
+    server = Server(repository, free_port(), tls or {}, options)
     try:
         server.start()
         yield server

@@ -1,5 +1,6 @@
 """The real model, loaded once; screened prompts with a real MAC."""
 
+import asyncio
 import os
 import resource
 from contextlib import contextmanager
@@ -83,6 +84,42 @@ async def smollm(loaded):
     loaded.start()
     yield Client(InferenceService((loaded,), verify=mac_verifier(lambda: KEYS)))
     await loaded.close()
+
+
+@pytest.fixture(scope="session")
+def triton(tmp_path_factory):
+    """One tritonserver for all: scripted models, SmolLM2; loading needs the admin's key."""
+    # Here: only these tests need Triton's client.
+    from tests.inference import triton_world as world
+
+    repository = tmp_path_factory.mktemp("triton")
+    for dialect in world.DIALECTS:
+        world.standin(repository, dialect.replace("sealgate", "scripted"), dialect)
+    world.smollm2(repository, settings().models_dir.resolve())
+    key = f"--grpc-restricted-protocol=model-repository:admin-key={world.ADMIN_KEY}"
+    with world.running(repository, key) as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def on_triton(triton):
+    """Open an engine over a model of that server; closed at the end."""
+    from tests.inference import triton_world as world
+
+    engines = []
+
+    async def make(model, server=triton, **changes):
+        models_dir = settings().models_dir
+        engine = await asyncio.to_thread(
+            world.opened, server, model, models_dir=models_dir, **changes
+        )
+        engine.start()
+        engines.append(engine)
+        return engine
+
+    yield make
+    for engine in engines:
+        await engine.close()
 
 
 @pytest.fixture

@@ -40,10 +40,14 @@ class State(StrEnum):
     AWAY = "away"
     """No Triton answers, or not in time."""
     STARTING = "starting"
-    """Triton lives but is not ready."""
+    """Neither the model nor Triton is ready: it starts, or loads or unloads one of its models."""
     NO_MODEL = "no_model"
     """The model is not loaded, or not any more."""
     READY = "ready"
+    BROKEN = "broken"
+    """Triton calls it ready, and it does not answer."""
+    NOT_OURS = "not_ours"
+    """It answers, and is another model than was opened."""
 
 
 class ControlError(Exception):
@@ -67,17 +71,17 @@ class Control:
             client.close()
 
     def look(self, model: str) -> State:
-        """Tell how a model is."""
+        """Tell how a model is, as far as Triton says: never BROKEN or NOT_OURS."""
         within_s = self._settings.control_ms / _MS_PER_S
         try:
             if not self._asked(lambda c: c.is_server_live(client_timeout=within_s)):
                 return State.AWAY
-            if not self._asked(lambda c: c.is_server_ready(client_timeout=within_s)):
-                return State.STARTING
-            ready = self._asked(lambda c: c.is_model_ready(model, client_timeout=within_s))
+            if self._asked(lambda c: c.is_model_ready(model, client_timeout=within_s)):
+                return State.READY
+            ready = self._asked(lambda c: c.is_server_ready(client_timeout=within_s))
         except ControlError:
             return State.AWAY
-        return State.READY if ready else State.NO_MODEL
+        return State.NO_MODEL if ready else State.STARTING
 
     def load(self, model: str) -> None:
         """Have a model loaded, also one that is; returns once it is ready. Raises ControlError."""

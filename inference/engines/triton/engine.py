@@ -85,6 +85,7 @@ class TritonEngine:
         self._under_way = 0
         self._generated = 0
         self._state = State.READY
+        self._doubted = False
         self._suspect = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
 
@@ -202,6 +203,7 @@ class TritonEngine:
         log.warning("triton.failed", model=self._opened.info.name, kind=failure.value)
         # Not closed: others may still read from it. It closes when the last lets go.
         self._client = None
+        self._doubted = True
         self._suspect.set()
         return Refusal(Reason.INFERENCE_DOWN)
 
@@ -233,21 +235,35 @@ class TritonEngine:
 
     async def _look(self) -> None:
         state = await asyncio.to_thread(self._control.look, self._model)
-        if state is State.NO_MODEL and self._settings.load:
-            state = await self._loaded()
-        elif state is State.READY and self._state is not State.READY:
+        doubted, self._doubted = self._doubted, False
+        if state in (State.NO_MODEL, State.STARTING) and self._settings.load:
+            state = await self._loaded(state)
+        elif state is State.READY and (doubted or self._state is not State.READY):
             state = await self._opened_anew()
+            if state is State.BROKEN and self._settings.load:
+                state = await self._reloaded()
         self._now(state)
         if state is State.READY:
             await asyncio.to_thread(self._scraper.scrape)
 
-    async def _loaded(self) -> State:
-        self._now(State.NO_MODEL)
+    async def _reloaded(self) -> State:
+        """Have a model loaded afresh that Triton calls ready and that does not answer.
+
+        So it is with a model of the Python backend whose process died: if it streams, Triton never
+        starts another (seen with 2.51).
+        """
+        self._now(State.BROKEN)
+        with suppress(ControlError):
+            await asyncio.to_thread(self._control.unload, self._model)
+        return await self._loaded(State.BROKEN)
+
+    async def _loaded(self, state: State) -> State:
+        self._now(state)
         try:
             await asyncio.to_thread(self._control.load, self._model)
         except ControlError:
             counted("triton.event.load_failed")
-            return State.NO_MODEL
+            return state
         counted("triton.event.loaded")
         return await self._opened_anew()
 
@@ -255,13 +271,13 @@ class TritonEngine:
         """Look at what is served now; another model than before is none."""
         try:
             opened = await asyncio.to_thread(self._open_model, self._control)
-        except (ControlError, ShapeError):
-            counted("triton.event.not_ours")
-            return State.NO_MODEL
-        if opened.info.digest != self._opened.info.digest:
-            counted("triton.event.not_ours")
+        except ControlError:
+            return State.BROKEN
+        except ShapeError:
+            opened = None
+        if opened is None or opened.info.digest != self._opened.info.digest:
             log.error("triton.not_ours", model=self._opened.info.name)
-            return State.NO_MODEL
+            return State.NOT_OURS
         self._opened = opened
         return State.READY
 

@@ -84,7 +84,7 @@ def open_others(
 
 
 def _loaded(control: Control, model: str, *, load: bool) -> None:
-    if load and control.look(model) is State.NO_MODEL:
+    if load and control.look(model) in (State.NO_MODEL, State.STARTING):
         control.load(model)
 
 
