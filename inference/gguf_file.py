@@ -45,6 +45,10 @@ _NUMBERS = {
 }  # fmt: skip
 _U32, _U64 = _NUMBERS[4], _NUMBERS[10]
 _ALIGNMENT = 32
+_DAMAGES = (
+    OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError, struct.error,
+)  # fmt: skip
+"""What reading a damaged file may raise: a number of another type, an offset beyond it, …"""
 
 
 class TensorFormat(IntEnum):
@@ -110,12 +114,12 @@ def read_gguf(path: Path) -> GgufFile:
     Raises:
         ModelFileError: not GGUF version 3, damaged, or a tensor's format is not understood.
     """
-    with path.open("rb") as file:
-        cursor = _Cursor(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     try:
+        with path.open("rb") as file:
+            cursor = _Cursor(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         return _read(cursor)
-    except (KeyError, ValueError, struct.error) as error:
-        msg = f"cannot be understood as GGUF: {path}"
+    except _DAMAGES as error:
+        msg = "a file cannot be understood as GGUF"
         raise ModelFileError(msg) from error
 
 

@@ -121,11 +121,14 @@ def load_tokenizer(file: GgufFile, *, template_sha256: str) -> ChatTokenizer:
     if hashlib.sha256(template_of(file)).hexdigest() != template_sha256:
         msg = "the file's chat template is not the one that its manifest names"
         raise ModelFileError(msg)
-    return ChatTokenizer(
-        _field(file, "tokenizer.ggml.tokens"),
-        _field(file, "tokenizer.ggml.merges"),
-        _field(file, "tokenizer.ggml.token_type"),
-    )
+    parts = [_field(file, f"tokenizer.ggml.{name}") for name in ("tokens", "merges", "token_type")]
+    try:
+        return ChatTokenizer(*parts)
+    except ModelFileError:
+        raise
+    except Exception as error:  # of ours or of the library, which raises no narrower type
+        msg = "the tokenizer cannot be understood"
+        raise ModelFileError(msg) from error
 
 
 def template_of(file: GgufFile) -> bytes:

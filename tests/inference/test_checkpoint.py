@@ -84,6 +84,24 @@ def test_a_request_gets_the_same_bits_alone_and_in_company(tmp_path, dtype) -> N
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("kind", ["Llama", "Qwen2", "Qwen3"])
+def test_a_gpu_gets_the_very_tensors_of_the_file(tmp_path, kind) -> None:
+    """Rope's pairs become halves again, in norms of heads and biases, too."""
+    from inference.engines.cuda.device import from_codes, from_state
+
+    weights = loaded(write_model(tmp_path, toy(kind)))
+    state = load_file(tmp_path / "model.safetensors")
+    ours = from_codes(weights, device="cpu", dtype=torch.float32)
+    theirs = from_state(weights.architecture, state, device="cpu", dtype=torch.float32)
+
+    assert torch.equal(ours.head, theirs.head)
+    for a, b in zip(ours.layers, theirs.layers, strict=True):
+        for name in ("qkv", "attention_out", "gate_up", "down", "qkv_bias", "q_norm", "k_norm"):
+            one, other = getattr(a, name), getattr(b, name)
+            assert one is other is None or torch.equal(one, other)
+
+
+@torch.inference_mode()
 def test_shards_are_one_model(folder, tmp_path) -> None:
     write_model(tmp_path, toy("Llama"), max_shard_size="60KB")
     shards = sorted(tmp_path.glob("*.safetensors"))

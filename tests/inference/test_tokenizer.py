@@ -1,5 +1,7 @@
 """The rebuilt tokenizer: faithful, and deaf to special tokens in a caller's text."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -77,6 +79,24 @@ def test_the_template_is_chatml(tokenizer) -> None:
 def test_another_template_is_refused(model_file) -> None:
     with pytest.raises(ModelFileError):
         load_tokenizer(model_file, template_sha256="00" * 32)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tokens", 7),
+        ("tokens", ["a", "漢"]),
+        ("merges", ["漢 y"]),
+        ("merges", [3]),
+        ("token_type", 1),
+    ],
+)
+def test_a_tokenizer_that_is_none_is_refused(model_file, field, value) -> None:
+    fields = model_file.fields | {f"tokenizer.ggml.{field}": value}
+    manifest = load_manifest("smollm2-135m-instruct")
+
+    with pytest.raises(ModelFileError):
+        load_tokenizer(replace(model_file, fields=fields), template_sha256=manifest.template_sha256)
 
 
 def one_hot(token: int):
