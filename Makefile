@@ -30,7 +30,7 @@ mesh: $(VENV)/.appliance models ## the five services as processes of their own, 
 
 # --- setting up -----------------------------------------------------------------------------
 
-.PHONY: install models triton tensorrt system-packages client-packages
+.PHONY: install models text triton tensorrt system-packages client-packages
 install: $(VENV)/.dev ## the virtual environment, pinned
 
 $(VENV)/.venv:
@@ -59,6 +59,9 @@ tests/node/node_modules/.installed: tests/node/package.json tests/node/package-l
 
 models: $(VENV)/.venv ## the small models, by pinned digest
 	@$(BIN)/python deploy/fetch_models.py --into var/models
+
+text: # plain English to train variants of models on and to measure them with: 11 MB, public domain
+	@deploy/fetch_text.sh var/text/sotu
 
 triton: $(VENV)/.venv # NVIDIA Triton on a CPU, for tests: 97 MB, in an environment of its own
 	@$(BIN)/python deploy/triton_server.py --into var/triton

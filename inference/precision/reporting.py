@@ -64,13 +64,10 @@ def measured(
         heard: hears how many stretches are done.
 
     Raises:
-        PrecisionError: NEEDS_GPU, DAMAGED, TOO_LITTLE_TEXT, NOT_FINITE, OUT_OF_MEMORY.
+        PrecisionError: NEEDS_GPU, OTHER_VOCABULARY, DAMAGED, TOO_LITTLE_TEXT, NOT_FINITE,
+            OUT_OF_MEMORY.
     """
-    network = variant.network().to(measuring.device)
-    if variant.precision is Precision.FP8_DYNAMIC and not computes_fp8(network):
-        raise PrecisionError(Fault.NEEDS_GPU)
-    if network.arch.vocabulary != original.arch.vocabulary:
-        raise PrecisionError(Fault.OTHER_VOCABULARY)
+    network = _comparable(variant, original, measuring.device)
     total = len(measuring.text)
     accuracy = accuracy_of(
         network,
@@ -96,3 +93,13 @@ def measured(
         timed=speed.how,
         served=SERVED[variant.precision],
     )
+
+
+def _comparable(variant: Source, original: Network, device: torch.device) -> Network:
+    """Take a variant to the device, if it can be computed there and held against the original."""
+    network = variant.network().to(device)
+    if variant.precision is Precision.FP8_DYNAMIC and not computes_fp8(network):
+        raise PrecisionError(Fault.NEEDS_GPU)
+    if network.arch.vocabulary != original.arch.vocabulary:
+        raise PrecisionError(Fault.OTHER_VOCABULARY)
+    return network

@@ -148,9 +148,30 @@ def train(
     """
     network.requires_grad_(requires_grad=True).train()
     run = _Run(network, training, about)
-    if checkpoint is not None and checkpoint.exists():
-        run.resume(checkpoint)
-        after_step()
+    try:
+        if checkpoint is not None and checkpoint.exists():
+            run.resume(checkpoint)
+            after_step()
+        _through(run, text, loss_of, checkpoint, after_step=after_step, told=told)
+    except torch.OutOfMemoryError as error:
+        raise PrecisionError(Fault.OUT_OF_MEMORY) from error
+    finally:
+        network.requires_grad_(requires_grad=False).eval()
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+
+
+def _through(
+    run: _Run,
+    text: torch.Tensor,
+    loss_of: Callable[[torch.Tensor], torch.Tensor],
+    checkpoint: Path | None,
+    *,
+    after_step: Callable[[], None],
+    told: Told,
+) -> None:
+    """Take the steps that are left; interrupted, keep the state of the last whole one."""
+    training = run.training
     order = islice(order_of(len(text), batch=training.batch, seed=training.seed), run.step, None)
     try:
         while run.step < training.steps:
@@ -164,12 +185,6 @@ def train(
         if checkpoint is not None and run.step:
             run.keep(checkpoint)
         raise
-    except torch.OutOfMemoryError as error:
-        raise PrecisionError(Fault.OUT_OF_MEMORY) from error
-    finally:
-        network.requires_grad_(requires_grad=False).eval()
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
 
 
 def _step(run: _Run, ids: torch.Tensor, loss_of: Callable[[torch.Tensor], torch.Tensor]) -> float:
