@@ -28,7 +28,7 @@ from sealgate.v1.audit_pb2_grpc import AuditServiceStub
 from sealgate.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
     from meshkit.contract import Inference, ReleaseDesk
@@ -56,13 +56,16 @@ def inference_at(
     certificate: CertificateHolder,
     *,
     desk: ReleaseDesk | None = None,
+    healthy: Callable[[], bool] | None = None,
 ) -> AbstractAsyncContextManager[int]:
     """Serve a service object, and its releases; yield the port. Tests enter here.
 
-    Raises as `serving`.
+    Its health is that of `healthy`. Raises as `serving`.
     """
     register = partial(add_InferenceServiceServicer_to_server, InferenceServicer(inference, desk))
-    return serving_neighbours(settings, register, certificate, name=SERVICE, admits=admits)
+    return serving_neighbours(
+        settings, register, certificate, name=SERVICE, admits=admits, healthy=healthy
+    )
 
 
 @asynccontextmanager
@@ -76,7 +79,13 @@ async def serve(settings: InferenceServer, member: Member) -> AsyncIterator[int]
             verify=mac_verifier(mac_keys),
             keys=VaultModelKeys(member.keys, asyncio.get_running_loop()),
         ) as inference,
-        inference_at(settings, inference, member.certificate, desk=inference.desk) as port,
+        inference_at(
+            settings,
+            inference,
+            member.certificate,
+            desk=inference.desk,
+            healthy=lambda: inference.healthy,
+        ) as port,
     ):
         with (
             service_noted(journal, "inference", certificate=member.certificate),

@@ -45,6 +45,8 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 _LOOPBACK = "127.0.0.1"
+_LOOK_S = 0.5
+"""Between two looks at whether a service can work."""
 _SWITCH_S = 0.0005
 """How long a thread that computes (tiles, index) may keep the event loop waiting for the GIL."""
 _COLLECT_AT = (10_000, 20, 20)
@@ -125,6 +127,7 @@ def serving_neighbours(
     name: str,
     admits: Callable[[Identity, str], bool],
     on_refused: Refused | None = None,
+    healthy: Callable[[], bool] | None = None,
 ) -> AbstractAsyncContextManager[int]:
     """Serve one service to its neighbours, by its settings. Raises as `serving`.
 
@@ -135,6 +138,7 @@ def serving_neighbours(
         name: The service's full name.
         admits: See `MeshInterceptor`.
         on_refused: The same.
+        healthy: See `serving`.
     """
     return serving(
         register,
@@ -148,6 +152,7 @@ def serving_neighbours(
         ),
         settings=settings.serving,
         names=(name,),
+        healthy=healthy,
     )
 
 
@@ -159,6 +164,7 @@ async def serving(
     guard: MeshInterceptor,
     settings: Serving,
     names: Sequence[str] = (),
+    healthy: Callable[[], bool] | None = None,
 ) -> AsyncIterator[int]:
     """Serve for as long as the block runs; yield the bound port.
 
@@ -174,6 +180,7 @@ async def serving(
         guard: Goes around every method.
         settings: Limits.
         names: Full names of the services, for health and reflection; "" is there anyway.
+        healthy: Whether the service can work; asked twice a second. None: as long as it serves.
 
     Raises:
         TlsError: the server would take TLS 1.2.
@@ -193,15 +200,34 @@ async def serving(
     try:
         host = _LOOPBACK if own else _reachable(address)
         await probe_tls13_only(host, own or port, timeout_ms=settings.probe_ms)
-        condition.set_serving(serving=True)
         with measured(f"rpc.in_flight.{'+'.join(names)}", lambda: guard.in_flight):
-            yield port
+            async with _telling(condition, healthy):
+                yield port
         # Reached only by an orderly end of the block: a failing one should not wait.
         condition.set_serving(serving=False)
         await asyncio.sleep(settings.lame_duck_ms / 1_000)
     finally:
         condition.shut_down()
         await server.stop(settings.drain_ms / 1_000)
+
+
+@asynccontextmanager
+async def _telling(condition: Health, healthy: Callable[[], bool] | None) -> AsyncIterator[None]:
+    """Say SERVING for as long as the block runs, or as long in it as `healthy` says so."""
+    condition.set_serving(serving=healthy is None or healthy())
+    looking = None if healthy is None else asyncio.create_task(_look(condition, healthy))
+    try:
+        yield
+    finally:
+        if looking is not None:
+            looking.cancel()
+            await asyncio.wait([looking])
+
+
+async def _look(condition: Health, healthy: Callable[[], bool]) -> None:
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        condition.set_serving(serving=healthy())
 
 
 def _bound(

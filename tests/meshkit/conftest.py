@@ -131,7 +131,15 @@ def make_guard():
 
 
 @asynccontextmanager
-async def served(ends: Ends, *register, guard=None, names=(), address="127.0.0.1:0", **settings):
+async def served(
+    ends: Ends,
+    *register,
+    guard=None,
+    names=(),
+    address="127.0.0.1:0",
+    healthy=None,
+    **settings,
+):
     async with serving(
         *register,
         address=address,
@@ -139,6 +147,7 @@ async def served(ends: Ends, *register, guard=None, names=(), address="127.0.0.1
         guard=guard or guard_of(),
         settings=Serving(**({"lame_duck_ms": 0, "drain_ms": 5_000} | settings)),
         names=names,
+        healthy=healthy,
     ) as port:
         yield port
 

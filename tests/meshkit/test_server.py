@@ -47,6 +47,16 @@ async def test_a_watcher_is_told_of_the_drain_and_does_not_hold_it_up(serve, cha
     await ours.close()
 
 
+async def test_a_service_that_cannot_work_says_so_until_it_can(serve, channel, tenant_ends):
+    able = [False]
+    async with serve(healthy=lambda: able[0]) as port, channel(port, tenant_ends) as ours:
+        watch = HealthStub(ours).Watch(HealthCheckRequest())
+        told = [(await watch.read()).status]
+        for able[0] in (True, False):
+            told.append((await watch.read()).status)
+    assert told == [DOWN, SERVING, DOWN]
+
+
 async def test_a_balancers_probe_needs_no_tenant(serve, channel, ca):
     async with serve() as port, channel(port, ca.issue()) as ours:
         reply = await HealthStub(ours).Check(HealthCheckRequest())
