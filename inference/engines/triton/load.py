@@ -62,7 +62,7 @@ def load_triton(
         return _engine(settings, opened.manifest, opened)
     if manifest is not None:
         return _engine(settings, manifest, None)
-    store = ModelStore(settings.models_dir)
+    store = ModelStore(settings.models_dir, rules=settings.store_rules)
     if settings.triton.adapter != "sealgate":
         with store.open(settings.model) as found:
             return _engine(settings, found.manifest, found)
