@@ -51,6 +51,9 @@ class InferenceSettings(MeshSettings):
         default=None, description="No model above this risk class is loaded; none: all."
     )
     release: ReleaseSettings = ReleaseSettings()
+    steps_run_in: Literal["process", "triton"] = Field(
+        "process", description="Of a model of format onnx: ONNX Runtime here, or a plan in Triton."
+    )
     tensorrt_dir: Path = Field(
         default=Path("var/tensorrt"), description="Where `make tensorrt` put TensorRT-RTX."
     )

@@ -24,10 +24,12 @@ class Fault(StrEnum):
     GRAPH_TOO_LARGE = "model.onnx is larger than a graph may be"
     OUTSIDE = "model.onnx asks for weights outside of its folder"
     WEIGHTS_SHORT = "model.onnx asks for weights that are not there"
-    NOT_ON_CPU = "ONNX Runtime has no bf16 products on a CPU: export fp32, fp16 or fp8"
+    NOT_ON_CPU = (
+        "bf16 cannot be run so (no products on a CPU, no form on Triton's wire): export fp16"
+    )
     TOO_SMALL = "the plan was built for fewer slots or shorter stretches than are configured"
     INCOMPLETE = "the model lacks its configuration, its tokenizer or its plan.json"
-    NOT_A_STEP = "model.onnx has other inputs or outputs than a step of ours"
+    NOT_A_STEP = "a model has other inputs or outputs than a step of ours, or other sizes"
     PRECISION = "that precision needs newer GPUs: bf16 from 8.0, fp8 from 8.9"
     POSITIONS = "the graph was exported for fewer positions than are asked for"
     CAPABILITY = "TensorRT-RTX builds for compute capability 7.5, 8.0, 8.6, 8.9, 12.0 and 12.1 only"
@@ -41,6 +43,7 @@ class Fault(StrEnum):
     OUT_OF_TIME = "the builder did not finish in time"
     OUT_OF_MEMORY = "the builder needs more memory than it may have"
     DISK_FULL = "no space left for the plan"
+    NO_TRITON = "Triton is not there, or has no such model"
     NOT_RUN = "a step could not be run"
 
 

@@ -50,7 +50,11 @@ def load_step(settings: InferenceSettings, opened: Opened) -> TorchEngine:
     """
     if opened.manifest.kind != "chat" or opened.manifest.format not in FORMATS:
         raise ModelFileError(Fault.NOT_A_STEP.value)
-    info = model_info(opened.manifest, context_tokens=settings.context_tokens_max)
+    manifest = opened.manifest
+    if settings.steps_run_in == "triton":
+        # Another arithmetic, so another model as far as a record is concerned.
+        manifest = replace(manifest, precision=f"{manifest.precision}, by a model in Triton")
+    info = model_info(manifest, context_tokens=settings.context_tokens_max)
     arch = architecture_of(read_json(_needed(opened, "config.json")))
     runner = _runner(settings, opened, arch, info.context_tokens)
     tokenizer, template = _tokenizer(opened, arch.vocabulary)
@@ -98,9 +102,24 @@ def _tokenizer(opened: Opened, vocabulary: int) -> tuple[Tokenizing, bytes]:
 def _of_graph(settings: InferenceSettings, opened: Opened) -> tuple[Session, Exported]:
     path = _only(opened)
     step = read_notes(notes_of(checked_graph(path)))
-    if step.precision is Precision.BF16:  # ONNX Runtime has no such products on a CPU
+    if step.precision is Precision.BF16:  # no products on a CPU, no form on Triton's wire
         raise TensorRtError(Fault.NOT_ON_CPU)
+    if settings.steps_run_in == "triton":
+        return _in_triton(settings, opened, step), step
     return OnnxSession(path, precision=step.precision, threads=settings.threads), step
+
+
+def _in_triton(settings: InferenceSettings, opened: Opened, step: Exported) -> Session:
+    # Here, since only those who have Triton need its client.
+    from inference.tensorrt.triton_session import TritonSession  # noqa: PLC0415 -- as above
+
+    name = settings.triton.model or opened.manifest.name
+    try:
+        return TritonSession(
+            settings.triton, name, arch=step.architecture, precision=step.precision
+        )
+    except OSError:
+        raise TensorRtError(Fault.NO_TRITON) from None
 
 
 def _of_plan(settings: InferenceSettings, opened: Opened) -> tuple[Session, Exported]:
