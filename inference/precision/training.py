@@ -15,6 +15,9 @@ import hashlib
 import json
 import math
 import os
+import signal
+import threading
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
@@ -27,8 +30,9 @@ from inference.precision.faults import Fault, PrecisionError, disk_faults
 from inference.precision.files import write_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+    from types import FrameType
 
     from inference.precision.network import Network
 
@@ -144,7 +148,7 @@ def train(
 
     Raises:
         PrecisionError: DIVERGED, OTHER_RUN, DISK_FULL, OUT_OF_MEMORY.
-        KeyboardInterrupt: the state of the last whole step is kept first.
+        KeyboardInterrupt: after the step under way, and its state is kept first.
     """
     network.requires_grad_(requires_grad=True).train()
     run = _Run(network, training, about)
@@ -173,18 +177,40 @@ def _through(
     """Take the steps that are left; interrupted, keep the state of the last whole one."""
     training = run.training
     order = islice(order_of(len(text), batch=training.batch, seed=training.seed), run.step, None)
-    try:
+    with _interrupts() as asked:
         while run.step < training.steps:
             loss = _step(run, text[next(order)], loss_of)
             after_step()
             run.step += 1
             told(run.step, loss)
-            if checkpoint is not None and run.step % training.keep_every == 0:
+            if checkpoint is not None and (asked or run.step % training.keep_every == 0):
                 run.keep(checkpoint)
-    except KeyboardInterrupt:
-        if checkpoint is not None and run.step:
-            run.keep(checkpoint)
-        raise
+            if asked:
+                raise KeyboardInterrupt
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Let an interrupt wait for the end of a step; a second one does not wait.
+
+    Yields a list that is no longer empty once it was asked for. Python hears signals in its main
+    thread alone; in another, nothing changes.
+    """
+    asked: list[int] = []
+
+    def heard(number: int, _frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = signal.signal(signal.SIGINT, heard)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _step(run: _Run, ids: torch.Tensor, loss_of: Callable[[torch.Tensor], torch.Tensor]) -> float:

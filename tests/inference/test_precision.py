@@ -3,7 +3,9 @@
 import errno
 import json
 import math
+import os
 import resource
+import signal
 import struct
 from contextlib import contextmanager
 from dataclasses import replace
@@ -475,14 +477,18 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(source, text, tmp_p
     whole = learning(source)
     train(whole, text, loss_of(whole), training, about="a")
 
-    def stop(step, loss):
-        if step == 3:
-            raise KeyboardInterrupt
+    seen = []
+
+    def interrupted(ids):
+        seen.append(ids)
+        if len(seen) == 3:  # in the midst of a step
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss_of(cut)(ids)
 
     checkpoint = tmp_path / "state"
     cut = learning(source)
     with pytest.raises(KeyboardInterrupt):
-        train(cut, text, loss_of(cut), training, about="a", checkpoint=checkpoint, told=stop)
+        train(cut, text, interrupted, training, about="a", checkpoint=checkpoint)
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
     steps = []
     resumed = learning(source)
@@ -500,7 +506,8 @@ def test_another_run_is_not_resumed(source, text, tmp_path) -> None:
     training = Training(steps=2, batch=2, keep_every=1)
 
     def stop(step, loss):
-        raise KeyboardInterrupt
+        if step == 2:
+            raise KeyboardInterrupt
 
     checkpoint = tmp_path / "state"
     network = learning(source)
