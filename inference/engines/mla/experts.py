@@ -38,7 +38,7 @@ def fed(feed: Feed, x: torch.Tensor) -> torch.Tensor:
 def routed(shape: MlaShape, experts: Experts, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Choose experts for each row: their numbers and their shares, both (rows, chosen)."""
     scores = steady(x, experts.router).sigmoid()
-    judged = (scores + experts.bias).unflatten(1, (shape.groups, -1))  # type: ignore[no-untyped-call]
+    judged = (scores + experts.bias).view(len(x), shape.groups, -1)
     best = judged.topk(_JUDGED_BY, dim=-1).values.sum(-1)
     closed = torch.ones_like(best, dtype=torch.bool)
     closed.scatter_(1, best.topk(shape.groups_chosen, dim=-1).indices, value=False)

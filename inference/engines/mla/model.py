@@ -90,7 +90,9 @@ class Mla:
         for number, layer in enumerate(self._weights.layers):
             normed = self._norm(x, layer.attention_norm)
             plain, turned = self._queries(layer, normed, turns)
-            self._keep(number, layer, normed, turns, places)
+            kept = self._to_keep(layer, normed, turns)
+            for slot, first, last, stop in places:
+                self._kept[number, slot, stop - (last - first) : stop] = kept[first:last]
             seen = torch.cat(
                 [
                     self._seen(layer, plain[a:b], turned[a:b], self._kept[number, slot, :stop])
@@ -122,21 +124,13 @@ class Mla:
         ]
         return torch.stack(heads, 1), _turn(turned, turns[:, None])
 
-    def _keep(
-        self,
-        number: int,
-        layer: MlaLayer,
-        normed: torch.Tensor,
-        turns: torch.Tensor,
-        places: Sequence[tuple[int, int, int, int]],
-    ) -> None:
+    def _to_keep(self, layer: MlaLayer, normed: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+        """What is kept of each row: (rows, latent + turned)."""
         shape = self._shape
         rows = steady(normed.to(layer.latent_down.dtype), layer.latent_down).float()
         latent, key = torch.split(rows, [shape.latent, shape.turned], -1)
         latent = F.rms_norm(latent, (shape.latent,), layer.latent_norm, _INNER_EPSILON)
-        kept = torch.cat([latent, _turn(key, turns)], -1)
-        for slot, first, last, stop in places:
-            self._kept[number, slot, stop - (last - first) : stop] = kept[first:last]
+        return torch.cat([latent, _turn(key, turns)], -1)
 
     def _seen(
         self, layer: MlaLayer, plain: torch.Tensor, turned: torch.Tensor, kept: torch.Tensor

@@ -1,4 +1,4 @@
-"""Sizes of a DeepSeek-V3-shaped model, and how it turns positions. PURE."""
+"""Sizes of a DeepSeek-V3-shaped model, and how it turns positions."""
 
 from __future__ import annotations
 
