@@ -143,7 +143,7 @@ class ModelStore:
             try:
                 found.append(self._stored(name, version))
             except ModelFileError as error:
-                log.warning("models.damaged", model=name, fault=error.name)
+                log.warning("models.damaged", model=name, version=version, reason=error.name)
         return sorted(found, key=lambda entry: _order(entry.manifest))
 
     def places(self) -> list[tuple[str, str]]:

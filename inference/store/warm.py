@@ -108,12 +108,8 @@ async def warm(
         seconds=time.perf_counter() - began_s,
         as_before=None if state is None else state.compared(engine.info.digest, first.digest),
     )
-    log.info(
-        "inference.warm",
-        seconds=round(report.seconds, 2),
-        repeats=report.repeats,
-        in_a_batch=report.in_a_batch,
-    )
+    status = "same" if report.deterministic else "differs"
+    log.info("inference.warm", seconds=round(report.seconds, 2), status=status)
     return report
 
 
