@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 import torch
 
-from inference.engines.llama import Llama
+from inference.engines.cpu import cpu_model, on_cpu
 from inference.engines.memory import kv_room
 from inference.engines.mla.model import Mla, latent_bytes_per_token
 from inference.engines.mla.weights import MlaWeights
@@ -63,7 +63,9 @@ def load_engine(
     if settings.engine == "triton":
         return _on_triton(settings, opened)
     if opened is None:
-        with opened_with_base(ModelStore(settings.models_dir), settings.model) as (found, under):
+        with opened_with_base(
+            ModelStore(settings.models_dir, rules=settings.store_rules), settings.model
+        ) as (found, under):
             return load_engine(settings, found, base=under)
     began = time.perf_counter()
     torch.set_num_threads(settings.threads)
@@ -153,6 +155,8 @@ def _info(
     """Describe a model. An adapter's manifest names its base, so its digest stands for both."""
     if on_gpu:  # another arithmetic, so another model as far as a record is concerned
         manifest = replace(manifest, precision=f"{settings.gpu_precision} on a GPU")
+    elif not isinstance(parts.weights, MlaWeights):
+        manifest = on_cpu(manifest, parts.weights)
     info = model_info(manifest, context_tokens=settings.context_tokens_max)
     return replace(
         info,
@@ -170,7 +174,12 @@ def _on_cpu(weights: Weights, settings: InferenceSettings, context_tokens: int) 
     arch = weights.architecture
     room = _kv_room(settings, context_tokens, bytes_per_token(arch), lazy=True)
     return CpuRunner(
-        Llama(weights, slots=room.slots, context_tokens=context_tokens),
+        cpu_model(
+            weights,
+            slots=room.slots,
+            context_tokens=context_tokens,
+            threads=settings.threads,
+        ),
         chunk_tokens=settings.prefill_chunk_tokens,
         vocabulary=arch.vocabulary,
         slots_max=room.slots,

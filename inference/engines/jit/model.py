@@ -164,8 +164,8 @@ class CompiledLlama:
             Argument.SCORES: threads * arch.heads // arch.kv_heads * self._room,
         }
         octets = {
-            Argument.NARROW_CODES: rows * narrow,
-            Argument.NARROW_FACTORS: rows * narrow // GROUP * FACTORS_BYTES,
+            Argument.NARROW_CODES: 2 * rows * narrow,
+            Argument.NARROW_FACTORS: 2 * rows * narrow // GROUP * FACTORS_BYTES,
             Argument.WIDE_CODES: rows * arch.hidden,
             Argument.WIDE_FACTORS: rows * arch.hidden // GROUP * FACTORS_BYTES,
             Argument.SCRATCH: threads * rows * SCRATCH_BYTES * _SCRATCH_PARTS,

@@ -1,13 +1,14 @@
 """Products of packed matrices with quantised rows: a tile of 16 outputs, any number of rows.
 
-A row comes as int8 codes with a scale for each block of 32, as `rows.quantised` leaves it. Within
-a block everything is added in integers (VNNI: 64 products of bytes at once); blocks are added in
-fp32, in order. Several rows share a block's weights while these are in registers, but no row's
-arithmetic depends on the others: its bits are the same in any company.
+A row comes as int8 codes with a scale for each half block of 16, as `rows.quantised` leaves it.
+Within a half everything is added in integers (VNNI: 64 products of bytes at once); the rest is
+added in fp32, in order. Several rows share a block's weights while these are in registers, but no
+row's arithmetic depends on the others: its bits are the same in any company.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llvmlite import ir
@@ -30,25 +31,29 @@ if TYPE_CHECKING:
 
 __all__ = ["FACTORS_BYTES", "SCRATCH_BYTES", "emit_products"]
 
-FACTORS_BYTES = 12
-"""What stands beside a block of codes: scale (fp32), scale x sum (fp32), -128 x sum (int32)."""
+FACTORS_BYTES = 20
+"""What stands beside a block of codes: the halves' scales, the sum of scale x sum over both (fp32),
+and the halves' -128 x sum (int32)."""
 SCRATCH_BYTES = 64
 """Of one row's 16 outputs."""
 
-_GROUP, _VECTOR = 32, 64
-_QUADS = 8
+_GROUP, _HALF, _VECTOR = 32, 16, 64
+_QUADS = 4
+"""Of a half: vectors of weights for four inputs each."""
+_SCALES_BYTES = 32
+_MULTIPLY = "llvm.x86.avx512.vpdpbusd.512"
 _TOGETHER = (8, 4, 2, 1)
 """Rows that share a block's weights in registers."""
-_CHAINS = 4
+_CHAINS = 2
 """Sums in flight: one instruction of the kind takes several cycles."""
 _NIBBLE = 15
 
 
 def emit_products(module: ir.Module) -> None:
     """Write `product4` and `product8`: (tile, codes, factors, scratch, blocks, rows)."""
-    for name, block in (("product4", _block4), ("product8", _block8)):
+    for name, kind in _KINDS.items():
         for rows in _TOGETHER:
-            _emit_few(module, f"{name}_{rows}", rows, block)
+            _emit_few(module, f"{name}_{rows}", rows, kind)
         _emit_all(module, name)
 
 
@@ -79,59 +84,57 @@ def _emit_all(module: ir.Module, name: str) -> None:
     c.finish()
 
 
-def _emit_few(
-    module: ir.Module,
-    name: str,
-    rows: int,
-    block: Callable[[Code, ir.Value, ir.Value], Iterator[tuple[int, ir.Value]]],
-) -> None:
+def _emit_few(module: ir.Module, name: str, rows: int, kind: _Kind) -> None:
+    """Write the product with just so many rows."""
     c = Code(module, name, [PTR, PTR, PTR, PTR, I64])
     tile, codes, factors, scratch, blocks = c.arguments
     sums = [c.variable(c.floats(0.0)) for _ in range(rows)]
     with c.loop(0, blocks) as number:
+        at = [c.add(c.mul(blocks, row), number) for row in range(rows)]
         here = [
-            c.at(codes, c.mul(c.add(c.mul(blocks, row), number), _GROUP)) for row in range(rows)
+            [c.at(codes, c.add(c.mul(place, _GROUP), half)) for place in at] for half in (0, _HALF)
         ]
-        beside = [
-            c.at(factors, c.mul(c.add(c.mul(blocks, row), number), FACTORS_BYTES))
-            for row in range(rows)
+        beside = [c.at(factors, c.mul(place, FACTORS_BYTES)) for place in at]
+        block = c.at(tile, c.mul(number, kind.block_bytes))
+        starts = [_starts(c, kind, beside, half) for half in range(2)]
+        halves = [
+            _half(c, kind.vectors(c, block, half), starts[half], here[half]) for half in range(2)
         ]
-        weights = block(c, tile, number)
-        totals = _totals(c, weights, here)
-        d, more = _scales(c, tile, number, four=block is _block4)
-        for row in range(rows):
-            total, scale = totals[row], c.splat(c.load(beside[row], F32))
+        d = _scale(c, block, kind.codes_bytes)
+        for row, (low, high) in enumerate(zip(*halves, strict=True)):
+            value = c.b.fmul(low, _factor(c, beside[row], 0))
+            value = c.fma(high, _factor(c, beside[row], 1), value)
             before = c.get(sums[row])
-            if more is None:
-                minus = c.splat(c.load(c.at(beside[row], 8), I32))
-                total = c.b.add(total, minus)
-            else:
-                before = c.fma(more, c.splat(c.load(c.at(beside[row], 4), F32)), before)
-            c.put(sums[row], c.fma(c.b.sitofp(total, F32X16), c.b.fmul(d, scale), before))
+            if kind.has_least:
+                least = _scale(c, block, kind.codes_bytes + _SCALES_BYTES)
+                before = c.fma(least, _factor(c, beside[row], 2), before)
+            c.put(sums[row], c.fma(value, d, before))
     for row in range(rows):
         c.store(c.get(sums[row]), c.at(scratch, row * SCRATCH_BYTES))
     c.finish()
 
 
-def _totals(
-    c: Code, weights: Iterator[tuple[int, ir.Value]], codes: list[ir.Value]
+def _starts(c: Code, kind: _Kind, factors: list[ir.Value], half: int) -> list[ir.Value]:
+    """Return what a half's sum begins with, for each row: minus what the weights have too much."""
+    if kind.has_least:
+        return [ir.Constant(I32X16, [0] * 16)] * len(factors)
+    return [c.splat(c.load(c.at(row, 4 * (3 + half)), I32)) for row in factors]
+
+
+def _half(
+    c: Code, weights: Iterator[ir.Value], starts: list[ir.Value], codes: list[ir.Value]
 ) -> list[ir.Value]:
-    """Sum the products of a block, for each row; the order does not matter to integers."""
+    """Sum the products of 16 inputs, for each row; the order does not matter to integers."""
     chains = max(1, _CHAINS // len(codes))
-    totals: list[list[ir.Value]] = [[] for _ in codes]
-    for turn, (quad, vector) in enumerate(weights):
-        for row, place in enumerate(codes):
-            four = c.splat(c.load(c.at(place, 4 * quad), I32))
-            mine = totals[row]
-            if len(mine) < chains:
-                mine.append(ir.Constant(I32X16, [0] * 16))
-                at = len(mine) - 1
-            else:
-                at = turn % chains
-            mine[at] = c.call(
-                "llvm.x86.avx512.vpdpbusd.512", I32X16, mine[at], vector, c.b.bitcast(four, I8X64)
-            )
-    return [_added(c, mine) for mine in totals]
+    zero = ir.Constant(I32X16, [0] * 16)
+    totals = [[start, *[zero] * (chains - 1)] for start in starts]
+    for turn, vector in enumerate(weights):
+        for row, mine in enumerate(totals):
+            four = c.splat(c.load(c.at(codes[row], 4 * turn), I32))
+            bytes_of_four = c.b.bitcast(four, I8X64)
+            before = mine[turn % chains]
+            mine[turn % chains] = c.call(_MULTIPLY, I32X16, before, vector, bytes_of_four)
+    return [c.b.sitofp(_added(c, mine), F32X16) for mine in totals]
 
 
 def _added(c: Code, parts: list[ir.Value]) -> ir.Value:
@@ -141,31 +144,39 @@ def _added(c: Code, parts: list[ir.Value]) -> ir.Value:
     return total
 
 
-def _block4(c: Code, tile: ir.Value, number: ir.Value) -> Iterator[tuple[int, ir.Value]]:
-    """Each four inputs of a block, and 16 outputs' weights for them: bytes 0 to 15."""
-    place = c.at(tile, c.mul(number, BLOCK4_BYTES))
+def _factor(c: Code, factors: ir.Value, number: int) -> ir.Value:
+    return c.splat(c.load(c.at(factors, 4 * number), F32))
+
+
+def _scale(c: Code, block: ir.Value, at: int) -> ir.Value:
+    return c.b.fpext(c.load(c.at(block, at), F16X16), F32X16)
+
+
+def _vectors4(c: Code, block: ir.Value, half: int) -> Iterator[ir.Value]:
+    """Each four inputs of a half, and 16 outputs' weights for them: bytes 0 to 15."""
     low, four = (ir.Constant(I8X64, [value] * _VECTOR) for value in (_NIBBLE, 4))
-    for pair in range(_QUADS // 2):
-        both = c.load(c.at(place, pair * _VECTOR), I8X64)
-        yield pair, c.b.and_(both, low)
-        yield pair + _QUADS // 2, c.b.lshr(both, four)
+    for pair in range(_QUADS):
+        both = c.load(c.at(block, pair * _VECTOR), I8X64)
+        yield c.b.lshr(both, four) if half else c.b.and_(both, low)
 
 
-def _block8(c: Code, tile: ir.Value, number: ir.Value) -> Iterator[tuple[int, ir.Value]]:
+def _vectors8(c: Code, block: ir.Value, half: int) -> Iterator[ir.Value]:
     """The same of 8-bit weights: bytes 0 to 255, which is 128 too much."""
-    place = c.at(tile, c.mul(number, BLOCK8_BYTES))
     for quad in range(_QUADS):
-        yield quad, c.load(c.at(place, quad * _VECTOR), I8X64)
+        yield c.load(c.at(block, (half * _QUADS + quad) * _VECTOR), I8X64)
 
 
-def _scales(
-    c: Code, tile: ir.Value, number: ir.Value, *, four: bool
-) -> tuple[ir.Value, ir.Value | None]:
-    """Return a block's d and, of 4-bit weights, m."""
-    size, codes = (BLOCK4_BYTES, 4 * _VECTOR) if four else (BLOCK8_BYTES, 8 * _VECTOR)
-    place = c.at(tile, c.add(c.mul(number, size), codes))
-    d, m = (
-        c.b.fpext(c.load(c.at(place, at), F16X16), F32X16) if at == 0 or four else None
-        for at in (0, 32)
-    )
-    return d, m
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Weights of 4 bits, with a scale and a least value for each block; or of 8, with a scale."""
+
+    block_bytes: int
+    codes_bytes: int
+    has_least: bool
+    vectors: Callable[[Code, ir.Value, int], Iterator[ir.Value]]
+
+
+_KINDS = {
+    "product4": _Kind(BLOCK4_BYTES, _QUADS * _VECTOR, has_least=True, vectors=_vectors4),
+    "product8": _Kind(BLOCK8_BYTES, 2 * _QUADS * _VECTOR, has_least=False, vectors=_vectors8),
+}

@@ -21,10 +21,10 @@ from inference.engines.jit.attention import Unit, attended, turned
 from inference.engines.jit.emit import I32, I64, PTR, Code
 from inference.engines.jit.packing import BLOCK4_BYTES, BLOCK8_BYTES, TILE
 from inference.engines.jit.products import SCRATCH_BYTES, emit_products
-from inference.engines.jit.rows import Quantised, embedded, gated, normed
+from inference.engines.jit.rows import Pair, Quantised, embedded, gated, normed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from inference.architecture import Architecture
@@ -181,7 +181,7 @@ class _Step:
         with c.loop(0, self._arch.layers) as number:
             layer = c.at(layers, c.mul(number, len(Field) * _I64))
             fields = {field: c.load(c.at(layer, field * _I64), PTR) for field in Field}
-            self._norm(fields[Field.ATTENTION_NORM])
+            self._norm(fields[Field.ATTENTION_NORM], twice=True)
             self._multiply_qkv(fields[Field.QKV])
             self._turn(fields)
             self._attend(fields)
@@ -208,29 +208,29 @@ class _Step:
                 blocks,
             )
 
-    def _norm(self, weight: ir.Value) -> None:
+    def _norm(self, weight: ir.Value, *, twice: bool = False) -> None:
+        put = self._normed.put_twice if twice else self._normed.put
         with self._mine(self._rows) as row:
-            self._norm_row(row, row, weight)
+            self._norm_row(row, weight, lambda block, values: put(self._c, row, block, values))
         self._meet()
 
-    def _norm_row(self, source: ir.Value, target: ir.Value, weight: ir.Value) -> None:
+    def _norm_row(
+        self, row: ir.Value, weight: ir.Value, put: Callable[[ir.Value, Pair], object]
+    ) -> None:
         size = self._arch.width, self._arch.norm_epsilon
-        normed(
-            self._c,
-            self._x_row(source),
-            weight,
-            size,
-            lambda block, values: self._normed.put(self._c, target, block, values),
-        )
+        normed(self._c, self._x_row(row), weight, size, put)
 
     def _multiply_qkv(self, weight: ir.Value) -> None:
+        """Each row is two here: what enters queries and keys is what rounding harms most."""
         c, arch = self._c, self._arch
         outputs = (arch.heads + 2 * arch.kv_heads) * arch.head
         with self._tiles(outputs) as tile:
-            self._product(weight, tile, self._normed, part=0)
+            self._product(weight, tile, self._normed, rows=c.mul(self._rows, 2))
             with c.loop(0, self._rows) as row:
                 at = c.add(c.mul(row, outputs * _F32), c.mul(tile, _TILE_BYTES))
-                c.store(self._produced(row), c.at(self._qkv, at))
+                first = c.mul(row, 2)
+                both = c.b.fadd(self._produced(first), self._produced(c.add(first, 1)))
+                c.store(both, c.at(self._qkv, at))
         self._meet()
 
     def _turn(self, fields: dict[Field, ir.Value]) -> None:
@@ -268,7 +268,7 @@ class _Step:
     def _add_product(self, weight: ir.Value, inputs: Quantised) -> None:
         c = self._c
         with self._tiles(self._arch.width) as tile:
-            self._product(weight, tile, inputs, part=0)
+            self._product(weight, tile, inputs)
             with c.loop(0, self._rows) as row:
                 place = c.at(self._x_row(row), c.mul(tile, _TILE_BYTES))
                 c.store(c.b.fadd(c.load(place), self._produced(row)), place)
@@ -293,7 +293,11 @@ class _Step:
     def _norm_wanted(self) -> None:
         final = self._address(Argument.FINAL_NORM)
         with self._mine(self._number(Argument.WANTED_COUNT)) as number:
-            self._norm_row(self._entry(Argument.WANTED, number), number, final)
+            self._norm_row(
+                self._entry(Argument.WANTED, number),
+                final,
+                lambda block, values: self._normed.put(self._c, number, block, values),
+            )
         self._meet()
 
     def _multiply_head(self) -> None:
@@ -302,7 +306,7 @@ class _Step:
         weight, size = self._address(Argument.HEAD), arch.width // _GROUP * BLOCK8_BYTES
         with self._tiles(arch.vocabulary) as tile:
             place = c.at(weight, c.mul(tile, size))
-            self._call_product("product8", place, self._normed, self._scratch, count)
+            self._call_product("product8", place, self._normed, scratch=self._scratch, rows=count)
             with c.loop(0, count) as row:
                 at = c.add(c.mul(row, arch.vocabulary * _F32), c.mul(tile, _TILE_BYTES))
                 c.store(self._produced(row), c.at(logits, at))
@@ -311,15 +315,23 @@ class _Step:
 
     # --- parts of them ----------------------------------------------------------------------
 
-    def _product(self, weight: ir.Value, tile: ir.Value, inputs: Quantised, *, part: int) -> None:
+    def _product(
+        self,
+        weight: ir.Value,
+        tile: ir.Value,
+        inputs: Quantised,
+        *,
+        part: int = 0,
+        rows: ir.Value | None = None,
+    ) -> None:
         """Multiply all rows with a tile, into a part of my scratch."""
         c = self._c
         place = c.at(weight, c.mul(tile, inputs.blocks * BLOCK4_BYTES))
         scratch = c.at(self._scratch, part * self._plan.rows * SCRATCH_BYTES)
-        self._call_product("product4", place, inputs, scratch, self._rows)
+        self._call_product("product4", place, inputs, scratch=scratch, rows=rows or self._rows)
 
     def _call_product(
-        self, name: str, tile: ir.Value, inputs: Quantised, scratch: ir.Value, rows: ir.Value
+        self, name: str, tile: ir.Value, inputs: Quantised, *, scratch: ir.Value, rows: ir.Value
     ) -> None:
         c, blocks = self._c, self._c.number(inputs.blocks)
         c.call(name, ir.VoidType(), tile, inputs.codes, inputs.factors, scratch, blocks, rows)
@@ -331,7 +343,6 @@ class _Step:
 
     @contextmanager
     def _units(self) -> Iterator[tuple[ir.Value, ir.Value]]:
-        """My share of rows by key heads."""
         c, heads = self._c, self._arch.kv_heads
         with self._mine(c.mul(self._rows, heads)) as unit:
             row = c.div(unit, heads)
@@ -352,7 +363,6 @@ class _Step:
         )
 
     def _new(self, row: ir.Value, key_head: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Where a row's new key and value stand."""
         c, arch = self._c, self._arch
         key = self._qkv_head(row, c.add(key_head, arch.heads))
         return key, c.at(key, arch.kv_heads * arch.head * _F32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from llvmlite import ir
 
@@ -12,11 +12,14 @@ from inference.engines.jit.products import FACTORS_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Quantised", "embedded", "gated", "normed", "quantised"]
+__all__ = ["Pair", "Quantised", "embedded", "gated", "normed", "quantised"]
 
 _GROUP, _HALF = 32, 16
 _INT8_MAX = 127.0
 _UNSIGNED = 128
+
+Pair: TypeAlias = tuple[ir.Value, ir.Value]
+"""32 values in two vectors."""
 
 
 class Quantised:
@@ -32,38 +35,49 @@ class Quantised:
         self.codes, self.factors = codes, factors
         self.blocks = columns // _GROUP
 
-    def put(
-        self, c: Code, row: ir.Value, block: ir.Value | int, values: tuple[ir.Value, ir.Value]
-    ) -> None:
-        """Quantise 32 values to a block of a row."""
+    def put(self, c: Code, row: ir.Value, block: ir.Value, values: Pair) -> Pair:
+        """Quantise 32 values to a block of a row; return what the codes leave of them."""
         at = c.add(c.mul(row, self.blocks), block)
         codes = c.at(self.codes, c.mul(at, _GROUP))
-        quantised(c, values, codes, c.at(self.factors, c.mul(at, FACTORS_BYTES)))
+        return quantised(c, values, codes, c.at(self.factors, c.mul(at, FACTORS_BYTES)))
+
+    def put_twice(self, c: Code, row: ir.Value, block: ir.Value, values: Pair) -> None:
+        """Quantise 32 values to two rows, 2 row and the next, which add up to them: 16 bits."""
+        first = c.mul(row, 2)
+        self.put(c, c.add(first, 1), block, self.put(c, first, block, values))
 
 
-def quantised(
-    c: Code, values: tuple[ir.Value, ir.Value], codes: ir.Value, factors: ir.Value
-) -> None:
-    """Write 32 values as int8 codes by the largest of them, and their factors."""
-    b = c.b
+def quantised(c: Code, values: Pair, codes: ir.Value, factors: ir.Value) -> Pair:
+    """Write 32 values as int8 codes, each half by the largest of it, and their factors.
+
+    Returns what the codes leave of the values.
+    """
+    sums, rest = [], []
+    for half, part in enumerate(values):
+        whole, scale = _scaled(c, part)
+        c.store(c.b.trunc(whole, I8X16), c.at(codes, half * _HALF))
+        total = c.call("llvm.vector.reduce.add.v16i32", I32, whole)
+        sums.append(c.b.fmul(scale, c.b.sitofp(total, F32)))
+        c.store(scale, c.at(factors, 4 * half))
+        c.store(c.b.mul(total, ir.Constant(I32, -_UNSIGNED)), c.at(factors, 4 * (3 + half)))
+        minus = c.splat(c.b.fneg(scale))
+        rest.append(c.fma(c.b.sitofp(whole, F32X16), minus, part))
+    c.store(c.b.fadd(*sums), c.at(factors, 8))
+    return rest[0], rest[1]
+
+
+def _scaled(c: Code, part: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Return 16 values as integers of a byte, and their scale."""
+    b, zero = c.b, ir.Constant(F32, 0.0)
     # As integers, sizes of floats are ordered as they are, and NaN is above all of them.
-    sizes = [b.bitcast(c.call("llvm.fabs.v16f32", F32X16, part), I32X16) for part in values]
-    largest = c.call("llvm.umax.v16i32", I32X16, *sizes)
-    peak = b.bitcast(c.call("llvm.vector.reduce.umax.v16i32", I32, largest), F32)
-    zero = ir.Constant(F32, 0.0)
-    # A block of zeros has no scale; NaN is not equal to zero, and so stays NaN.
+    sizes = b.bitcast(c.call("llvm.fabs.v16f32", F32X16, part), I32X16)
+    peak = b.bitcast(c.call("llvm.vector.reduce.umax.v16i32", I32, sizes), F32)
+    # Values that are all zero have no scale; NaN is not equal to zero, and so stays NaN.
     inverse = b.select(
         b.fcmp_ordered("==", peak, zero), zero, b.fdiv(ir.Constant(F32, _INT8_MAX), peak)
     )
-    total = ir.Constant(I32, 0)
-    for place, part in enumerate(values):
-        whole = c.integers(c.rounded(b.fmul(part, c.splat(inverse))))
-        c.store(b.trunc(whole, I8X16), c.at(codes, place * _HALF))
-        total = b.add(total, c.call("llvm.vector.reduce.add.v16i32", I32, whole))
-    scale = b.fdiv(peak, ir.Constant(F32, _INT8_MAX))
-    c.store(scale, factors)
-    c.store(b.fmul(scale, b.sitofp(total, F32)), c.at(factors, 4))
-    c.store(b.mul(total, ir.Constant(I32, -_UNSIGNED)), c.at(factors, 8))
+    whole = c.integers(c.rounded(b.fmul(part, c.splat(inverse))))
+    return whole, b.fdiv(peak, ir.Constant(F32, _INT8_MAX))
 
 
 def embedded(c: Code, codes: ir.Value, scales: ir.Value, row: ir.Value, blocks: int) -> None:
@@ -81,7 +95,7 @@ def normed(
     row: ir.Value,
     weight: ir.Value,
     size: tuple[int, float],
-    put: Callable[[ir.Value, tuple[ir.Value, ir.Value]], None],
+    put: Callable[[ir.Value, Pair], object],
 ) -> None:
     """Give each 32 values of a row's RMS norm to `put(block, values)`; size: width, epsilon."""
     width, epsilon = size
