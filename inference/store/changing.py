@@ -44,7 +44,7 @@ from meshkit.files import fsync_folder, write_private
 from meshkit.sealing import new_key_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from inference.store.keys import AdminKeys
@@ -103,7 +103,8 @@ class StoreChanger:
                 manifest = self._taken(source, claim, plain, published)
                 _write(coming / MANIFEST, manifest.canonical())
                 if seal:
-                    self._sealed(manifest, plain, coming)
+                    paths = {file.path: plain / file.path for file in manifest.files}
+                    self._sealed(manifest, paths, coming)
                 self._publish(coming, manifest)
         return manifest
 
@@ -157,10 +158,7 @@ class StoreChanger:
                     entry.manifest.name, entry.manifest.version
                 )
                 with opened:
-                    plain = opened.path(entry.manifest.files[0])
-                    for _ in entry.manifest.files[0].path.split("/"):
-                        plain = plain.parent
-                    self._sealed(entry.manifest, plain, coming)
+                    self._sealed(entry.manifest, opened.paths, coming)
                 self._swap(coming, home)
         return entry.manifest
 
@@ -240,13 +238,13 @@ class StoreChanger:
             raise ModelFileError(Fault.CLAIM)
         return self._keys
 
-    def _sealed(self, manifest: Manifest, plain: Path, into: Path) -> None:
+    def _sealed(self, manifest: Manifest, plain: Mapping[str, Path], into: Path) -> None:
         """Write the sealed files and what opens them."""
         key, wrapped = self._admin.data_key(wrapping_aad(manifest))
         seal = ModelSeal(wrapped, new_key_id(0))
         sealer = Sealer(seal, key, manifest.digest)
         for file in manifest.files:
-            with (plain / file.path).open("rb") as raw:
+            with plain[file.path].open("rb") as raw:
                 _write_pieces(into / SEALED_FILES / file.path, sealer.sealed(file, raw))
         _write(into / SEAL, seal.text())
 

@@ -11,7 +11,6 @@ import gzip
 import io
 import os
 import stat
-import struct
 import tarfile
 import zipfile
 import zlib
@@ -32,8 +31,6 @@ __all__ = ["Limits", "Member", "members_of"]
 _GZIP = b"\x1f\x8b"
 _READ_BYTES_MAX = 1 << 20
 """No header of an archive is longer, and files are read in such pieces."""
-_END_OF_ZIP, _END_OF_ZIP64 = b"PK\x05\x06", b"PK\x06\x06"
-_ZIP_TAIL_BYTES = (1 << 16) + 256
 _DIRECTORY_BYTES_A_FILE = 1 << 12
 _ENCRYPTED = 1
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
@@ -87,7 +84,7 @@ def members_of(path: Path, limits: Limits) -> Iterator[Iterator[Member]]:
 def _of_file(name: str, raw: IO[bytes], size: int, limits: Limits) -> tuple[Iterator[Member], bool]:
     lower = name.lower()
     if lower.endswith(".zip"):
-        return _zip_members(raw, size, limits), True
+        return _zip_members(raw, limits), True
     if lower.endswith((".tar", ".tar.gz", ".tgz")):
         return _tar_members(raw, size, limits), True
     return iter((Member(_checked(name), raw),)), False
@@ -160,10 +157,10 @@ def _checked(path: str) -> str:
     return path
 
 
-def _zip_members(raw: IO[bytes], size: int, limits: Limits) -> Iterator[Member]:
-    _must_be_short(raw, size, limits)
+def _zip_members(raw: IO[bytes], limits: Limits) -> Iterator[Member]:
+    most = max(_READ_BYTES_MAX, limits.files_max * _DIRECTORY_BYTES_A_FILE)
     try:
-        archive = zipfile.ZipFile(raw)
+        archive = zipfile.ZipFile(_Capped(raw, most))
     except _BROKEN as error:
         raise ModelFileError(Fault.ARCHIVE) from error
     with archive:
@@ -190,22 +187,31 @@ def _zip_opened(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> IO[bytes]:
         raise ModelFileError(Fault.ARCHIVE) from error
 
 
-def _must_be_short(raw: IO[bytes], size: int, limits: Limits) -> None:
-    """Refuse a directory that is longer than so many files need: it is read as a whole."""
-    raw.seek(max(0, size - _ZIP_TAIL_BYTES))
-    tail = raw.read(_ZIP_TAIL_BYTES)
-    raw.seek(0)
-    short, long = tail.rfind(_END_OF_ZIP), tail.rfind(_END_OF_ZIP64)
-    try:
-        (length,) = struct.unpack_from("<I", tail, short + 12)
-        if long >= 0:
-            (length,) = struct.unpack_from("<Q", tail, long + 40)
-    except struct.error:
-        raise ModelFileError(Fault.ARCHIVE) from None
-    if short < 0:
-        raise ModelFileError(Fault.ARCHIVE)
-    if length > limits.files_max * _DIRECTORY_BYTES_A_FILE:
-        raise ModelFileError(Fault.MANY)
+class _Capped(io.RawIOBase):
+    """A zip as its reader sees it: zipfile takes the directory into memory as a whole."""
+
+    def __init__(self, raw: IO[bytes], most: int) -> None:
+        super().__init__()
+        self._raw = raw
+        self._most = most
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        taken = self._raw.read(self._most + 1 if size < 0 else min(size, self._most + 1))
+        if len(taken) > self._most:
+            raise ModelFileError(Fault.MANY)
+        return taken
+
+    def tell(self) -> int:
+        return self._raw.tell()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._raw.seek(offset, whence)
 
 
 def _tar_members(raw: IO[bytes], size: int, limits: Limits) -> Iterator[Member]:
