@@ -5,6 +5,7 @@ The engines answer a fixed text each: what is tried here is who is asked, not wh
 
 import asyncio
 import json
+import os
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
@@ -121,7 +122,7 @@ class World:
         self.desk = service.desk
 
     def scope(self, session=""):
-        return replace(self._scope, session=session)
+        return replace(self._scope, session=session, call_id=os.urandom(16))
 
     async def take(self, kind, version="", **rest):
         release = await self.desk.take(ReleaseStep(kind=kind, model=NAME, version=version, **rest))

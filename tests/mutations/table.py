@@ -2,6 +2,7 @@
 
 from tests.mutations.models import MODELS
 from tests.mutations.mutation import Mutation
+from tests.mutations.releases import RELEASES
 
 _ERASURE = "tests/audit/test_erasure.py::"
 _DURABLE = "tests/audit/test_durability.py::"
@@ -206,4 +207,4 @@ MORE = (
     ),
 )
 
-TABLE = FIVE + MORE + MODELS
+TABLE = FIVE + MORE + MODELS + RELEASES
