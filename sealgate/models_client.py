@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncModels"]
 
-_PAUSE_S = 0.2
+_PAUSE_S, _PAUSE_MAX_S = 0.2, 5.0
+"""Each look is recorded, so there are fewer of them the longer it takes."""
 
 
 class AsyncModels:
@@ -171,14 +172,15 @@ class AsyncModels:
         watch: Callable[[ReleasedVersion], None],
     ) -> Release:
         loop = asyncio.get_running_loop()
-        ends_s = loop.time() + wait_s
+        ends_s, pause_s = loop.time() + wait_s, _PAUSE_S
         while True:
             found = release.find(version)
             if found is not None:
                 watch(found)
             if found is None or not found.loading or loop.time() >= ends_s:
                 return release
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, _PAUSE_MAX_S)
             release = await self.release(release.model)
 
     def _stub(self) -> ModelServiceAsyncStub:
