@@ -6,7 +6,6 @@ Values are lists, as numpy's `tolist` gives them: bytes for STRING, numbers for 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -108,6 +107,6 @@ def info_of(raw: bytes) -> ModelInfo:
                 for each in told["documents"]
             ),
         )
-    except (KeyError, TypeError, AttributeError, binascii.Error, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         msg = "this is no description of a model"
-        raise ValueError(msg) from error
+        raise ValueError(msg) from None

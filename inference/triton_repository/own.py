@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from inference.registry import load_manifest
+from pydantic import ValidationError
+
+from inference.settings import InferenceSettings
+from inference.store.store import ModelStore
 from inference.triton_repository.config import Instances, ModelConfig
-from inference.triton_repository.folder import write_model
+from inference.triton_repository.folder import RepositoryError, write_model
 from inference.triton_repository.tensors import INPUTS, OUTPUTS
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ from inference.triton_repository.serving import TritonPythonModel
 
 __all__ = ["TritonPythonModel"]
 '''
+_NOT_OURS: Final = frozenset({"cancel_look_ms"})
+"""Parameters that are the served model's own, not fields of `InferenceSettings`."""
 
 
 def own_config(model: str, *, instances: Instances, settings: Mapping[str, str]) -> ModelConfig:
@@ -54,8 +59,19 @@ def write_own(
     """Write the model's folder; return it. The weights stay where `models_dir` says.
 
     Raises:
-        ModelFileError: there is no manifest of that name.
-        RepositoryError: as `write_model`.
+        RepositoryError: there is no manifest of that name, or a setting is unknown or out of
+            range; or as `write_model`.
     """
-    config = own_config(load_manifest(model).name, instances=instances, settings=settings)
+    try:
+        read = InferenceSettings.model_validate(
+            {name: value for name, value in settings.items() if name not in _NOT_OURS}
+        )
+    except ValidationError as error:
+        fields = ", ".join(sorted({str(each["loc"][0]) for each in error.errors()}))
+        msg = f"unknown or out of range: {fields}"
+        raise RepositoryError(msg) from error
+    if model not in {manifest.name for manifest in ModelStore(read.models_dir).manifests()}:
+        msg = "no manifest bears that name"
+        raise RepositoryError(msg)
+    config = own_config(model, instances=instances, settings=settings)
     return write_model(repository, config, {"model.py": MODEL_PY})

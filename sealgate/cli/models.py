@@ -23,7 +23,7 @@ _EPILOG = """examples:
 
 `sealgate models COMMAND --help` has more; docs/models.md tells what happens to a model."""
 
-_COMMANDS = ("_store", "_precision", "_engines", "_releases")
+_COMMANDS = ("_store", "_precision", "_engines", "_releases", "_triton")
 """Modules beside this one. Each has `add_parser(commands)`; one that is not there is left out."""
 
 

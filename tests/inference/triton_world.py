@@ -91,6 +91,7 @@ def smollm2(repository, models_dir):
     """Write the real model as `sealgate models triton-repository` does."""
     given = {
         "models_dir": str(models_dir), "device": "cpu", "slots": "4", "context_tokens_max": "1024",
+        "cancel_look_ms": "5",
     }  # fmt: skip
     write_own(repository, MODEL, settings=given)
 
