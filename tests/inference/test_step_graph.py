@@ -271,6 +271,7 @@ WRONG = {
     "weights_by_a_link": (lambda m: placed(m, location="link"), Fault.OUTSIDE),
     "weights_nowhere": (lambda m: placed(m, location="none"), Fault.WEIGHTS_SHORT),
     "weights_beyond_the_end": (lambda m: placed(m, offset="999999999"), Fault.WEIGHTS_SHORT),
+    "weights_that_go_on_beyond": (lambda m: placed(m, length="99999999"), Fault.WEIGHTS_SHORT),
     "weights_before_the_start": (lambda m: placed(m, offset="-1"), Fault.WEIGHTS_SHORT),
     "weights_at_no_number": (lambda m: placed(m, offset="x"), Fault.WEIGHTS_SHORT),
     "a_hidden_tensor": (with_a_hidden_tensor, Fault.OUTSIDE),
