@@ -10,13 +10,14 @@ from safetensors.torch import load_file, save_file
 
 from inference.checkpoint import architecture_of
 from inference.engines.llama import Llama
-from inference.engines.load import load_engine
+from inference.engines.load import load_engine, opened_with_base
 from inference.model_files import chat_parts
 from inference.registry import ModelFileError
 from inference.safetensors_file import read_json
 from inference.store.manifest import Manifest
 from inference.weights import Adapted, Codes4
 from meshkit.contract import Ended, Message, Parameters, Role
+from tests.inference.store_world import CLAIM, NAME, World
 from tests.inference.toys import TEMPLATE, opened, toy, write_model, write_tokenizer
 
 ASKED = [Message(Role.USER, "the end?")]
@@ -258,6 +259,33 @@ def test_numbers_of_an_adapter_that_are_none_are_refused(folder, base, tmp_path)
 
     with pytest.raises(ModelFileError, match="not a number"):
         chat_parts(adapter(tmp_path / "lora", base), base)
+
+
+def test_base_and_adapter_come_out_of_a_store_sealed_and_signed(
+    folder, tmp_path, make_settings
+) -> None:
+    world = World(tmp_path / "world")
+    world.plain.mkdir(parents=True)
+    tone = tmp_path / "lora"
+    adapter_files(tone, load_file(folder / "model.safetensors"))
+    changer = world.changer()
+    under = changer.add(folder, replace(CLAIM, context_tokens=96), seal=True)
+    claim = replace(CLAIM, name="acme-tone", kind="adapter", base=NAME, context_tokens=None)
+    over = changer.add(tone, claim, seal=True)
+    for name in (NAME, "acme-tone"):
+        changer.sign(name)
+    with opened_with_base(world.store(), "acme-tone") as (lora, base):
+        engine = load_engine(make_settings(device="cpu"), lora, base=base)
+    text, ended = answer(engine)
+
+    assert text
+    assert isinstance(ended, Ended)
+    assert (engine.info.name, engine.info.digest) == ("acme-tone", over.digest)
+    assert under.digest in {document.digest for document in engine.info.documents}
+    assert engine.info.context_tokens == 96
+    world.changer().remove(NAME, "1")
+    with pytest.raises(ModelFileError), opened_with_base(world.store(), "acme-tone"):
+        pass
 
 
 def test_the_toy_is_what_it_seems(folder) -> None:
