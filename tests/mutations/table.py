@@ -2,6 +2,7 @@
 
 from tests.mutations.models import MODELS
 from tests.mutations.mutation import Mutation
+from tests.mutations.plans import PLANS
 from tests.mutations.releases import RELEASES
 
 _ERASURE = "tests/audit/test_erasure.py::"
@@ -207,4 +208,4 @@ MORE = (
     ),
 )
 
-TABLE = FIVE + MORE + MODELS + RELEASES
+TABLE = FIVE + MORE + MODELS + PLANS + RELEASES
