@@ -75,7 +75,7 @@ class Bench:
         self.source = read_source(args.model)
         self.timed: list[str] = args.timed.split(",")
         self.compiled: bool = args.compiled
-        self.heard_at = 0.0
+        self.heard_at, self.stretches = 0.0, 0
 
     def corpus(self, train: int) -> Corpus:
         """Read text: so many stretches to train on, and all that is held out."""
@@ -143,6 +143,7 @@ class Bench:
     def accuracy(self) -> None:
         """Compare all variants with the original."""
         measuring = self.measuring(0)
+        self.stretches = len(measuring.text)
         original = self.original()
         rows = []
         for name, path in self.variants().items():
@@ -155,6 +156,7 @@ class Bench:
     def speed(self) -> None:
         """Time those that are computed in a way of their own."""
         text = self.measuring(0).text
+        self.stretches = len(text)
         rows = self.rows()
         for name, path in self.variants().items():
             if name not in self.timed:
@@ -205,7 +207,7 @@ class Bench:
             "device": name,
             "torch": torch.__version__,
             "torchao": version("torchao"),
-            "stretches": self.sizes.held_out,
+            "stretches": self.stretches,
             "tokens each": self.sizes.tokens,
         }
 
