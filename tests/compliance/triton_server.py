@@ -2,6 +2,7 @@
 
 import datetime as dt
 import importlib.util
+import ipaddress
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ from tritonclient.utils import InferenceServerException
 
 ROOT = Path(__file__).parents[2]
 READY_S = 60.0
+NAMES = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.2"))]
 
 
 def script(name):
@@ -151,7 +153,7 @@ def certificates(folder):
             .not_valid_before(now - dt.timedelta(minutes=1))
             .not_valid_after(now + dt.timedelta(hours=1))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(NAMES), critical=False)
             .sign(signer, hashes.SHA256())
         )
         pem = serialization.Encoding.PEM

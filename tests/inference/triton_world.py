@@ -99,6 +99,13 @@ def smollm2(repository, models_dir):
 class Triton(Server):
     """A tritonserver in whose Python our packages are, models under explicit control."""
 
+    host = "127.0.0.1"
+    floor = True
+
+    @property
+    def address(self):
+        return f"{self.host}:{self.port}"
+
     def start(self):
         setup = script("triton_server")
         folder = ROOT / "var" / "triton"
@@ -108,7 +115,7 @@ class Triton(Server):
             folder,
             self.repository,
             "--allow-http=false",
-            "--grpc-address=127.0.0.1",
+            f"--grpc-address={self.host}",
             f"--grpc-port={self.port}",
             "--metrics-address=127.0.0.1",
             f"--metrics-port={self.metrics_port}",
@@ -118,13 +125,13 @@ class Triton(Server):
             f"--backend-config=python,shm-region-prefix-name={self.shared}",
             *self.options,
         )
+        environment = setup.environment(folder, setup.layered(folder))
+        if not self.floor:
+            for name in setup.TLS_13_ONLY:
+                environment.pop(name)
         with (self.repository / "log").open("ab") as out:
             self.process = subprocess.Popen(
-                command,
-                env=setup.environment(folder, setup.layered(folder)),
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
+                command, env=environment, stdout=out, stderr=out, start_new_session=True
             )
         self.until_ready()
 
@@ -139,8 +146,9 @@ class Triton(Server):
 
 
 @contextmanager
-def running(repository, *options):
-    server = Triton(repository, free_port(), {}, options)
+def running(repository, *options, host="127.0.0.1", tls=None, floor=True):
+    server = Triton(repository, free_port(), tls or {}, options)
+    server.host, server.floor = host, floor
     try:
         server.start()
         yield server
@@ -154,7 +162,7 @@ def settings(server, model, *, models_dir, **changes):
     key = server.repository / "admin.key"
     key.write_text(f"{ADMIN_KEY}\n")
     place = {
-        "url": f"127.0.0.1:{server.port}", "model": model, "admin_key_file": key, "look_ms": 100,
+        "url": server.address, "model": model, "admin_key_file": key, "look_ms": 100,
         "return_wait_ms": 5_000, "control_ms": 20_000,
     }  # fmt: skip
     return InferenceSettings(engine="triton", models_dir=models_dir, triton=place | changes)
