@@ -177,8 +177,7 @@ async def serving(
         address: host:port; port 0 asks the kernel for a free one.
         credentials: Of `meshkit.tls`. With `reuse_port`, what makes them: two ports that shared
             some would share the news of a renewal, which is told once.
-        guard: Goes around every method.
-        settings: Limits.
+        guard, settings: Goes around every method; limits.
         names: Full names of the services, for health and reflection; "" is there anyway.
         healthy: Whether the service can work; asked twice a second. None: as long as it serves.
 
@@ -204,7 +203,6 @@ async def serving(
             async with _telling(condition, healthy):
                 yield port
         # Reached only by an orderly end of the block: a failing one should not wait.
-        condition.set_serving(serving=False)
         await asyncio.sleep(settings.lame_duck_ms / 1_000)
     finally:
         condition.shut_down()
@@ -213,7 +211,7 @@ async def serving(
 
 @asynccontextmanager
 async def _telling(condition: Health, healthy: Callable[[], bool] | None) -> AsyncIterator[None]:
-    """Say SERVING for as long as the block runs, or as long in it as `healthy` says so."""
+    """Say SERVING for as long as the block runs and `healthy` says so, then NOT_SERVING."""
     condition.set_serving(serving=healthy is None or healthy())
     looking = None if healthy is None else asyncio.create_task(_look(condition, healthy))
     try:
@@ -222,6 +220,7 @@ async def _telling(condition: Health, healthy: Callable[[], bool] | None) -> Asy
         if looking is not None:
             looking.cancel()
             await asyncio.wait([looking])
+        condition.set_serving(serving=False)
 
 
 async def _look(condition: Health, healthy: Callable[[], bool]) -> None:

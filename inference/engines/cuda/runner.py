@@ -60,7 +60,7 @@ class CudaRunner:
     def stops(
         self,
         prompt: Sequence[int],  # noqa: ARG002 -- a prompt is cut where a step ends, no more
-        controls: Collection[int],  # noqa: ARG002
+        controls: Collection[int],  # noqa: ARG002 -- as above
     ) -> tuple[int, ...]:
         """See `Runner.stops`: nothing is kept on a GPU, so a prompt runs whole."""
         return ()
