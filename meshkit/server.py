@@ -177,7 +177,8 @@ async def serving(
         address: host:port; port 0 asks the kernel for a free one.
         credentials: Of `meshkit.tls`. With `reuse_port`, what makes them: two ports that shared
             some would share the news of a renewal, which is told once.
-        guard, settings: Goes around every method; limits.
+        guard: Goes around every method.
+        settings: Limits.
         names: Full names of the services, for health and reflection; "" is there anyway.
         healthy: Whether the service can work; asked twice a second. None: as long as it serves.
 
