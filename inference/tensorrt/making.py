@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from inference.tensorrt.assembly import GRAPH_FILE
+from inference.tensorrt.assembly import GRAPH_FILE, WEIGHTS_FILE
 from inference.tensorrt.builder import Limits, Shapes, build_plan
 from inference.tensorrt.export import read_notes
 from inference.tensorrt.faults import Fault, TensorRtError
@@ -24,6 +24,7 @@ __all__ = ["LEAST", "make_plan", "triton_config", "trtexec_command", "write_to_t
 LEAST = {Precision.FP8: (8, 9), Precision.BF16: (8, 0)}
 """Compute capability that a precision wants; the others run on all that there are."""
 
+_PART_BYTES = 1 << 20
 _TYPES = {"float32": "TYPE_FP32", "float16": "TYPE_FP16", "bfloat16": "TYPE_BF16"}
 
 
@@ -79,7 +80,7 @@ def make_plan(
         slots=shapes.slots,
         chunk_tokens=shapes.chunk_tokens,
         context_tokens=shapes.context_tokens,
-        graph_sha256=_digest(graph_folder / GRAPH_FILE),
+        graph_sha256=_digest(graph_folder / GRAPH_FILE, graph_folder / WEIGHTS_FILE),
         sha256=_digest(into / PLAN_FILE),
         size_bytes=(into / PLAN_FILE).stat().st_size,
     )
@@ -157,6 +158,12 @@ def _numbers(capability: str) -> tuple[int, ...]:
         raise TensorRtError(Fault.CAPABILITY) from None
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(*paths: Path) -> str:
+    """Digest files as one, in their order; those that are not there count for nothing."""
+    digest = hashlib.sha256()
+    for path in paths:
+        if path.exists():
+            with path.open("rb") as file:
+                while part := file.read(_PART_BYTES):
+                    digest.update(part)
+    return digest.hexdigest()

@@ -41,7 +41,8 @@ _NOTES_BYTES_MAX = 1 << 20
 class Plan:
     """What a plan was made from, by what, and for what.
 
-    graph_sha256, sha256: hexadecimal, of model.onnx and of the plan. version: of TensorRT-RTX.
+    graph_sha256: hexadecimal, of model.onnx and, if there is one, model.onnx.data behind it.
+    sha256: of the plan. version: of TensorRT-RTX.
     capabilities: of GPUs, such as "8.9". slots, chunk_tokens, context_tokens: as in
     `inference.tensorrt.builder.Shapes`.
     """

@@ -140,6 +140,7 @@ def _worked(args: argparse.Namespace) -> int:
     from inference.registry import ModelFileError  # noqa: PLC0415 -- as above
     from inference.tensorrt.faults import TensorRtError  # noqa: PLC0415 -- as above
     from inference.triton_repository.folder import RepositoryError  # noqa: PLC0415 -- as above
+    from meshkit.contract import Refusal  # noqa: PLC0415 -- as above
 
     if not structlog.is_configured():
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
@@ -149,6 +150,8 @@ def _worked(args: argparse.Namespace) -> int:
         return _say(args, _code(error.fault), error.fault.name.lower(), error.fault.value)
     except (ModelFileError, PrecisionError, RepositoryError) as error:
         return _say(args, REFUSED, "model", str(error))
+    except Refusal as refusal:  # a sealed or signed model wants OpenBao, which is not asked here
+        return _say(args, UNAVAILABLE, refusal.reason.name.lower(), refusal.reason.value)
     if args.json:
         print(json.dumps(told, ensure_ascii=False))
     return DONE

@@ -96,6 +96,8 @@ def test_a_plan_is_built_without_a_gpu_and_notes_what_it_is(built, graph) -> Non
     assert plan.version == installed_version(HOME)
     assert version_in((folder / PLAN_FILE).read_bytes()[:64]) == plan.version
     assert plan.step.built_from == "ab" * 32
+    graph_bytes = (graph / "model.onnx").read_bytes()
+    assert plan.graph_sha256 == hashlib.sha256(graph_bytes).hexdigest()
     assert plan.size_bytes == (folder / PLAN_FILE).stat().st_size
     assert heard
     assert names_in(folder) == [PLAN_FILE, PLAN_NOTES]
