@@ -203,8 +203,7 @@ async def serving(
         with measured(f"rpc.in_flight.{'+'.join(names)}", lambda: guard.in_flight):
             async with _telling(condition, healthy):
                 yield port
-        # Reached only by an orderly end of the block: a failing one should not wait.
-        await asyncio.sleep(settings.lame_duck_ms / 1_000)
+        await asyncio.sleep(settings.lame_duck_ms / 1_000)  # not reached by a block that fails
     finally:
         condition.shut_down()
         await server.stop(settings.drain_ms / 1_000)
