@@ -274,7 +274,8 @@ class _Builder:
         inference = await self._inference(engine)
         book = await telling.journal("inference")
         telling.serves(book, "inference")
-        self.owned.enter_context(models_noted(book, inference.desk))
+        embedding = inference.embedding_models
+        self.owned.enter_context(models_noted(book, inference.desk, embedding=embedding))
         return inference
 
     async def _inference(self, engine: Engine | None) -> InferenceService:

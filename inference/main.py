@@ -89,7 +89,7 @@ async def serve(settings: InferenceServer, member: Member) -> AsyncIterator[int]
     ):
         with (
             service_noted(journal, "inference", certificate=member.certificate),
-            models_noted(journal, inference.desk),
+            models_noted(journal, inference.desk, embedding=inference.embedding_models),
         ):
             yield port
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from inference.release.desk import Desk
     from inference.release.states import Note
@@ -17,10 +17,17 @@ __all__ = ["models_noted"]
 
 
 @contextmanager
-def models_noted(journal: Journal, desk: Desk) -> Iterator[None]:
+def models_noted(
+    journal: Journal, desk: Desk, *, embedding: Sequence[ModelInfo] = ()
+) -> Iterator[None]:
     """Tell of every step, those before now included; at the end, that what is loaded is unloaded.
 
     What a loaded model's digests are of is archived before it is told that it is loaded.
+
+    Args:
+        journal: the service's.
+        desk: of releases.
+        embedding: models that turn texts into vectors; they are loaded from now until the end.
     """
 
     def tell(note: Note) -> None:
@@ -32,9 +39,14 @@ def models_noted(journal: Journal, desk: Desk) -> Iterator[None]:
         journal.note(note.action, outcome=note.outcome, detail=detail)
 
     desk.telling(tell)
+    for model in embedding:
+        journal.keep(*model.documents)
+        journal.note("model.load", detail={"model": model.name, **_digests(model)})
     try:
         yield
     finally:
+        for model in embedding:
+            journal.note("model.unload", detail={"model": model.name, **_digests(model)})
         for (name, version), engine in desk.engines.items():
             told = {"model": name, "version": version, **_digests(engine.info)}
             journal.note("model.unload", detail=told)

@@ -129,6 +129,11 @@ class InferenceService:
         """Tokens generated since the start, by all engines that are loaded."""
         return sum(engine.generated_tokens for engine in self.desk.engines.values())
 
+    @property
+    def embedding_models(self) -> tuple[ModelInfo, ...]:
+        """Models that turn texts into vectors: loaded as long as the service is."""
+        return tuple(engine.info for engine in self._embedders.engines.values())
+
     async def embed(self, scope: Scope, model: str, screened: Screened) -> Embedded:
         """See `meshkit.contract.Inference.embed`."""
         began_s, ended = time.perf_counter(), Reason.CANCELLED.name

@@ -16,9 +16,11 @@ from inference.embedding import Embedders, embedders_of
 from inference.encoder import WordPieces
 from inference.engines.embedding import load_embedder
 from inference.engines.settings import EmbeddingLimits
+from inference.model_notes import models_noted
 from inference.registry import ModelFileError
 from inference.safetensors_file import read_json
 from inference.service import InferenceService
+from inference.store.manifest import Manifest
 from inference.store.store import ModelStore
 from meshkit.contract import Message, Parameters, Reason, Refusal, Role
 from meshkit.screening_mac import mac_verifier
@@ -184,6 +186,29 @@ async def test_the_service_embeds_what_compliance_let_in(service, make_screened,
     assert [len(vector) for vector in told.vectors] == [384, 384]
     assert told.usage.prompt_tokens == 8
     assert await service.models() == ()  # nobody may chat with it
+
+
+async def test_loading_and_unloading_are_events_and_the_manifest_is_archived(service) -> None:
+    journal = Journal()
+    with models_noted(journal, service.desk, embedding=service.embedding_models):
+        ((action, loaded),) = journal.notes
+    assert (action, loaded["model"]) == ("model.load", MODEL)
+    assert journal.kept[0].digest.hex() == loaded["digest"]
+    assert Manifest.parse(journal.kept[0].content).kind == "embedding"
+    assert journal.notes[1] == ("model.unload", loaded)
+
+
+class Journal:
+    """As much of `meshkit.journal.Journal` as notes need."""
+
+    def __init__(self) -> None:
+        self.kept, self.notes = [], []
+
+    def keep(self, *documents) -> None:
+        self.kept += documents
+
+    def note(self, action, *, detail, **_) -> None:
+        self.notes.append((action, detail))
 
 
 async def test_what_was_not_screened_is_not_embedded(service, make_screened, scope) -> None:
