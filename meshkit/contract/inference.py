@@ -101,7 +101,8 @@ class Inference(Protocol):
 
         Raises:
             Refusal: NOT_FOUND (model); INVALID_FIELD `messages` (prompt longer than the context,
-                or its MAC does not hold); OVERLOADED (queue full); INFERENCE_DOWN (also: that
+                or its MAC does not hold); OVERLOADED (queue full); OUT_OF_TIME (its deadline
+                passed, or would before its first token); INFERENCE_DOWN (also: that
                 version is gone).
         """
         ...

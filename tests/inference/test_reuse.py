@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from inference.architecture import Architecture
 from inference.engines.llama import Llama
+from inference.engines.load import _on_cpu
 from inference.engines.memory import kv_room
 from inference.engines.request import Answer
 from inference.engines.runner import BAD_LOGITS, CpuRunner
@@ -278,3 +279,11 @@ def test_a_budget_is_slots_where_they_are_laid_out_and_tokens_where_not(
     assert (room.slots, room.tokens_max) == (slots, tokens_max)
     with pytest.raises(ModelFileError, match="holds no request"):
         kv_room(budget_bytes=999, **told)
+
+
+def test_the_settings_reach_the_runner(weights, make_settings) -> None:
+    told = make_settings(slots=8, kv_memory_mib=1, prefix_memory_mib=3, guess_tokens=2)
+    runner = _on_cpu(weights, told, 1_024)
+
+    assert (runner.slots_max, runner.tokens_max) == (8, (1 << 20) // bytes_per_token(ARCH))
+    assert (runner.prefixes.room, runner.guess_tokens, runner.vocabulary) == (3 << 20, 2, 96)
