@@ -1,28 +1,38 @@
-"""Releases of a running house, as its model administrator has them at the command line."""
+"""Releases of a running house, as its model administrator has them."""
 
 import json
+
+import pytest
+
+from sealgate import AsyncModels, DeniedError, WrongStateError
 
 MODEL = "smollm2-135m-instruct"
 
 
-def models(house, *words, tls="tls-models"):
-    where = ("--target", house.facts["gateway"], "--tls", str(house.data / tls), "--json")
-    ended = house.cli("models", *words, *where)
-    return ended.returncode, json.loads(ended.stdout)
+def models(house, tls="tls-models"):
+    return AsyncModels(house.facts["gateway"], tls=house.data / tls)
 
 
-def test_the_shipped_model_is_live_and_remembered(house) -> None:
-    code, told = models(house, "versions")
-    (release,) = [each for each in told["releases"] if each["model"] == MODEL]
-    (version,) = [each for each in release["versions"] if each["state"] == "live"]
+async def test_the_shipped_model_is_live_and_remembered(house) -> None:
+    async with models(house) as desk:
+        release = await desk.release(MODEL)
+        assert MODEL in {each.model for each in await desk.versions()}
+    (live,) = [each for each in release.versions if each.state == "live"]
 
-    assert (code, version["share_percent"], version["loading"]) == (0, 100, False)
+    assert (live.share, live.loading, len(live.digest)) == (10_000, False, 32)
     kept = json.loads((house.data / "inference" / "releases.json").read_text())
-    assert [each["live"] for each in kept["models"] if each["name"] == MODEL] == [
-        version["version"]
-    ]
+    assert [each["live"] for each in kept["models"] if each["name"] == MODEL] == [live.version]
 
 
-def test_who_may_chat_may_not_change_who_answers(house) -> None:
-    assert models(house, "rollback", MODEL)[1]["reason"] == "WRONG_STATE"
-    assert models(house, "rollback", MODEL, tls="tls")[1]["reason"] == "DENIED"
+async def test_who_may_chat_may_not_change_who_answers(house) -> None:
+    async with models(house) as desk, models(house, "tls") as assistant:
+        with pytest.raises(WrongStateError):
+            await desk.rollback(MODEL)
+        for step in (
+            assistant.rollback(MODEL),
+            assistant.load(MODEL, "1"),
+            assistant.promote(MODEL, "1"),
+            assistant.versions(),
+        ):
+            with pytest.raises(DeniedError):
+                await step

@@ -9,9 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from inference.release.core import Releases
 from inference.release.memory import MemoryInvalidError, remembered, written
-from inference.release.rules import PER_WHOLE, Rules
+from inference.release.rules import PER_WHOLE, Rules, breach, drifted
 from inference.release.states import Load, Note, State, Unload, Warm
-from inference.release.windows import Comparison, Sample
+from inference.release.windows import Compared, Comparison, Sample, stats
 from meshkit.contract import Reason, Refusal
 
 NAME = "m"
@@ -506,3 +506,40 @@ def test_a_memory_that_contradicts_itself_is_refused(old, new) -> None:
 
     with pytest.raises(MemoryInvalidError):
         remembered(raw.replace(old, new), RULES, keys())
+
+
+@pytest.mark.parametrize(
+    ("rules", "candidate_s", "live_s", "why"),
+    [
+        ({"p99_ms_max": 500.0}, 0.6, 0.4, "p99"),
+        ({"p99_ms_max": 500.0}, 0.6, 0.7, ""),  # the live one is no faster
+        ({"p99_ms_max": 700.0}, 0.6, 0.4, ""),
+        ({"p99_ratio_max": 1.2}, 0.6, 0.4, "p99"),
+        ({"p99_ratio_max": 0.0}, 6.0, 0.4, ""),  # off
+        ({"p99_ms_max": 500.0}, 0.6, None, "p99"),  # nobody to compare with
+        ({}, 6.0, None, ""),
+    ],
+)
+def test_how_slow_is_too_slow(rules, candidate_s, live_s, why) -> None:
+    limits = Rules(samples_min=3, **rules)
+    live = stats([Sample(live_s, 9)] * 3) if live_s is not None else None
+
+    assert breach(stats([Sample(candidate_s, 9)] * 3), live, limits) == why
+    assert breach(stats([Sample(candidate_s, 9)] * 2), live, limits) == ""
+
+
+def test_the_99th_percentile_is_of_calls_that_ended_well() -> None:
+    seen = stats([Sample(n / 100, 10) for n in range(1, 101)] + [BAD] * 100)
+
+    assert (seen.seen, seen.error_rate, seen.p99_s, seen.tokens) == (200, 0.5, 1.0, 10)
+    assert stats([]) == stats([BAD])._replace(seen=0, error_rate=0.0)
+
+
+@pytest.mark.parametrize(("live", "candidate", "drifts"), [(0.0, 0.05, False), (0.0, 0.5, True)])
+def test_refusals_that_come_or_go_are_drift(live, candidate, drifts) -> None:
+    seen = Compared(20, 1.0, 1.0, live, candidate, 1.0)
+    assert drifted(seen, Rules()) is drifts
+    assert (
+        drifted(seen._replace(refusals_live=candidate, refusals_candidate=live), Rules()) is drifts
+    )
+    assert not drifted(seen._replace(seen=19), Rules())
