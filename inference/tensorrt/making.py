@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from inference.tensorrt.export import Exported
+
 __all__ = ["LEAST", "make_plan", "triton_config", "trtexec_command", "write_to_triton"]
 
 LEAST = {Precision.FP8: (8, 9), Precision.BF16: (8, 0)}
@@ -54,11 +56,7 @@ def make_plan(
         OSError: the folder cannot be written.
     """
     step = read_notes(notes_of(checked_graph(graph_folder / GRAPH_FILE)))
-    least = LEAST.get(step.precision, (0, 0))
-    if any(_numbers(name) < least for name in capabilities):
-        raise TensorRtError(Fault.PRECISION)
-    if shapes.context_tokens > step.positions:
-        raise TensorRtError(Fault.POSITIONS)
+    _must_fit(step, capabilities, shapes)
     into.mkdir(parents=True, exist_ok=True)
     (into / PLAN_NOTES).unlink(missing_ok=True)  # a plan without notes is none
     version = build_plan(
@@ -86,6 +84,14 @@ def make_plan(
     )
     (into / PLAN_NOTES).write_bytes(plan.written())
     return plan
+
+
+def _must_fit(step: Exported, capabilities: Sequence[str], shapes: Shapes) -> None:
+    least = LEAST.get(step.precision, (0, 0))
+    if any(_numbers(name) < least for name in capabilities):
+        raise TensorRtError(Fault.PRECISION)
+    if shapes.context_tokens > step.positions:
+        raise TensorRtError(Fault.POSITIONS)
 
 
 def triton_config(name: str, plan: Plan) -> ModelConfig:
