@@ -151,7 +151,7 @@ ROWS: Final[tuple[tuple[str, str, str, str, dict[str, str], str, str], ...]] = (
     ("release.canary_share.{gen_ai_request_model}", "sealgate_model_canary_share", _G, "1", _NONE,
      "Share of this replica's conversations that a version on trial gets; 0: there is none.", ""),
     ("release.shadow_agreement.{gen_ai_request_model}", "sealgate_model_shadow_agreement", _G, "1",
-     _NONE, "How alike the shadow's answers are to those that were given: 1 equal, also without one.",
+     _NONE, "How alike the shadow's answers are to those given: 1 equal, also without one.",
      "Look at `sealgate models versions`: length, refusals and time are there, too."),
     ("release.rolled_back", "sealgate_model_automatic_rollbacks", _C, "{rollback}", _NONE,
      "Versions that a rule took back, not a person.", "As the line below."),

@@ -57,7 +57,7 @@ class WatchedModel(ShoutingModel):
     async def generate(self, scope, model, screened, parameters, *, digest=b""):
         holds = mac_verifier(lambda: MAC_KEYS)(scope, screened)
         self.vouched.append((scope.tenant, screened.verdict.policy_digest, holds))
-        async for each in super().generate(scope, model, screened, parameters):
+        async for each in super().generate(scope, model, screened, parameters, digest=digest):
             yield each
 
 
