@@ -1,31 +1,29 @@
-"""The engine whose model Triton runs: streams, health, reconnection.
+"""The engine whose model Triton runs: one gRPC stream an answer, everything bounded.
 
-    caller ── generate ── place free? ── Triton there? ── one gRPC stream ── items
-                                             ▲
-    watch, every look_ms and after a failure ┘   live? ready? model there? else load, open anew
+    caller ── generate ── Triton there? ── place free? ── stream ── items
+                              ▲
+                  watch ──────┘  (a thread: `inference.engines.triton.watch`)
 
-`open_model` says what is served; after Triton was away it is asked again, and a model with another
-digest is not used: requests are refused, and the event says why. Each failure is INFERENCE_DOWN,
-OVERLOADED or OUT_OF_TIME for its caller alone, counted as `triton.failed.<failure>`.
+Each failure is INFERENCE_DOWN, OVERLOADED or OUT_OF_TIME for its caller alone, counted as
+`triton.failed.<failure>`, and has the watch look at once. A request that comes while Triton is away
+waits `return_wait_ms` for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 import tritonclient.grpc.aio as triton
 
 from inference.engines.base import ANONYMOUS
-from inference.engines.triton.adapters.base import Adapter, Question, Served, ShapeError
+from inference.engines.triton.adapters.base import Question, ShapeError
 from inference.engines.triton.connection import channel_options, credentials, inputs_of
-from inference.engines.triton.control import Control, ControlError, State
-from inference.engines.triton.scrape import Scraper
 from inference.engines.triton.stream import Bounds, Failure, StreamError, answered
+from inference.engines.triton.watch import Opened, Watch
 from meshkit.contract import Generated, ModelInfo, Reason, Refusal
 from meshkit.counters import counted, measured
 
@@ -33,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from inference.engines.base import RequestContext
+    from inference.engines.triton.adapters.base import Reading, Value
+    from inference.engines.triton.control import Control
     from inference.engines.triton.settings import TritonSettings
     from meshkit.contract import Ended, Message, Parameters
 
@@ -43,15 +43,8 @@ log = structlog.get_logger()
 _MS_PER_S: Final = 1_000
 _AGAIN_S: Final = 0.05
 """Between two looks while a request waits for Triton to be back."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
-    """A served model that was looked at: what it is, and how it is spoken to."""
-
-    info: ModelInfo
-    adapter: Adapter
-    served: Served
+_LONG_PROMPT_CHARACTERS: Final = 8_192
+"""Above it, tokenising (for backends of others) takes milliseconds that the loop should not."""
 
 
 class TritonEngine:
@@ -76,28 +69,23 @@ class TritonEngine:
     ) -> None:
         self._settings = settings
         self._model = model
-        self._open_model = open_model
-        self._opened = opened
         self._retry_ms = overloaded_retry_ms
-        self._control = Control(settings)
-        self._scraper = Scraper(settings)
+        self._watch = Watch(settings, model, open_model, opened)
         self._client: Any = None
+        self._client_losses = 0
         self._under_way = 0
         self._generated = 0
-        self._state = State.READY
-        self._doubted = False
-        self._suspect = asyncio.Event()
-        self._watching: asyncio.Task[None] | None = None
+        self._gauges = ExitStack()
 
     @property
     def info(self) -> ModelInfo:
         """The model."""
-        return self._opened.info
+        return self._watch.opened.info
 
     @property
     def healthy(self) -> bool:
         """Whether Triton and the model were ready when last looked at."""
-        return self._state is State.READY and self._watching is not None
+        return self._watch.ready
 
     @property
     def generated_tokens(self) -> int:
@@ -105,19 +93,18 @@ class TritonEngine:
         return self._generated
 
     def start(self) -> None:
-        """Begin to watch Triton; once, in the event loop that will ask."""
-        self._watching = asyncio.get_running_loop().create_task(self._watch())
+        """Begin to watch Triton; once, from any thread."""
+        self._gauges.enter_context(measured("triton.up", lambda: float(self.healthy)))
+        self._gauges.enter_context(measured("triton.under_way", lambda: float(self._under_way)))
+        self._watch.start()
 
     async def close(self) -> None:
         """Close the connections; answers under way end with INFERENCE_DOWN."""
-        watching, self._watching = self._watching, None
-        if watching is not None:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+        await asyncio.to_thread(self._watch.stop)
+        self._gauges.close()
         client, self._client = self._client, None
         if client is not None:
             await client.close()
-        await asyncio.to_thread(self._control.close)
 
     async def generate(
         self,
@@ -131,62 +118,59 @@ class TritonEngine:
             await self._returned()
         if self._under_way >= self._settings.streams_max:
             raise Refusal(Reason.OVERLOADED, retry_after_ms=self._retry_ms)
-        question, limit_s = self._question(messages, parameters, context)
         self._under_way += 1
         try:
-            async with aclosing(self._stream(question, limit_s)) as items:
+            limit_s = _time_left(context)
+            if sum(len(message.content) for message in messages) > _LONG_PROMPT_CHARACTERS:
+                asked = await asyncio.to_thread(self._asked, messages, parameters, context)
+            else:
+                asked = self._asked(messages, parameters, context)
+            async with aclosing(self._stream(*asked, limit_s)) as items:
                 async for item in items:
                     if isinstance(item, Generated):
                         self._generated += item.tokens
                     yield item
         except StreamError as error:
-            raise self._refusal(error.failure, on_time=limit_s is None) from None
+            raise self._refusal(error.failure, hurried=context.deadline_s is not None) from None
         finally:
             self._under_way -= 1
 
-    def _question(
+    def _asked(
         self, messages: Sequence[Message], parameters: Parameters, context: RequestContext
-    ) -> tuple[Question, float | None]:
-        """Return what is asked, and the seconds that its caller leaves for it."""
-        limit_s = None if context.deadline_s is None else context.deadline_s - time.monotonic()
-        if limit_s is not None and limit_s <= 0:
-            raise Refusal(Reason.OUT_OF_TIME)
-        adapter = self._opened.adapter
+    ) -> tuple[Sequence[Value], Reading]:
+        """Return what to send, and how to read what comes."""
+        opened, limit_s = self._watch.opened, _time_left(context)
         question = Question(
             messages=messages,
             parameters=parameters,
-            most=adapter.most(messages, parameters, self._opened.info.context_tokens),
+            most=opened.adapter.most(messages, parameters, opened.info.context_tokens),
             salt=context.salt,
             priority=context.priority,
             time_left_ms=None if limit_s is None else int(limit_s * _MS_PER_S) + 1,
         )
-        return question, limit_s
-
-    def _stream(
-        self, question: Question, limit_s: float | None
-    ) -> AsyncGenerator[Generated | Ended, None]:
-        opened = self._opened
         try:
             values = opened.adapter.ask(question, opened.served)
-            client = self._connected()
         except ShapeError:
             raise StreamError(Failure.SHAPE) from None
+        return values, opened.adapter.reading(question)
+
+    def _stream(
+        self, values: Sequence[Value], reading: Reading, limit_s: float | None
+    ) -> AsyncGenerator[Generated | Ended, None]:
+        try:
+            client = self._connected()
         except OSError:  # our certificate, which is being replaced
             raise StreamError(Failure.AWAY) from None
         most_s = self._settings.answer_ms_max / _MS_PER_S
-        return answered(
-            client,
-            self._model,
-            inputs_of(values),
-            reading=opened.adapter.reading(question),
-            bounds=Bounds(
-                most_s if limit_s is None else min(limit_s, most_s),
-                self._settings.silence_ms_max / _MS_PER_S,
-            ),
+        bounds = Bounds(
+            most_s if limit_s is None else min(limit_s, most_s),
+            self._settings.silence_ms_max / _MS_PER_S,
         )
+        return answered(client, self._model, inputs_of(values), reading=reading, bounds=bounds)
 
     def _connected(self) -> Any:  # noqa: ANN401 -- tritonclient has no types
-        if self._client is None:
+        if self._client is None or self._client_losses != self._watch.losses:
+            self._client_losses = self._watch.losses
             self._client = triton.InferenceServerClient(
                 self._settings.url,
                 creds=credentials(self._settings),
@@ -194,99 +178,35 @@ class TritonEngine:
             )
         return self._client
 
-    def _refusal(self, failure: Failure, *, on_time: bool) -> Refusal:
+    def _refusal(self, failure: Failure, *, hurried: bool) -> Refusal:
         counted(f"triton.failed.{failure.value}")
         if failure is Failure.BUSY:
             return Refusal(Reason.OVERLOADED, retry_after_ms=self._retry_ms)
-        if failure is Failure.LATE and not on_time:
+        if failure is Failure.LATE and hurried:
             return Refusal(Reason.OUT_OF_TIME)
-        log.warning("triton.failed", model=self._opened.info.name, kind=failure.value)
+        log.warning("triton.failed", model=self.info.name, kind=failure.value)
         # Not closed: others may still read from it. It closes when the last lets go.
         self._client = None
-        self._doubted = True
-        self._suspect.set()
+        self._watch.suspect(doubt=True)
         return Refusal(Reason.INFERENCE_DOWN)
-
-    # --- supervision ------------------------------------------------------------------------
 
     async def _returned(self) -> None:
         """Wait a moment for a Triton that was away. Raises Refusal: INFERENCE_DOWN."""
-        if self._watching is None:
+        if self._watch.over:
             raise Refusal(Reason.INFERENCE_DOWN)
         ends_s = time.monotonic() + self._settings.return_wait_ms / _MS_PER_S
         while not self.healthy:
             if time.monotonic() >= ends_s:
                 raise Refusal(Reason.INFERENCE_DOWN)
-            self._suspect.set()
+            self._watch.suspect()
             await asyncio.sleep(_AGAIN_S)
 
-    async def _watch(self) -> None:
-        with (
-            measured("triton.up", lambda: float(self.healthy)),
-            measured("triton.under_way", lambda: float(self._under_way)),
-            self._scraper.gauges(),
-        ):
-            while True:
-                await self._look()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._settings.look_ms / _MS_PER_S):
-                        await self._suspect.wait()
-                self._suspect.clear()
 
-    async def _look(self) -> None:
-        state = await asyncio.to_thread(self._control.look, self._model)
-        doubted, self._doubted = self._doubted, False
-        if state in (State.NO_MODEL, State.STARTING) and self._settings.load:
-            state = await self._loaded(state)
-        elif state is State.READY and (doubted or self._state is not State.READY):
-            state = await self._opened_anew()
-            if state is State.BROKEN and self._settings.load:
-                state = await self._reloaded()
-        self._now(state)
-        if state is State.READY:
-            await asyncio.to_thread(self._scraper.scrape)
-
-    async def _reloaded(self) -> State:
-        """Have a model loaded afresh that Triton calls ready and that does not answer.
-
-        So it is with a model of the Python backend whose process died: if it streams, Triton never
-        starts another (seen with 2.51).
-        """
-        self._now(State.BROKEN)
-        with suppress(ControlError):
-            await asyncio.to_thread(self._control.unload, self._model)
-        return await self._loaded(State.BROKEN)
-
-    async def _loaded(self, state: State) -> State:
-        self._now(state)
-        try:
-            await asyncio.to_thread(self._control.load, self._model)
-        except ControlError:
-            counted("triton.event.load_failed")
-            return state
-        counted("triton.event.loaded")
-        return await self._opened_anew()
-
-    async def _opened_anew(self) -> State:
-        """Look at what is served now; another model than before is none."""
-        try:
-            opened = await asyncio.to_thread(self._open_model, self._control)
-        except ControlError:
-            return State.BROKEN
-        except ShapeError:
-            opened = None
-        if opened is None or opened.info.digest != self._opened.info.digest:
-            log.error("triton.not_ours", model=self._opened.info.name)
-            return State.NOT_OURS
-        self._opened = opened
-        return State.READY
-
-    def _now(self, state: State) -> None:
-        if state is self._state:
-            return
-        counted(f"triton.event.{state.value}")
-        tell = log.info if state is State.READY else log.warning
-        tell("triton.state", model=self._opened.info.name, kind=state.value)
-        if state is State.AWAY:
-            self._client = None
-        self._state = state
+def _time_left(context: RequestContext) -> float | None:
+    """Seconds, or None for any. Raises Refusal: OUT_OF_TIME."""
+    if context.deadline_s is None:
+        return None
+    left_s = context.deadline_s - time.monotonic()
+    if left_s <= 0:
+        raise Refusal(Reason.OUT_OF_TIME)
+    return left_s

@@ -64,9 +64,10 @@ _CODES = {
     grpc.StatusCode.UNAVAILABLE: Failure.AWAY,
     grpc.StatusCode.CANCELLED: Failure.AWAY,
     grpc.StatusCode.DEADLINE_EXCEEDED: Failure.LATE,
-    # C-core's word for a message that is larger than we take, and Triton's for a full queue.
     grpc.StatusCode.RESOURCE_EXHAUSTED: Failure.BUSY,
 }
+_TOO_LARGE = "larger than max"
+"""C-core's words for a message that we do not take, under the same code as Triton's full queue."""
 _QUEUE_FULL = "exceeds maximum queue size"
 
 
@@ -114,7 +115,9 @@ async def _next(stream: Any, silence_s: float) -> dict[str, list[Any]] | None:  
     except TimeoutError:
         raise StreamError(Failure.SILENT) from None
     except grpc.aio.AioRpcError as failed:
-        raise StreamError(_CODES.get(failed.code(), Failure.ERROR)) from None
+        too_large = _TOO_LARGE in str(failed.details())
+        failure = _CODES.get(failed.code(), Failure.ERROR)
+        raise StreamError(Failure.SHAPE if too_large else failure) from None
     if error is not None:
         raise _told(str(error.message()))
     try:
