@@ -137,7 +137,7 @@ class ModelStore:
         return [entry.manifest for entry in self.entries()]
 
     def entries(self) -> list[Entry]:
-        """Return the same with what lies beside each manifest. Raises ModelFileError: LINK."""
+        """Return the same with what lies beside each manifest."""
         found = [self._packaged(manifest) for manifest in packaged_manifests()]
         for name, version in self.places():
             try:
@@ -147,17 +147,20 @@ class ModelStore:
         return sorted(found, key=lambda entry: _order(entry.manifest))
 
     def places(self) -> list[tuple[str, str]]:
-        """Return name and version of whatever has a manifest in the store, sound or not."""
+        """Return name and version of whatever has a manifest in the store, sound or not.
+
+        A link where a model's folder should be is logged; one where a version's should be counts as
+        a version, which cannot be opened.
+        """
         if not self.folder.is_dir():
             return []
         with below.folder(self.folder) as top:
             return [
                 (name, version)
-                for name in below.names_in(top, STORE)
+                for name in _names(top, STORE)
                 if is_name(name)
-                for version in below.names_in(top, f"{STORE}/{name}")
-                if is_version(version)
-                and MANIFEST in below.names_in(top, f"{STORE}/{name}/{version}")
+                for version in _names(top, f"{STORE}/{name}")
+                if is_version(version) and _has_manifest(top, f"{STORE}/{name}/{version}")
             ]
 
     def entry(self, name: str, version: str | None = None) -> Entry:
@@ -280,6 +283,22 @@ class ModelStore:
                     for file in entry.manifest.files
                 }
             return Opened(entry.manifest, paths, owned.pop_all())
+
+
+def _names(top: int, path: str) -> list[str]:
+    """List a folder; one that must not be entered is logged, and has nothing in it."""
+    try:
+        return below.names_in(top, path)
+    except ModelFileError as error:
+        log.warning("models.damaged", reason=error.name)
+        return []
+
+
+def _has_manifest(top: int, home: str) -> bool:
+    try:
+        return MANIFEST in below.names_in(top, home)
+    except ModelFileError:
+        return True  # opening it will say what is wrong
 
 
 def must_match(handle: int, file: FileDigest) -> None:

@@ -206,7 +206,7 @@ def aside(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "what", ["files/model.gguf", "files", "manifest.json", "signature.json", ".", ".."]
+    "what", ["files/model.gguf", "files", "manifest.json", "signature.json", ".", "..", "../.."]
 )
 def test_a_link_out_of_the_store_is_refused(world, what) -> None:
     """Wherever it stands, and although what it leads to is the very thing."""
@@ -217,6 +217,8 @@ def test_a_link_out_of_the_store_is_refused(world, what) -> None:
     with pytest.raises(ModelFileError) as caught:
         world.store().open(NAME, "1")
     assert caught.value.fault is Fault.LINK
+    # What else there is goes on being listed.
+    assert "smollm2-135m-instruct" in {one.name for one in world.store().manifests()}
     path.unlink()
     (world.top / "elsewhere" / path.name).rename(path)
     world.store().open(NAME).close()
