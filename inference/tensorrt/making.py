@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from inference.tensorrt.assembly import GRAPH_FILE, WEIGHTS_FILE
@@ -68,22 +69,25 @@ def make_plan(
         limits=limits or Limits(),
         tell=tell,
     )
-    with (into / PLAN_FILE).open("rb") as file:
-        if version_in(file.read(64)) != version:
-            raise TensorRtError(Fault.PLAN_DAMAGED)
+    _must_name(into / PLAN_FILE, version)
     plan = Plan(
         step=step,
         version=version,
         capabilities=tuple(capabilities),
-        slots=shapes.slots,
-        chunk_tokens=shapes.chunk_tokens,
-        context_tokens=shapes.context_tokens,
+        **asdict(shapes),
         graph_sha256=_digest(graph_folder / GRAPH_FILE, graph_folder / WEIGHTS_FILE),
         sha256=_digest(into / PLAN_FILE),
         size_bytes=(into / PLAN_FILE).stat().st_size,
     )
     (into / PLAN_NOTES).write_bytes(plan.written())
     return plan
+
+
+def _must_name(path: Path, version: str) -> None:
+    """Refuse a plan whose header is not as `inference.tensorrt.plan` reads it."""
+    with path.open("rb") as file:
+        if version_in(file.read(64)) != version:
+            raise TensorRtError(Fault.PLAN_DAMAGED)
 
 
 def _must_fit(step: Exported, capabilities: Sequence[str], shapes: Shapes) -> None:
