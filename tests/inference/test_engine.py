@@ -313,8 +313,8 @@ async def test_a_step_that_hangs_is_told_and_survived(make_engine, model) -> Non
     engine = make_engine(step_timeout_ms=250)
     await drain(engine, max_tokens=1)
     model.gate.clear()
-    stuck = await refused(engine)
-    unhealthy, refusal = engine.healthy, await refused(engine)
+    stuck = await asyncio.wait_for(refused(engine), 20)
+    unhealthy, refusal = engine.healthy, await asyncio.wait_for(refused(engine), 20)
     model.gate.set()
     await until(lambda: engine.healthy)
 
