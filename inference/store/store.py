@@ -220,15 +220,15 @@ class ModelStore:
     # --- entries ----------------------------------------------------------------------------
 
     def _packaged(self, manifest: Manifest) -> Entry:
+        """Describe a packaged model; a signature that cannot be read is none."""
         home = f"{STORE}/{manifest.name}/{manifest.version}"
-        signature = self._beside(home, SIGNATURE)
-        return Entry(
-            manifest=manifest,
-            packaged=True,
-            home=home,
-            signature=None if signature is None else ModelSignature.parse(signature),
-            seal=None,
-        )
+        try:
+            text = self._beside(home, SIGNATURE)
+            signature = None if text is None else ModelSignature.parse(text)
+        except ModelFileError as error:
+            log.warning("models.damaged", model=manifest.name, reason=error.name)
+            signature = None
+        return Entry(manifest=manifest, packaged=True, home=home, signature=signature, seal=None)
 
     def _stored(self, name: str, version: str) -> Entry:
         if not (is_name(name) and is_version(version)):
