@@ -8,7 +8,9 @@ import pytest
 import pytest_asyncio
 
 from inference.engines.base import RequestContext
+from inference.release.loading import StoreLoader
 from inference.service import InferenceService
+from inference.store.store import ModelStore
 from meshkit.contract import (
     Ended,
     FinishReason,
@@ -135,3 +137,20 @@ async def test_tritons_metrics_are_among_ours(engine) -> None:
     assert counters()["triton.seen.success"] >= 1
     assert gauges()["triton.up"] == 1.0
     assert gauges()["triton.under_way"] == 0.0
+
+
+async def test_a_release_takes_its_engine_from_triton(triton, loaded) -> None:
+    settings = world.settings(triton, world.MODEL, models_dir=world.ROOT / "var" / "models")
+    store = ModelStore(settings.models_dir)
+    loader = StoreLoader(settings, store)
+    ((name, version, digest),) = [each for each in loader.known() if each[0] == world.MODEL]
+    engine = await asyncio.to_thread(loader.load, name, version, digest)
+    try:
+        text, _, _ = await answer(engine, STORY, max_tokens=3)
+        assert text
+        assert engine.info.digest == loaded.info.digest
+    finally:
+        await engine.close()
+    with pytest.raises(Refusal) as caught:
+        await answer(engine, STORY, max_tokens=3)
+    assert caught.value.reason is Reason.INFERENCE_DOWN
