@@ -447,6 +447,17 @@ def test_a_perfect_student_loses_only_what_the_text_says(source, text) -> None:
     assert half == pytest.approx(0.5 * float(truth), rel=1e-4)
 
 
+@torch.no_grad()
+def test_a_student_s_loss_is_hinton_s(source, text) -> None:
+    teacher, student = source.network(), toy(seed=2).network()
+    p, q = ((one(text[:, :-1]) / 3).log_softmax(-1).flatten(0, 1) for one in (teacher, student))
+    want = 9 * (p.exp() * (p - q)).sum(-1).mean()
+
+    found = distilling_loss(student, teacher, Distilling(temperature=3.0, share=1.0))(text)
+
+    assert float(found) == pytest.approx(float(want), rel=1e-4)
+
+
 def test_a_student_s_tensors_are_its_own(source) -> None:
     teacher = source.network()
     student = student_of(teacher, 3)
