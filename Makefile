@@ -111,6 +111,10 @@ check: lint types imports protos-check test ## what CI runs
 presidio: ## Presidio in an environment of its own: the baseline of docs/compliance.md
 	@$(PYTHON) deploy/presidio_baseline.py --into var/presidio
 
+.PHONY: llamacpp
+llamacpp: ## llama.cpp in an environment of its own: the baseline of docs/bench.md; builds for minutes
+	@$(PYTHON) deploy/llamacpp_baseline.py --into var/llamacpp
+
 bench: install models ## every figure we publish, into bench/results/latest.json
 	@$(BIN)/python -m bench
 

@@ -260,4 +260,19 @@ ENTRIES: dict[str, Entry] = {
     "smollm2_decode_tokens_per_s": Entry(
         unit="tokens/s", meaning="torch engine, SmolLM2-135M on this CPU, one stream"
     ),
+    "torch_decode_vs_llamacpp": Entry(
+        unit="tokens/s",
+        meaning="the same over llama.cpp's on the same file, as many threads",
+        budget=_ratio("higher", 0.8, 1.1),
+    ),
+    "smollm2_8_streams_tokens_per_s": Entry(
+        unit="tokens/s",
+        meaning="all of eight streams together, over one stream",
+        budget=_ratio("higher", 4, 5),
+    ),
+    "smollm2_first_token_ms": Entry(
+        unit="ms",
+        meaning="time to the first token of a short prompt, over llama.cpp's",
+        budget=_ratio("lower", 1, 0.5),
+    ),
 }

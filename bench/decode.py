@@ -1,53 +1,133 @@
-"""Tokens a second of the real model: the torch engine, SmolLM2-135M, one stream on this CPU."""
+"""Tokens a second of the real model on this CPU: the torch engine, SmolLM2-135M, all cores.
+
+Beside it llama.cpp (llama-cpp-python) on the same file with as many threads, in turns. Each is a
+process of its own that sleeps while the other works. Without it in `var/llamacpp`, which `make
+llamacpp` builds, what compares with it is left out, and the run says so.
+"""
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
+import json
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
 
-from bench.catalogue import Figure, repeated
-from bench.children import child
-from bench.governed import watched
-from bench.parts import asked
-from inference.engines.load import load_engine
+from bench.catalogue import Figure, paired, repeated
+from bench.children import ROOT
+from inference.registry import checked_file, load_manifest
 from inference.settings import InferenceSettings
-from meshkit.contract import Generated, Parameters
 
 if TYPE_CHECKING:
-    from bench.plan import Plan
-    from inference.engines.base import Engine
+    from collections.abc import Iterator
 
-NAMES = ("smollm2_decode_tokens_per_s",)
+    from bench.plan import Plan
+
+ALONE, VERSUS = "smollm2_decode_tokens_per_s", "torch_decode_vs_llamacpp"
+STREAMS, FIRST = "smollm2_8_streams_tokens_per_s", "smollm2_first_token_ms"
+NAMES = (ALONE, VERSUS, STREAMS, FIRST)
+LLAMACPP = ROOT / "var" / "llamacpp"
+CHECK = ROOT / "deploy" / "llamacpp_baseline.py"
+MANY = 8
 TOKENS = 64
 PROMPT = "Write a long story about a lighthouse keeper and the sea."
+TEMPLATE = (
+    "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    "<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+)
+
+
+class Side:
+    """A process that answers lines."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._in: IO[str] = process.stdin
+        self._out: IO[str] = process.stdout
+        self.born = self._told()
+
+    def do(self, prompt: str, *, tokens: int, streams: int = 1) -> dict[str, float]:
+        """Let it answer; see the children."""
+        asked = {"prompt": prompt, "tokens": tokens, "streams": streams}
+        self._in.write(json.dumps(asked) + "\n")
+        self._in.flush()
+        return self._told()
+
+    def _told(self) -> dict[str, Any]:
+        line = self._out.readline()
+        if not line:
+            msg = "a decoding process ended; its messages stand above"
+            raise RuntimeError(msg)
+        told: dict[str, Any] = json.loads(line)
+        return told
 
 
 async def measure(plan: Plan) -> list[Figure]:
-    """Let a process of its own load the model and decode, on all cores."""
-    options = {"tokens": 16 if plan.quick else TOKENS, "repeats": plan.pairs}
-    async with (
-        child("decode", options, pinned_to=None) as process,
-        watched(plan, process.pid, *NAMES),
-    ):
-        told = await process.told()
-    note = f"greedy, {options['tokens']} tokens, time to the first token left out"
-    return [repeated(NAMES[0], tuple(told["tokens_per_s"]), note=note)]
+    """Measure what is wanted."""
+    tokens = 16 if plan.quick else TOKENS
+    figures: list[Figure] = []
+    with _running(sys.executable, "-m", "bench.decode_child") as ours:
+        if plan.wants(ALONE):
+            figures.append(_alone(plan, ours, tokens))
+        if plan.wants(STREAMS):
+            figures.append(_streams(plan, ours, 2 * tokens))
+        if plan.wants(VERSUS, FIRST):
+            figures += _against_llamacpp(plan, ours, tokens)
+    return [figure for figure in figures if plan.wants(figure.name)]
 
 
-async def decode_rates(*, tokens: int, repeats: int) -> list[float]:
-    """Return tokens a second of each of `repeats` answers; one more goes before, to warm up."""
-    engine = load_engine(InferenceSettings.load())
-    engine.start()
-    try:
-        return [await _rate(engine, tokens) for _ in range(repeats + 1)][1:]
-    finally:
-        await engine.close()
+def _alone(plan: Plan, ours: Side, tokens: int) -> Figure:
+    rates = [ours.do(PROMPT, tokens=tokens)["tokens_per_s"] for _ in range(plan.pairs + 1)]
+    note = f"greedy, {tokens} tokens, time to the first token left out"
+    return repeated(ALONE, tuple(rates[1:]), note=note)
 
 
-async def _rate(engine: Engine, tokens: int) -> float:
-    first, count = 0.0, 0
-    async for item in engine.generate(asked(PROMPT), Parameters(max_tokens=tokens)):
-        if isinstance(item, Generated):
-            first = first or time.perf_counter()
-            count += item.tokens
-    return (count - 1) / (time.perf_counter() - first)
+def _streams(plan: Plan, ours: Side, tokens: int) -> Figure:
+    many, one = [], []
+    for _ in range(plan.pairs + 1):
+        many.append(ours.do(PROMPT, tokens=tokens, streams=MANY)["tokens_per_s"])
+        one.append(ours.do(PROMPT, tokens=tokens)["tokens_per_s"])
+    note = f"{MANY} streams of up to {tokens} tokens, while all of them are decoded"
+    return paired(STREAMS, tuple(many[1:]), tuple(one[1:]), note=note)
+
+
+def _against_llamacpp(plan: Plan, ours: Side, tokens: int) -> list[Figure]:
+    ready = subprocess.run(
+        [sys.executable, str(CHECK), "--check", "--into", str(LLAMACPP)], check=False
+    )
+    if ready.returncode != 0:
+        print(f"decode: no llama.cpp (`make llamacpp`); not measured: {VERSUS}, {FIRST}")
+        return []
+    settings = InferenceSettings.load()
+    model = checked_file(load_manifest(settings.model), settings.models_dir)
+    child = (str(ROOT / "bench" / "llamacpp_child.py"), str(model), str(settings.threads))
+    with _running(str(LLAMACPP / ".venv" / "bin" / "python"), *child) as theirs:
+        mine, other = [], []
+        for _ in range(plan.pairs + 1):
+            mine.append(ours.do(PROMPT, tokens=tokens))
+            other.append(theirs.do(TEMPLATE.format(PROMPT), tokens=tokens))
+    counts = {told["prompt_tokens"] for told in (*mine, *other)}
+    note = (
+        f"llama-cpp-python {theirs.born['version']}, the same Q4_1 file, {settings.threads} threads"
+        f" each; prompts of {', '.join(f'{count:.0f}' for count in sorted(counts))} tokens, greedy"
+    )
+    # The first pair warms both up.
+    rates, firsts = (
+        tuple(tuple(told[key] for told in side[1:]) for side in (mine, other))
+        for key in ("tokens_per_s", "first_s")
+    )
+    in_ms = [tuple(1e3 * first for first in side) for side in firsts]
+    return [paired(VERSUS, *rates, note=note), paired(FIRST, *in_ms, note=note)]
+
+
+@contextmanager
+def _running(*command: str) -> Iterator[Side]:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield Side(process)
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()

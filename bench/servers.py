@@ -138,13 +138,6 @@ async def engine(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
 
 
 @asynccontextmanager
-async def decode(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-    """Measure the real model. Options: those of `bench.decode.decode_rates`."""
-    rates = await importlib.import_module("bench.decode").decode_rates(**options)
-    yield {"tokens_per_s": rates}
-
-
-@asynccontextmanager
 async def audit(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
     """Serve the audit service by itself. Options: `folder`, for its log and certificates."""
     part = importlib.import_module("bench.audit_server")
@@ -173,7 +166,6 @@ def _credentials(ca: Path, chain: Path, key: Path) -> grpc.ServerCredentials:
 KINDS: dict[str, Callable[[dict[str, Any]], AbstractAsyncContextManager[dict[str, Any]]]] = {
     "appliance": appliance,
     "audit": audit,
-    "decode": decode,
     "echo": echo,
     "engine": engine,
     "mesh": mesh,
