@@ -178,4 +178,11 @@ MODELS = (
         "            pass\n",
         f"{_STORE}test_what_a_crash_left_goes_with_the_next_start",
     ),
+    Mutation(
+        "a publisher's signature",
+        "inference/store/openssf.py",
+        "        key.verify(value, signed, ec.ECDSA(_HASHES[key.curve.key_size]))\n",
+        "        assert value and signed\n",
+        "tests/inference/test_store_openssf.py::test_another_s_key_is_not_the_publisher_s",
+    ),
 )
