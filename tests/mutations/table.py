@@ -1,5 +1,6 @@
 """What is broken, one line at a time, and the test that must fail because of it."""
 
+from tests.mutations.engine import ENGINE
 from tests.mutations.models import MODELS
 from tests.mutations.mutation import Mutation
 from tests.mutations.plans import PLANS
@@ -208,4 +209,4 @@ MORE = (
     ),
 )
 
-TABLE = FIVE + MORE + MODELS + PLANS + RELEASES
+TABLE = FIVE + MORE + ENGINE + MODELS + PLANS + RELEASES
