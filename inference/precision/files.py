@@ -120,8 +120,7 @@ def read_state(tensors: Tensors) -> dict[str, torch.Tensor]:
     """
     metadata = dict(tensors.metadata)
     try:
-        # Copies: the library's are views of the file, which somebody may change or cut.
-        parts = {name: tensors.get(name).clone() for name in tensors.notes}
+        parts = {name: tensors.get(name) for name in tensors.notes}
     except ModelFileError as error:
         raise PrecisionError(Fault.DAMAGED) from error
     if PRECISION not in metadata or NIBBLES not in metadata:
