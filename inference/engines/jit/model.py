@@ -11,7 +11,14 @@ import numpy as np
 import torch
 
 from inference.engines.jit.compiled import compiled, cpu_can
-from inference.engines.jit.packing import TILE, packed4, packed8
+from inference.engines.jit.packing import (
+    BLOCK4_BYTES,
+    BLOCK8_BYTES,
+    TILE,
+    Arena,
+    packed4,
+    packed8,
+)
 from inference.engines.jit.products import FACTORS_BYTES, SCRATCH_BYTES
 from inference.engines.jit.program import Argument, Field, Plan
 from inference.engines.jit.team import Team
@@ -51,6 +58,18 @@ def compiles(weights: Weights) -> bool:
     return layers and tied and even and cpu_can()
 
 
+def _packed_bytes(weights: Weights, table: Codes8) -> int:
+    """Of all matrices, which are whole tiles of whole blocks."""
+    codes = sum(
+        matrix.codes.numel()
+        for layer in weights.layers
+        for matrix in (layer.qkv, layer.attention_out, layer.gate_up, layer.down)
+        if isinstance(matrix, Codes4)
+    )
+    weights_a_block = TILE * GROUP
+    return (codes * BLOCK4_BYTES + table.codes.numel() * BLOCK8_BYTES) // weights_a_block
+
+
 class CompiledLlama:
     """A model and the keys and values of the requests that are in it.
 
@@ -66,7 +85,7 @@ class CompiledLlama:
         self._room = -(-context_tokens // TILE) * TILE
         self.slots = KvSlots(arch, slots=slots, context_tokens=self._room)
         self._rows = max(_ROWS_MAX, slots)
-        self._held: list[NDArray[np.generic] | torch.Tensor] = []
+        self._held: list[NDArray[np.generic] | torch.Tensor | Arena] = []
         self._given = np.zeros(len(Argument), np.int64)
         self._given[Argument.THREADS] = threads
         self._tokens, self._of, self._at, self._wanted = (
@@ -182,19 +201,21 @@ class CompiledLlama:
         rates = np.array(self._arch.rope_rates, np.float64)
         angles = np.arange(self._room)[:, None] * rates.repeat(2)
         signs = np.tile([-1.0, 1.0], self._arch.head // 2)
-        layers = [self._layer(layer, number) for number, layer in enumerate(weights.layers)]
+        arena = Arena(_packed_bytes(weights, table))
+        self._held.append(arena)
+        layers = [self._layer(layer, at, arena) for at, layer in enumerate(weights.layers)]
         for argument, values in (
             (Argument.TABLE_CODES, table.codes.contiguous()),
             (Argument.TABLE_SCALES, table.d.contiguous()),
-            (Argument.HEAD, packed8(table)),
             (Argument.FINAL_NORM, weights.final_norm.contiguous()),
             (Argument.COSINES, np.cos(angles).astype(np.float32)),
             (Argument.SINES, (np.sin(angles) * signs).astype(np.float32)),
             (Argument.LAYERS, np.array(layers, np.int64)),
         ):
             self._given[argument] = self._hold(values)
+        self._given[Argument.HEAD] = arena.keep(packed8(table))
 
-    def _layer(self, layer: Layer, number: int) -> list[int]:
+    def _layer(self, layer: Layer, number: int, arena: Arena) -> list[int]:
         """Return the addresses of a layer's parts, by `Field`."""
         parts = {
             Field.ATTENTION_NORM: layer.attention_norm.contiguous(),
@@ -211,7 +232,7 @@ class CompiledLlama:
         held = {field: self._hold(tensor) for field, tensor in parts.items()}
         for field, matrix in matrices.items():
             assert isinstance(matrix, Codes4)
-            held[field] = self._hold(packed4(matrix))
+            held[field] = arena.keep(packed4(matrix))
         return [held[field] for field in Field]
 
     def _buffer(self, argument: Argument, kind: type[np.generic], size: int) -> NDArray[Any]:

@@ -12,6 +12,8 @@ d and m are exact: files store them as fp16.
 
 from __future__ import annotations
 
+import mmap
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from inference.weights import Codes4, Codes8
 
-__all__ = ["BLOCK4_BYTES", "BLOCK8_BYTES", "TILE", "packed4", "packed8"]
+__all__ = ["BLOCK4_BYTES", "BLOCK8_BYTES", "TILE", "Arena", "packed4", "packed8"]
 
 TILE = 16
 _QUAD = 4
@@ -33,6 +35,29 @@ _VECTOR = TILE * _QUAD
 BLOCK4_BYTES = GROUP * TILE // 2 + 2 * 2 * TILE
 BLOCK8_BYTES = GROUP * TILE + 2 * TILE
 _UNSIGNED = np.uint8(128)
+
+
+class Arena:
+    """Memory for packed matrices in one piece, in huge pages if the kernel has them.
+
+    A step reads all of it: with small pages it would ask for a translation every 4 kB.
+
+    Args:
+        size: of all that will be kept, in bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._map = mmap.mmap(-1, size)
+        with suppress(OSError):  # a kernel without them
+            self._map.madvise(mmap.MADV_HUGEPAGE)
+        self._bytes = np.frombuffer(self._map, np.uint8)
+        self._filled = 0
+
+    def keep(self, packed: NDArray[np.uint8]) -> int:
+        """Copy a matrix; return its address, which holds for as long as the arena."""
+        start, self._filled = self._filled, self._filled + packed.size
+        self._bytes[start : self._filled] = packed.ravel()
+        return self._bytes.ctypes.data + start
 
 
 def packed4(matrix: Codes4) -> NDArray[np.uint8]:
