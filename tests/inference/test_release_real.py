@@ -179,17 +179,22 @@ async def test_a_release_of_a_real_model(release) -> None:
         two = added.digest.hex()
         assert (await running.ask())[1] == {one}
 
-        # On trial, with a shadow beside it: their answers differ, and that ends the trial.
-        release_now = await running.admin.canary(MODEL, "2", percent=50, seconds=3_600)
-        assert {v.version: v.share for v in release_now.versions} == {"1": 5_000, "2": 5_000}
+        # On trial: conversations go to both, and each stays where it is.
+        now = await running.admin.canary(MODEL, "2", percent=50, seconds=3_600)
+        assert {v.version: v.share for v in now.versions} == {"1": 5_000, "2": 5_000}
+        went = {}
+        while not {one, two} <= set(went.values()):
+            assert len(went) < 60, "half of the conversations, and none of sixty"
+            session = f"s{len(went)}"
+            (went[session],) = (await running.ask(session, tokens=1))[1]
+        with_one = next(session for session, digest in went.items() if digest == one)
+        assert (await running.ask(with_one, tokens=1))[1] == {one}
+
+        # A shadow beside it: their answers differ, and that ends the trial.
         await running.admin.shadow(MODEL, "2", 100)
-        answers = {}
-        for session in range(8):
-            _, digests = await running.ask(f"s{session}", tokens=6)
-            answers[session] = digests
+        for _ in range(2):
+            await running.ask(with_one, tokens=6)
             await running.service.shadows.settled()
-        assert {one} in answers.values()
-        assert {two} in answers.values()
         assert await settled(running, "2") == ("warm", "drift")
         assert running.service.desk.core.models[MODEL].live == "1"
 
