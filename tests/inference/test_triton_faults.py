@@ -190,19 +190,21 @@ async def test_a_killed_triton_is_typed_and_used_again(on_triton, mortal, events
     assert ended.finish_reason is FinishReason.STOP
     assert events("event.loaded") == 1
 
-    # The same name, another model behind it: not ours, whoever serves it.
-    other = model_info(load_manifest(world.MODEL), context_tokens=256)
+    # The same model on other hardware: another arithmetic, so not the one that was opened.
+    info = model_info(load_manifest(world.MODEL), context_tokens=512)
+    other = replaced(info, b'"precision":"', b'"precision":"another, ')
+    assert other.digest != engine.info.digest
     mortal.kill()
-    world.standin(mortal.repository, "scripted", told=replaced(other))
+    world.standin(mortal.repository, "scripted", told=other)
     await asyncio.to_thread(mortal.start)
     await until(lambda: events("event.not_ours") >= 1)
     assert not engine.healthy
     assert (await refused(engine, "say 1")).reason is Reason.INFERENCE_DOWN
 
 
-def replaced(info):
-    """The same model, said to be of another licence."""
-    told = Document("model.manifest", info.documents[0].content.replace(b"Apache", b"Apachx"))
+def replaced(info, old=b"Apache", new=b"Apachx"):
+    """The same model, said to be of another licence, or precision."""
+    told = Document("model.manifest", info.documents[0].content.replace(old, new))
     return replace(info, digest=told.digest, documents=(told,))
 
 
@@ -213,6 +215,29 @@ async def test_a_stub_that_dies_is_typed_and_replaced(on_triton, mortal, events)
     # Triton itself calls the model ready, and starts no other stub.
     await until(lambda: events("event.broken") and engine.healthy)
     assert isinstance((await answer(engine, "say 1"))[-1], Ended)
+
+
+async def test_a_repository_that_lies_is_not_opened(on_triton, triton) -> None:
+    info = model_info(load_manifest(world.MODEL), context_tokens=512)
+    world.standin(triton.repository, "liar_of_manifest", told=replaced(info))
+    world.standin(triton.repository, "liar_of_digest", told=replace(info, digest=b"d" * 32))
+    world.standin(triton.repository, "liar_of_name", told=replace(info, name="another"))
+    world.standin(triton.repository, "not_streaming", decoupled=False)
+    world.standin(triton.repository, "other_tensors", inputs=world.VLLM_IN)
+    for model in (
+        *("liar_of_manifest", "liar_of_digest", "liar_of_name"),
+        *("not_streaming", "other_tensors", "not_there"),
+    ):
+        with pytest.raises(ModelFileError, match="cannot be had from Triton"):
+            await on_triton(model)
+
+
+async def test_another_model_is_found_out_by_its_first_response(on_triton, triton, events) -> None:
+    world.standin(triton.repository, "liar_later", answers_as=b"d" * 32)
+    engine = await on_triton("liar_later")
+
+    assert (await refused(engine, "say 3")).reason is Reason.INFERENCE_DOWN
+    assert events("failed.shape") == 1
 
 
 async def test_a_triton_that_is_not_there_is_said_so() -> None:
