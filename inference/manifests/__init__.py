@@ -1,1 +1,1 @@
-"""Models that Sealgate knows: a manifest each, of `inference.store.manifest`, pinned by this release."""
+"""Models that Sealgate knows: a manifest each, pinned by this release."""
