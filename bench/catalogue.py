@@ -265,6 +265,11 @@ ENTRIES: dict[str, Entry] = {
         meaning="the same over llama.cpp's on the same file, as many threads",
         budget=_ratio("higher", 0.8, 1.1),
     ),
+    "torch_decode_vs_transformers": Entry(
+        unit="tokens/s",
+        meaning="the same over transformers' in fp32, weights dequantised, as many threads",
+        budget=_ratio("higher", 2, 4),
+    ),
     "smollm2_8_streams_tokens_per_s": Entry(
         unit="tokens/s",
         meaning="all of eight streams together, over one stream",

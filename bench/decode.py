@@ -2,7 +2,8 @@
 
 Beside it llama.cpp (llama-cpp-python) on the same file with as many threads, in turns. Each is a
 process of its own that sleeps while the other works. Without it in `var/llamacpp`, which `make
-llamacpp` builds, what compares with it is left out, and the run says so.
+llamacpp` builds, what compares with it is left out, and the run says so. transformers, in fp32 on
+the same weights, is the other baseline: left out where it is not installed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import subprocess
 import sys
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import IO, TYPE_CHECKING, Any
 
 from bench.catalogue import Figure, paired, repeated
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 
 ALONE, VERSUS = "smollm2_decode_tokens_per_s", "torch_decode_vs_llamacpp"
 STREAMS, FIRST = "smollm2_8_streams_tokens_per_s", "smollm2_first_token_ms"
-NAMES = (ALONE, VERSUS, STREAMS, FIRST)
+FP32 = "torch_decode_vs_transformers"
+NAMES = (ALONE, VERSUS, FP32, STREAMS, FIRST)
 LLAMACPP = ROOT / "var" / "llamacpp"
 CHECK = ROOT / "deploy" / "llamacpp_baseline.py"
 MANY = 8
@@ -74,6 +77,8 @@ async def measure(plan: Plan) -> list[Figure]:
             figures.append(_streams(plan, ours, 2 * tokens))
         if plan.wants(VERSUS, FIRST):
             figures += _against_llamacpp(plan, ours, tokens)
+        if plan.wants(FP32):
+            figures += _against_transformers(plan, ours, tokens)
     return [figure for figure in figures if plan.wants(figure.name)]
 
 
@@ -99,26 +104,44 @@ def _against_llamacpp(plan: Plan, ours: Side, tokens: int) -> list[Figure]:
     if ready.returncode != 0:
         print(f"decode: no llama.cpp (`make llamacpp`); not measured: {VERSUS}, {FIRST}")
         return []
-    settings = InferenceSettings.load()
-    model = checked_file(load_manifest(settings.model), settings.models_dir)
-    child = (str(ROOT / "bench" / "llamacpp_child.py"), str(model), str(settings.threads))
-    with _running(str(LLAMACPP / ".venv" / "bin" / "python"), *child) as theirs:
-        mine, other = [], []
-        for _ in range(plan.pairs + 1):
-            mine.append(ours.do(PROMPT, tokens=tokens))
-            other.append(theirs.do(TEMPLATE.format(PROMPT), tokens=tokens))
-    counts = {told["prompt_tokens"] for told in (*mine, *other)}
-    note = (
-        f"llama-cpp-python {theirs.born['version']}, the same Q4_1 file, {settings.threads} threads"
-        f" each; prompts of {', '.join(f'{count:.0f}' for count in sorted(counts))} tokens, greedy"
-    )
-    # The first pair warms both up.
+    command = (str(LLAMACPP / ".venv" / "bin" / "python"), str(ROOT / "bench/llamacpp_child.py"))
+    mine, other, note = _turns(plan, ours, command, tokens)
+    note = f"llama-cpp-python {note}"
     rates, firsts = (
         tuple(tuple(told[key] for told in side[1:]) for side in (mine, other))
         for key in ("tokens_per_s", "first_s")
     )
     in_ms = [tuple(1e3 * first for first in side) for side in firsts]
     return [paired(VERSUS, *rates, note=note), paired(FIRST, *in_ms, note=note)]
+
+
+def _against_transformers(plan: Plan, ours: Side, tokens: int) -> list[Figure]:
+    if find_spec("transformers") is None:
+        print(f"decode: transformers is not installed; not measured: {FP32}")
+        return []
+    command = (sys.executable, "-m", "bench.transformers_child")
+    mine, other, note = _turns(plan, ours, command, tokens)
+    rates = (tuple(told["tokens_per_s"] for told in side[1:]) for side in (mine, other))
+    return [paired(FP32, *rates, note=f"transformers, fp32, {note}")]
+
+
+def _turns(
+    plan: Plan, ours: Side, command: tuple[str, ...], tokens: int
+) -> tuple[list[dict[str, float]], list[dict[str, float]], str]:
+    """Let both answer the same in turns; return what each told (the first: warming up), a note."""
+    settings = InferenceSettings.load()
+    model = checked_file(load_manifest(settings.model), settings.models_dir)
+    mine, other = [], []
+    with _running(*command, str(model), str(settings.threads)) as theirs:
+        for _ in range(plan.pairs + 1):
+            mine.append(ours.do(PROMPT, tokens=tokens))
+            other.append(theirs.do(TEMPLATE.format(PROMPT), tokens=tokens))
+    counts = {told["prompt_tokens"] for told in (*mine, *other)}
+    note = (
+        f"{theirs.born['version']}, the same Q4_1 file, {settings.threads} threads"
+        f" each; prompts of {', '.join(f'{count:.0f}' for count in sorted(counts))} tokens, greedy"
+    )
+    return mine, other, note
 
 
 @contextmanager
