@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from inference.release.moves import PERCENT, Decisions, Moves
 from inference.release.rules import PER_WHOLE, breach, drifted
 from inference.release.states import (
+    DIGEST_CHANGED,
     RELEASED,
     Canary,
     Goal,
@@ -59,12 +60,12 @@ class Releases(Moves):
             return [] if quiet else [self._note("model.register", model, fresh)]
         if known.manifest == manifest:
             return []
-        if known.why == "digest_changed":
+        if known.why == DIGEST_CHANGED:
             return []
-        known.why = "digest_changed"
+        known.why = DIGEST_CHANGED
         if not known.held:
             known.state = State.REFUSED
-        return [self._note("model.refuse", model, known, rule="digest_changed")]
+        return [self._note("model.refuse", model, known, rule=DIGEST_CHANGED)]
 
     def adopt(self, name: str, version: str, digest: bytes) -> None:
         """Take over an engine that runs already: it is live."""
@@ -99,11 +100,11 @@ class Releases(Moves):
             Refusal: NOT_FOUND; WRONG_STATE (it is loaded, or refused for good); OVERLOADED.
         """
         model, found = self._found(name, version)
+        if found.why == DIGEST_CHANGED or (found.held and not found.leaving):
+            raise Refusal(Reason.WRONG_STATE)
         if found.leaving:
             found.leaving, found.state, found.why = False, State.WARM, ""
             return [self._note("model.load", model, found, by="operator")]
-        if found.held or found.why == "digest_changed":
-            raise Refusal(Reason.WRONG_STATE)
         if self._loading or self.held >= self.rules.loaded_max:
             raise Refusal(Reason.OVERLOADED, retry_after_ms=1_000)
         return self._want(model, found, goal)
@@ -150,7 +151,7 @@ class Releases(Moves):
         share, replicas = self._scope_of(percent, replicas)
         trial = model.canary
         other = trial is not None and trial.version != version
-        if other or not found.ready or found.state is State.LIVE or not self._lives(model):
+        if other or not found.releasable or not self._lives(model):
             raise Refusal(Reason.WRONG_STATE)
         key = trial.key if trial else self.new_key()
         ends_s = now_s + (for_s or self.rules.canary_s)
@@ -170,7 +171,7 @@ class Releases(Moves):
             Refusal: NOT_FOUND; WRONG_STATE.
         """
         model, found = self._found(name, version)
-        if not found.ready or found.state is State.LIVE:
+        if not found.releasable:
             raise Refusal(Reason.WRONG_STATE)
         old = model.versions.get(model.live)
         baseline = stats(old.calls.recent(now_s)) if old else stats([])
@@ -203,7 +204,8 @@ class Releases(Moves):
         model, found = self._found(name, version)
         if not 0 <= percent <= 100:  # noqa: PLR2004 -- per cent
             raise Refusal(Reason.INVALID_FIELD, field="percent")
-        if percent and (not found.ready or found.state is State.LIVE):
+        other = model.shadow is not None and model.shadow.version != version
+        if (percent and not found.releasable) or (not percent and other):
             raise Refusal(Reason.WRONG_STATE)
         seen: Window[Comparison] = Window(self.rules.canary_s)
         if model.shadow is not None and model.shadow.version == version:
@@ -246,9 +248,10 @@ class Releases(Moves):
         notes: Decisions = [self._note("model.load", model, found)]
         if goal is Goal.LIVE:
             self._switch(model, found, now_s)
+            notes += self._sweep(model)
         elif goal is Goal.CANARY and model.canary and model.canary.version == version:
             found.state = State.CANARY
-        return [*notes, *self._sweep(model), *self._next()]
+        return [*notes, *self._next()]
 
     def failed(
         self, name: str, version: str, why: str, now_s: float, *, refused: bool = False
@@ -278,7 +281,8 @@ class Releases(Moves):
         """
         model = self.models.get(name)
         for found in model.versions.values() if model else ():
-            late = found.held and now_s - found.left_s <= self.rules.linger_s
+            # Not what is being loaded again: a clock that was put back would make it look late.
+            late = found.held and not found.loading and now_s - found.left_s <= self.rules.linger_s
             if found.digest == digest and (found.state in RELEASED or (late and found.digest)):
                 found.in_flight += 1
                 return found.version

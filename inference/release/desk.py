@@ -151,6 +151,10 @@ class Desk:
         if step.kind is StepKind.LOAD:
             await self._look()
         now_s = self._clock()
+        if step.kind in {StepKind.CANARY, StepKind.PROMOTE}:
+            engine = self.engines.get((step.model, step.version))
+            if engine is not None and not engine.healthy:
+                raise Refusal(Reason.WRONG_STATE)  # warm it was; now it would answer nobody
         self.do(self._decided(step, now_s))
         self._remember()
         return shown(self.core, step.model, now_s)
@@ -193,8 +197,15 @@ class Desk:
         """Load what was loaded before, or else the newest version of `name`; wait for the live one.
 
         Raises:
-            ModelFileError, Refusal, OSError: no version of `name` could be loaded.
+            ModelFileError, Refusal, OSError: no version of `name` could be loaded. What is
+                remembered stays as it was: keys may be back at the next start.
         """
+        keep, self._keep = self._keep, None
+        await self._live(name)
+        self._keep = keep
+        self._remember()
+
+    async def _live(self, name: str) -> None:
         await self._look(quiet=True)
         self.do(self.core.again())
         model = self.core.models.get(name)
@@ -322,12 +333,16 @@ class Desk:
 
     async def _warm(self, asked: Warm) -> None:
         place = (asked.name, asked.version)
-        fault = await fault_in_warming(
-            self.engines[place],
-            tokens=self._settings.warm_tokens,
-            timeout_s=self._settings.warm_timeout_ms / 1_000,
-            state=self._answers,
-        )
+        try:
+            fault = await fault_in_warming(
+                self.engines[place],
+                tokens=self._settings.warm_tokens,
+                timeout_s=self._settings.warm_timeout_ms / 1_000,
+                state=self._answers,
+            )
+        except Exception as error:  # noqa: BLE001 -- as in loading
+            self._failed(place, error)
+            return
         if fault:
             self.faults[place] = ModelFileError(f"the model did not warm up: {fault}")
             self.do(self.core.failed(*place, fault, self._clock()))

@@ -29,6 +29,8 @@ __all__ = ["MemoryInvalidError", "remembered", "written"]
 _SCHEMA = "sealgate/releases/v1"
 _KEY_BYTES = 16
 _DIGEST_BYTES = 32
+_ENDS_S_MAX = 1 << 53
+"""Of a time in seconds: beyond it a float has none of its own."""
 _AGAIN = {State.WARM: Goal.WARM, State.CANARY: Goal.CANARY, State.LIVE: Goal.LIVE}
 
 
@@ -57,7 +59,7 @@ def remembered(raw: bytes, rules: Rules, new_key: Callable[[], bytes]) -> Releas
         if told["schema"] != _SCHEMA:
             raise MemoryInvalidError
         models = [_read(each, rules) for each in told["models"]]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise MemoryInvalidError from None
     if len({model.name for model in models}) != len(models):
         raise MemoryInvalidError
@@ -92,7 +94,8 @@ def _version(model: Model, found: Version) -> dict[str, str]:
         state = State.LIVE
     elif model.canary is not None and found.version == model.canary.version:
         state = State.CANARY
-    elif found.goal is Goal.WARM:
+    elif found.goal is Goal.WARM and found.digest and found.state is not State.LOADED:
+        # Not before it was up once: to load it may be what ended the process.
         state = State.WARM
     return {
         "version": found.version,
@@ -143,6 +146,9 @@ def _read_version(told: dict[str, Any], rules: Rules) -> Version:
 
 def _read_canary(told: dict[str, Any]) -> Canary:
     share, replicas, over = told["share"], told["replicas"], told["over"]
+    ends_s = told["ends_s"]
+    if type(ends_s) not in {int, float} or not 0 <= ends_s < _ENDS_S_MAX:  # nor NaN
+        raise MemoryInvalidError
     if type(share) is not int or type(replicas) is not int or type(over) is not bool:
         raise MemoryInvalidError
     if not 0 <= share < PER_WHOLE or replicas < 0 or bool(share) == bool(replicas):
@@ -151,7 +157,7 @@ def _read_canary(told: dict[str, Any]) -> Canary:
         version=_text(told["version"]),
         share=share,
         replicas=replicas,
-        ends_s=float(told["ends_s"]),
+        ends_s=float(ends_s),
         key=_bytes(told["key"], _KEY_BYTES),
         over=over,
     )

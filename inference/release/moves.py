@@ -139,6 +139,9 @@ class Moves:
             old.state, old.left_s = State.WARM, now_s
         found.state, found.why = State.LIVE, ""
         found.calls.clear()
+        for each in model.versions.values():
+            if each.goal is Goal.LIVE:  # a rollback that still loads: the later step counts
+                each.goal = Goal.WARM
         model.live, model.probation = found.version, None
         model.history = [each for each in model.history if each != found.version]
         if model.shadow is not None and model.shadow.version == found.version:
@@ -165,6 +168,8 @@ class Moves:
         old, previous = model.versions.get(model.live), self._previous(model)
         if previous is None:
             raise Refusal(Reason.WRONG_STATE)
+        if by == "rule" and previous.goal is Goal.LIVE:
+            return []  # told before: it is being loaded
         done: Decisions = []
         if previous.ready or previous.leaving:
             previous.leaving = False

@@ -14,9 +14,12 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+import structlog
+
 from inference.release.comparison import CHARACTERS_MAX, compare
 from meshkit.contract import PER_WHOLE, Ended, Refusal
 from meshkit.counters import counted
+from meshkit.logs import frames_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from meshkit.contract import Message, Parameters
 
 __all__ = ["Answered", "Shadows", "is_sampled"]
+
+log = structlog.get_logger()
 
 _PRIORITY = -1
 
@@ -108,6 +113,11 @@ class Shadows:
         except asyncio.CancelledError:
             counted("release.shadow.dropped")
             raise
+        except Exception as bug:  # noqa: BLE001 -- asyncio would log it, and it may hold a prompt
+            counted("release.shadow.failed")
+            kind, frames = type(bug).__name__, frames_of(bug)
+            log.error("releases.shadow_bug", kind=kind, frames=frames)  # noqa: TRY400 -- no text
+            return
         took_s = time.perf_counter() - began_s
         counted("release.shadow.compared")
         tell(compare(answered.text, text, live_s=answered.took_s, candidate_s=took_s))

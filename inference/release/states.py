@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from inference.release.windows import Comparison, Sample, Stats, Window
 
 __all__ = [
+    "DIGEST_CHANGED",
     "Canary",
     "Decision",
     "Goal",
@@ -32,6 +33,9 @@ __all__ = [
     "Version",
     "Warm",
 ]
+
+DIGEST_CHANGED = "digest_changed"
+"""Why a version is refused for good: another manifest stands under its name."""
 
 
 class State(StrEnum):
@@ -95,6 +99,11 @@ class Version:
     def ready(self) -> bool:
         """Whether it may be given traffic."""
         return self.state in {State.WARM, *RELEASED} and not self.leaving
+
+    @property
+    def releasable(self) -> bool:
+        """Whether a step may give it traffic that it has not."""
+        return self.ready and self.state is not State.LIVE and self.why != DIGEST_CHANGED
 
 
 @dataclass(slots=True, kw_only=True)

@@ -171,6 +171,21 @@ class Machine(RuleBasedStateMachine):
         version = self.bench.calls.pop(min(self.bench.calls))
         self.bench.take(self.bench.releases.ended(NAME, version, sample, self.bench.now_s))
 
+    @rule(version=VERSIONS)
+    def down(self, version):
+        if version in self.bench.engines:
+            self.bench.take(self.bench.releases.down(NAME, version, self.bench.now_s))
+
+    @rule(version=VERSIONS)
+    def begin_late(self, version):
+        """A call that was sent to a version some time ago: no engine, no call."""
+        found = self.bench.releases.began(NAME, digest(version), self.bench.now_s)
+        if found is not None:
+            assert found == version
+            known = self.bench.model.versions[version]
+            assert known.state in {State.CANARY, State.LIVE, State.WARM, State.RETIRED}
+            self.bench.calls[next(self.bench.ids)] = version
+
     @rule(agreement=st.sampled_from([0.0, 1.0]), version=VERSIONS)
     def compare(self, agreement, version):
         comparison = Comparison(
@@ -178,7 +193,7 @@ class Machine(RuleBasedStateMachine):
         )
         self.bench.releases.compared(NAME, version, comparison, self.bench.now_s)
 
-    @rule(seconds=st.sampled_from([0.5, 4.0, 6.0, 100.0, 200_000.0]))
+    @rule(seconds=st.sampled_from([-3_600.0, 0.5, 4.0, 6.0, 100.0, 200_000.0]))
     def tick(self, seconds):
         self.bench.now_s += seconds
         self.bench.take(self.bench.releases.tick(self.bench.now_s))
@@ -543,3 +558,121 @@ def test_refusals_that_come_or_go_are_drift(live, candidate, drifts) -> None:
         drifted(seen._replace(refusals_live=candidate, refusals_candidate=live), Rules()) is drifts
     )
     assert not drifted(seen._replace(seen=19), Rules())
+
+
+def kept_on_disk(bench: Bench) -> Bench:
+    """Return another process that remembers what this one wrote."""
+    later = Bench()
+    later.releases = remembered(written(bench.releases), RULES, keys())
+    return later
+
+
+def unloaded(bench: Bench, version: str) -> None:
+    bench.step("unload", version, bench.now_s)
+    bench.now_s += RULES.linger_s
+    bench.take(bench.releases.tick(bench.now_s))
+    assert version not in bench.engines
+
+
+def test_the_last_of_two_steps_counts_though_the_first_takes_longer() -> None:
+    bench = Bench()
+    bench.up("1", "2", "3")
+    bench.step("promote", "2", bench.now_s)
+    unloaded(bench, "1")
+    bench.take(bench.releases.rollback(NAME, bench.now_s))  # 1 has to be loaded first
+    bench.take(bench.releases.promote(NAME, "3", bench.now_s))
+    bench.settle()
+
+    assert (bench.traffic, bench.model.history) == ({"3": PER_WHOLE}, ["2", "1"])
+
+
+def test_a_rollback_that_takes_its_time_is_told_once(bench) -> None:
+    bench.step("promote", "2", bench.now_s)
+    unloaded(bench, "1")
+    bench.serve("2", BAD, 5)
+    for _ in range(3):
+        bench.take(bench.releases.tick(bench.now_s))
+        bench.take(bench.releases.down(NAME, "2", bench.now_s))
+    bench.settle()
+
+    assert bench.traffic == {"1": PER_WHOLE}
+    assert bench.actions.count("model.rollback") == 1
+
+
+def test_an_older_version_that_somebody_loads_stays_loaded() -> None:
+    bench = Bench()
+    bench.up("1", "2", "3")
+    bench.step("promote", "2", bench.now_s)
+    bench.step("promote", "3", bench.now_s)
+    bench.now_s += RULES.linger_s
+    bench.take(bench.releases.tick(bench.now_s))
+    assert bench.engines == {"2", "3"}
+
+    bench.step("load", "1")
+    bench.now_s += RULES.linger_s
+    bench.take(bench.releases.tick(bench.now_s))
+    bench.step("canary", "1", percent=1, now_s=bench.now_s)
+
+    assert bench.traffic == {"1": 100, "3": 9_900}
+
+
+def test_what_ended_the_process_while_it_was_loaded_is_not_loaded_by_itself(bench) -> None:
+    bench.step("register", "3", digest("3"))
+    bench.take(bench.releases.load(NAME, "3"))
+    for _ in range(2):  # its engine is being built, then it is asked
+        later = kept_on_disk(bench)
+        later.take(later.releases.again())
+        later.settle()
+        assert later.engines == {"1", "2"}
+        assert later.state("3") is State.REGISTERED
+        bench.work()
+
+
+def test_a_clock_that_is_put_back_sends_nobody_to_what_is_being_loaded(bench) -> None:
+    bench.step("promote", "2", bench.now_s)
+    unloaded(bench, "1")
+    bench.take(bench.releases.load(NAME, "1"))
+    for _ in range(2):  # being built; being asked for the first time
+        assert bench.releases.began(NAME, digest("1"), bench.now_s - 3_600) is None
+        bench.work()
+    assert bench.state("1") is State.WARM
+
+
+def test_a_changed_manifest_is_no_step_further(bench) -> None:
+    bench.take(bench.releases.register(NAME, "2", b"x" * 32))
+    wrong = Reason.WRONG_STATE
+    assert refused(bench, "promote", "2", bench.now_s) is wrong
+    assert refused(bench, "canary", "2", percent=1, now_s=bench.now_s) is wrong
+    bench.calls[0] = "2"
+    bench.model.versions["2"].in_flight = 1
+    bench.step("unload", "2", bench.now_s)
+    assert refused(bench, "load", "2") is wrong
+
+
+def test_the_end_of_a_shadow_is_that_of_the_one_that_is_named() -> None:
+    bench = Bench()
+    bench.up("1", "2", "3")
+    bench.step("shadow", "2", 10)
+    assert refused(bench, "shadow", "3", 0) is Reason.WRONG_STATE
+    bench.step("shadow", "2", 0)
+
+    assert bench.model.shadow is None
+
+
+@pytest.mark.parametrize(
+    "value", [b"NaN", b"Infinity", b"-1", b"1e300", b"1" + b"0" * 400, b'"9"', b"true", b"null"]
+)
+def test_the_end_of_a_trial_is_a_time_or_the_memory_is_damaged(bench, value) -> None:
+    bench.step("canary", "2", percent=5, now_s=bench.now_s)
+    raw = written(bench.releases)
+    ends = f'"ends_s": {bench.now_s + RULES.canary_s}'.encode()
+    assert ends in raw
+
+    with pytest.raises(MemoryInvalidError):
+        remembered(raw.replace(ends, b'"ends_s": ' + value), RULES, keys())
+
+
+@pytest.mark.parametrize("raw", [b"[" * 100_000, b"\xff", b"null", b"{}", b"9" * 5_000])
+def test_what_is_no_memory_at_all_is_refused(raw) -> None:
+    with pytest.raises(MemoryInvalidError):
+        remembered(raw, RULES, keys())

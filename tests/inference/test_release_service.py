@@ -4,12 +4,14 @@ The engines answer a fixed text each: what is tried here is who is asked, not wh
 """
 
 import asyncio
+import gc
 import json
 import os
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from inference.engines.null import NullEngine
 from inference.model_notes import models_noted
@@ -568,3 +570,84 @@ def test_agreement_is_of_characters_in_order(left, right, value) -> None:
 def test_a_refusal_reads_like_one(answer, is_one) -> None:
     assert refuses(answer) is is_one
     assert compare("Yes.", answer, live_s=1, candidate_s=2).refused_candidate is is_one
+
+
+async def test_a_start_without_keys_changes_nothing_that_is_remembered(opened, tmp_path) -> None:
+    file, versions = tmp_path / "releases.json", Versions("1")
+    async with opened(versions, state_file=file) as world:
+        versions.versions = ["1", "2", "3"]
+        await world.take(LOAD, "2")
+        await world.take(PROMOTE, "2")
+    kept = file.read_bytes()
+
+    sealed = Versions("1", "2", "3")
+    sealed.faults = dict.fromkeys("123", Refusal(Reason.KEYS_DOWN))
+    with pytest.raises(Refusal):
+        async with opened(sealed, state_file=file):
+            pass
+    assert file.read_bytes() == kept
+
+    async with opened(Versions("1", "2", "3"), state_file=file) as world:
+        assert await world.ask() == TEXTS["2"]  # not 3, which nobody has released
+
+
+async def test_an_engine_that_breaks_while_it_warms_up_harms_nobody(opened) -> None:
+    async with opened(Versions("1")) as world:
+        world.versions.versions += ["2", "3"]
+        load = world.versions.load
+
+        def broken(name, version, manifest):
+            engine = load(name, version, manifest)
+            if version == "2":
+                engine.generate = breaking
+            return engine
+
+        world.versions.load = broken
+        found = (await world.take(LOAD, "2")).find("2")
+        assert (found.state, found.why, found.loading) == ("failed", "not_loaded", False)
+        assert world.versions.made["2"].closed
+
+        await world.take(LOAD, "3")
+        assert await world.state("3") == "warm"
+        assert await world.ask() == TEXTS["1"]
+
+
+async def breaking(messages, parameters, *, context=None):
+    for _ in ():
+        yield _
+    raise RuntimeError(messages[0].content)
+
+
+async def test_a_shadow_that_breaks_says_nothing_of_the_prompt(opened, caplog) -> None:
+    async with opened(Versions("1")) as world:
+        world.versions.versions.append("2")
+        await world.take(LOAD, "2")
+        await world.take(SHADOW, "2", percent=100)
+        world.versions.made["2"].generate = breaking
+        failed = counters().get("release.shadow.failed", 0)
+        with capture_logs() as told:
+            assert await world.ask() == TEXTS["1"]
+            await world.service.shadows.settled()
+            await asyncio.sleep(0)
+            gc.collect()  # asyncio tells of an error nobody looked at when its task is gone
+
+        assert counters()["release.shadow.failed"] == failed + 1
+        assert [line["kind"] for line in told if line["event"] == "releases.shadow_bug"] == [
+            "RuntimeError"
+        ]
+        assert ASK[0].content not in caplog.text + str(told)
+
+
+async def test_no_step_gives_traffic_to_an_engine_that_has_ended(opened) -> None:
+    async with opened(Versions("1")) as world:
+        world.versions.versions.append("2")
+        await world.take(LOAD, "2")
+        world.versions.made["2"].down = True
+        world.desk.tick()
+        for kind in (PROMOTE, CANARY):
+            assert await world.refused(kind, "2") is Reason.WRONG_STATE
+
+        assert await world.ask() == TEXTS["1"]
+        world.versions.made["2"].down = False
+        await world.take(PROMOTE, "2")
+        assert await world.ask() == TEXTS["2"]

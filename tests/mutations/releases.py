@@ -17,7 +17,7 @@ RELEASES = (
     Mutation(
         "traffic for a version that is not warm",
         "inference/release/core.py",
-        "        if not found.ready or found.state is State.LIVE:\n"
+        "        if not found.releasable:\n"
         "            raise Refusal(Reason.WRONG_STATE)\n"
         "        old =",
         "        if found.state is State.LIVE:\n"
