@@ -12,6 +12,7 @@ What inference then does of itself (a load that fails, a rollback) it records by
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,15 @@ class ModelDesk:
         Raises:
             Refusal: as the steps above say; AUDIT_DOWN before 5: nothing was changed.
         """
+        work = asyncio.create_task(self._asked(arrival, read))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # Inference may have taken the step: it is recorded to its end, whoever waits for it.
+            self.ledger.in_background(work)
+            raise
+
+    async def _asked(self, arrival: Arrival, read: Callable[[], ReleaseStep]) -> Release:
         entrant: Entrant | None = None
         self.in_flight += 1
         try:
@@ -109,6 +119,10 @@ class ModelDesk:
             release = await self.releases.take(step)
         except Refusal as refusal:
             refusal.receipt = await self.ledger.record(replace(event, outcome=refusal.reason.name))
+            raise
+        except Exception:
+            # A bug. The record says INTERNAL; the interceptor mutes the rest.
+            await self.ledger.record(replace(event, outcome=Reason.INTERNAL.name))
             raise
         finally:
             self.in_flight -= 1

@@ -208,3 +208,42 @@ async def test_without_a_desk_there_is_no_such_service(start) -> None:
             await ModelServiceStub(channel).ListVersions(pb.ListVersionsRequest())
 
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_step_whose_caller_has_gone_is_recorded_to_its_end(start) -> None:
+    releases, gate = Releases(), asyncio.Event()
+    real = releases.take
+
+    async def slow(step):
+        await gate.wait()
+        return await real(step)
+
+    releases.take = slow
+    async with start(releases=releases) as house, house.raw_caller(ADMIN) as channel:
+        call = ModelServiceStub(channel).PromoteModel(STEPS["PromoteModel"][0])
+        while not told(house, "model.promote"):
+            await asyncio.sleep(0.005)
+        call.cancel()
+        while not call.done():
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)  # the server learns of it
+        gate.set()
+        async with asyncio.timeout(10):
+            while len(told(house, "model.promote")) < 2:
+                await asyncio.sleep(0.005)
+
+    intent, outcome = told(house, "model.promote")
+    assert (outcome.phase, outcome.call_id) == (Phase.OUTCOME, intent.call_id)
+    assert (len(releases.taken), outcome.outcome) == (1, "released")
+
+
+async def test_a_defect_in_a_step_is_recorded(desk) -> None:
+    async def broken(step):
+        raise RuntimeError(step.model)
+
+    desk.releases.take = broken
+    async with desk.raw_caller(ADMIN) as channel:
+        found = await refusal(ModelServiceStub(channel).RollbackModel(STEPS["RollbackModel"][0]))
+
+    assert found.reason is Reason.INTERNAL
+    assert [event.outcome for event in told(desk, "model.rollback")] == ["", "INTERNAL"]
