@@ -17,14 +17,14 @@ help: ## this list
 # --- using it -------------------------------------------------------------------------------
 
 .PHONY: demo up
-demo: $(VENV)/.appliance models ## from nothing to a governed, recorded, verified chat
+demo: $(VENV)/.appliance chat-models ## from nothing to a governed, recorded, verified chat
 	@$(BIN)/python -m appliance.demo
 
-up: $(VENV)/.appliance models ## the appliance in the foreground, under var/appliance; Ctrl-C drains
+up: $(VENV)/.appliance chat-models ## the appliance in the foreground, under var/appliance; Ctrl-C drains
 	@$(BIN)/python -m appliance.main
 
 .PHONY: mesh
-mesh: $(VENV)/.appliance models ## the five services as processes of their own, under var/mesh
+mesh: $(VENV)/.appliance chat-models ## the five services as processes of their own, under var/mesh
 	@deploy/system-packages.sh redis-server
 	@APPLIANCE_REDIS=true $(BIN)/python -m appliance.mesh
 
@@ -59,6 +59,9 @@ tests/node/node_modules/.installed: tests/node/package.json tests/node/package-l
 
 models: $(VENV)/.venv ## the small models, by pinned digest
 	@$(BIN)/python deploy/fetch_models.py --into var/models
+
+chat-models: $(VENV)/.venv # those that a chat needs
+	@$(BIN)/python deploy/fetch_models.py --into var/models smollm2 lac rampart
 
 text: # plain English to train variants of models on and to measure them with: 11 MB, public domain
 	@deploy/fetch_text.sh var/text/sotu
