@@ -30,7 +30,7 @@ mesh: $(VENV)/.appliance chat-models ## the five services as processes of their 
 
 # --- setting up -----------------------------------------------------------------------------
 
-.PHONY: install models text triton tensorrt system-packages client-packages
+.PHONY: install models chat-models text triton tensorrt system-packages client-packages
 install: $(VENV)/.dev ## the virtual environment, pinned
 
 $(VENV)/.venv:
