@@ -1,6 +1,7 @@
 """A running service refuses what must not be loaded, and says so; the next load works."""
 
 import json
+import shutil
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +95,11 @@ def too_risky(world: World, home: Path) -> None:
     (home / "signature.json").write_bytes(world.keys.sign(to_be_signed(manifest)).text())
 
 
+def no_room(world: World, home: Path) -> None:
+    world.changer().seal(NAME, home.name)
+    shutil.rmtree(world.plain)
+
+
 def openbao_away(world: World, home: Path) -> None:
     del home
     world.keys.away = True
@@ -109,6 +115,7 @@ def openbao_away(world: World, home: Path) -> None:
         (cut_off, "size"),
         (link_out, "link"),
         (too_risky, "risk"),
+        (no_room, "no_room"),
         (openbao_away, "keys_down"),
     ],
 )
@@ -135,6 +142,7 @@ async def test_each_fault_is_refused_recorded_and_the_next_load_works(
         said = [item async for item in answer]
         assert isinstance(said[-1], Ended), "what is live answers on"
         world.keys.away = False
+        world.plain.mkdir(exist_ok=True)
         world.changer().add(world.source("c.gguf"), CLAIM)
         world.changer().sign(NAME, "3")
         await service.desk.take(replace(step, version="3"))
