@@ -9,8 +9,10 @@ write a control token:
 
 So a message cannot change what the template does: a template that would look into a text (to drop
 a model's thoughts, say) does not. One that trims texts is noticed, by marks with space around them,
-and messages are trimmed by whoever fills them in. There is no clock in the sandbox: a template that
-asks for the date writes the one it has as its default, or is refused.
+and messages are trimmed by whoever fills them in. There is no clock in the sandbox and no chance: a
+template that asks for the date writes the one it has as its default, or is refused. One that takes
+more than `_STEPS_MAX` lines of Python is refused, too. How much memory it takes is not bounded:
+whoever signs a model reads its template first.
 
 Source: https://huggingface.co/docs/transformers/chat_templating
 """
@@ -18,6 +20,8 @@ Source: https://huggingface.co/docs/transformers/chat_templating
 from __future__ import annotations
 
 import re
+import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -29,15 +33,22 @@ from inference.registry import ModelFileError
 from meshkit.contract import Reason, Refusal, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["ChatTemplate", "Control", "Slot", "Text"]
 
 _TEMPLATE_CHARACTERS_MAX = 1 << 16
 _RENDERED_CHARACTERS_MAX = 1 << 20
+_STEPS_MAX = 1 << 20
+"""For one order of roles; a message takes some 20."""
 _ORDERS_REMEMBERED = 512
 _OPEN, _CLOSE = "\ue000", "\ue001"
-_MARK = re.compile(f"( ?){_OPEN}([0-9]+){_CLOSE}( ?)")
+_MARK = re.compile(f"( ?){_OPEN}([0-9]{{1,9}}){_CLOSE}( ?)")
+_BROKEN = (
+    TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError,
+    RecursionError, MemoryError, SyntaxError,
+)  # fmt: skip
+"""What a template may raise, by Jinja and by Python below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +94,14 @@ class ChatTemplate:
         sandbox = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         sandbox.globals["raise_exception"] = _refuse
         sandbox.filters["tojson"] = _no_json
+        del sandbox.globals["lipsum"], sandbox.filters["random"]
         self._names = dict(names)
         self._controls = dict(controls)
         longest_first = sorted(controls, key=len, reverse=True)
         self._cut = re.compile(f"({'|'.join(map(re.escape, longest_first))})") if controls else None
         try:
             self._template = sandbox.from_string(source)
-        except TemplateError as error:
+        except _BROKEN as error:
             msg = "the chat template cannot be understood"
             raise ModelFileError(msg) from error
         self.rendered = lru_cache(_ORDERS_REMEMBERED)(self._rendered)
@@ -110,12 +122,16 @@ class ChatTemplate:
             for number, role in enumerate(roles)
         ]
         try:
-            text = self._template.render(
-                messages=turns, add_generation_prompt=True, tools=None, **self._names
-            )
-        except (TemplateError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+            with _within(_STEPS_MAX):
+                text = self._template.render(
+                    messages=turns, add_generation_prompt=True, tools=None, **self._names
+                )
+            text.encode()
+        except _BROKEN as error:
             raise Refusal(Reason.INVALID_FIELD, field="messages") from error
-        if len(text) > _RENDERED_CHARACTERS_MAX:
+        # A template can spell a mark of its own: of a message that is not there.
+        forged = any(int(mark[2]) >= len(roles) for mark in _MARK.finditer(text))
+        if forged or len(text) > _RENDERED_CHARACTERS_MAX:
             raise Refusal(Reason.INVALID_FIELD, field="messages")
         return tuple(self._cut_up(text))
 
@@ -138,6 +154,26 @@ def _filled(text: str) -> list[str | Slot]:
         parts.append(Slot(int(mark[2]), trimmed=not (mark[1] and mark[3])))
         at = mark.end()
     return [*parts, text[at:]] if at < len(text) else parts
+
+
+@contextmanager
+def _within(steps: int) -> Iterator[None]:
+    """Let this thread run so many lines of Python. Raises TemplateError: it would run more."""
+    left = steps
+
+    def count(*_: object) -> Any:  # noqa: ANN401 -- a tracer gives the next one, which is itself
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise TemplateError
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 def _refuse(*_: Any) -> NoReturn:  # noqa: ANN401 -- whatever a template says

@@ -15,6 +15,7 @@ all else is bf16. Nothing may be missing, nothing may be left over, each number 
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -105,7 +106,7 @@ def number_of(config: dict[str, Any], key: str, default: float | None = None) ->
     """Read a number above 0 of a configuration. Raises ModelFileError: it is none."""
     value = config.get(key)
     value = default if value is None else value
-    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+    if not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
         msg = "a number in the configuration is missing or out of range"
         raise ModelFileError(msg)
     return float(value)
@@ -209,6 +210,9 @@ class Source:
         codes = self._tensors.get(names[0])
         scale = finite(self._tensors.get(names[1]).float())
         zero = self._tensors.get(names[2]) if names[2] in self._tensors else None
+        if codes.dim() != len(shape) or scale.dim() != len(shape) or not scale.numel():
+            msg = "a tensor's shape is not the architecture's"
+            raise ModelFileError(msg)
         if codes.dtype == torch.uint8:
             codes = torch.stack([codes & 15, codes >> 4], dim=-1).flatten(1).to(torch.int8)
             codes = codes - _MIDDLE
@@ -234,7 +238,7 @@ def _used_as(
     if _is_four_bit(codes) and group % GROUP == 0:
         d = scale.repeat_interleave(group // GROUP, dim=1)
         m = (-(_MIDDLE + zero) * scale).repeat_interleave(group // GROUP, dim=1)
-        return Codes4((codes + _MIDDLE).to(torch.int8), d, m)
+        return Codes4((codes + _MIDDLE).to(torch.int8), d, finite(m))
     grouped = codes.float().view(*scale.shape, group) - zero[..., None]
     return finite((grouped * scale[..., None]).flatten(1)).to(torch.bfloat16)
 

@@ -130,7 +130,7 @@ class _Source:
             if name in chosen:
                 part = self._one(number, name, "lora_B", (rows, rank))
                 column = chosen.index(name) * rank
-                up[at : at + rows, column : column + rank] = part * self._config.scale
+                up[at : at + rows, column : column + rank] = finite(part * self._config.scale)
             at += rows
         return down, up
 

@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["FileTokenizer", "load_file_tokenizer", "plain_encoder", "template_in"]
 
 _NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
+_STEPS = frozenset(
+    {
+        "BertNormalizer", "BertPreTokenizer", "ByteLevel", "Digits", "Lowercase", "NFC", "NFD",
+        "NFKC", "NFKD", "Sequence", "Split", "StripAccents",
+    }
+)  # fmt: skip
+"""What may be done to a text. Others insert: text without end, or what the library dies of."""
 
 
 class FileTokenizer:
@@ -140,6 +147,12 @@ def plain_encoder(told: dict[str, Any], *, keep: Sequence[str] = ()) -> Tokenize
     """
     special = {one["content"] for one in _added(told)} - set(keep)
     model = told["model"]
+    known = _kinds(told.get("normalizer")) | _kinds(told.get("pre_tokenizer")) <= _STEPS
+    # Dropout is chance; and of a prefix the library's BPE dies.
+    odd = model.get("dropout") or (model.get("type") == "BPE" and _affixed(model))
+    if odd or not known:
+        msg = "the tokenizer changes texts in a way that is not taken here"
+        raise ModelFileError(msg)
     vocabulary = {token: id_ for token, id_ in model["vocab"].items() if token not in special}
     plain = told | {
         "model": model | {"vocab": vocabulary},
@@ -153,6 +166,25 @@ def plain_encoder(told: dict[str, Any], *, keep: Sequence[str] = ()) -> Tokenize
     except Exception as error:  # the library raises no narrower type
         msg = "the tokenizer cannot be understood"
         raise ModelFileError(msg) from error
+
+
+def _affixed(model: dict[str, Any]) -> bool:
+    return bool(model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"))
+
+
+def _kinds(step: Any) -> set[str]:  # noqa: ANN401 -- JSON
+    """Return what a normalizer or pre-tokenizer is, and all that it is made of."""
+    kinds, left = set(), [step]
+    while left:
+        one = left.pop()
+        if isinstance(one, list):
+            left += one
+        elif isinstance(one, dict):
+            kinds.add(str(one.get("type")))
+            left += [one.get("normalizers"), one.get("pretokenizers")]
+        elif one is not None:
+            kinds.add("")
+    return kinds
 
 
 def _added(told: dict[str, Any]) -> list[dict[str, Any]]:
@@ -180,12 +212,13 @@ def _vocabulary(told: dict[str, Any]) -> dict[str, int]:
 
 
 def _must_be_byte_level(told: dict[str, Any]) -> None:
-    model, decoder = told["model"], told.get("decoder") or {}
+    model, decoder = told["model"], told.get("decoder")
     if (
         model.get("type") != "BPE"
         or model.get("byte_fallback")
+        or not isinstance(decoder, dict)
         or decoder.get("type") != "ByteLevel"
-        or "ByteLevel" not in json.dumps(told.get("pre_tokenizer"))
+        or "ByteLevel" not in _kinds(told.get("pre_tokenizer"))
     ):
         msg = "the tokenizer is no byte-level BPE"
         raise ModelFileError(msg)
@@ -201,12 +234,12 @@ def _bytes_of(
         for token, number in tokens.items():
             if number not in special:
                 raw[number] = bytes(letters[letter] for letter in token)
-    except KeyError as error:
+        for one in added:
+            if not one["special"]:
+                raw[one["id"]] = one["content"].encode()
+    except (KeyError, UnicodeEncodeError) as error:
         msg = "the tokenizer is no byte-level BPE"
         raise ModelFileError(msg) from error
-    for one in added:
-        if not one["special"]:
-            raw[one["id"]] = one["content"].encode()
     return raw
 
 

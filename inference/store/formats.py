@@ -39,7 +39,7 @@ _PICKLE_STARTS = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
 _ARCHIVE_STARTS = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf")
 _PROGRAM_STARTS = (b"\x7fELF", b"MZ", b"#!")
 _START_BYTES = 8
-_JSON_BYTES_MAX = 128 << 20
+_JSON_BYTES_MAX = 64 << 20
 _TEXT_BYTES_MAX = 16 << 20
 _PLAN_BYTES_MIN = 64
 
@@ -113,7 +113,8 @@ def _safetensors(_name: str, raw: IO[bytes], size: int) -> Facts:
 
 
 def _onnx(_name: str, raw: IO[bytes], size: int) -> Facts:
-    if not size:
+    # A first field that no reader knows can spell how a pickle or a program begins.
+    if not size or _another_thing(raw.read(_START_BYTES)):
         raise ModelFileError(Fault.ONNX)
     with mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
         check_onnx(view)

@@ -18,6 +18,8 @@ __all__ = ["check_onnx"]
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES_MAX = 10
 _DEPTH_MAX = 32
+_NUMBER_MAX = (1 << 29) - 1
+"""Some readers drop the bits above: a larger number would be another field to them than to us."""
 _GRAPH, _OPSETS = 7, 8
 
 _BELOW: dict[str, dict[int, str]] = {
@@ -92,7 +94,7 @@ def _field(raw: memoryview, at: int, end: int) -> _Field:
         at += 8 if kind == _FIXED64 else 4
     else:
         raise ModelFileError(Fault.ONNX)
-    if at > end or not number:
+    if at > end or not 0 < number <= _NUMBER_MAX:
         raise ModelFileError(Fault.ONNX)
     return _Field(number, kind, value, begin, at)
 

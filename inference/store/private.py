@@ -59,7 +59,8 @@ def private_folder(room_bytes: int, *, where: Path | None = None) -> PrivateFold
     homes = [place / f"sealgate-models-{os.geteuid()}" for place in places]
     try:
         for home in homes:
-            _sweep(home)
+            if _is_ours(home):
+                _sweep(home)
         for home in homes:
             if home.parent.is_dir() and _free(home.parent) * (1 - _SPARE) >= room_bytes:
                 return _made(_ours(home))
@@ -77,10 +78,18 @@ def _ours(home: Path) -> Path:
     """Make the folder above, unless it is there; it must be ours, and no link."""
     with suppress(FileExistsError):
         home.mkdir(mode=0o700)
-    about = home.lstat()
-    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o077:
+    if not _is_ours(home):
         raise ModelFileError(Fault.UNREADABLE)
     return home
+
+
+def _is_ours(home: Path) -> bool:
+    try:
+        about = home.lstat()
+    except FileNotFoundError:
+        return False
+    ours = stat.S_ISDIR(about.st_mode) and about.st_uid == os.geteuid()
+    return ours and not about.st_mode & 0o077
 
 
 def _made(home: Path) -> PrivateFolder:

@@ -21,7 +21,10 @@ from inference.store.errors import Fault, ModelFileError
 __all__ = ["check_safetensors"]
 
 _LENGTH_BYTES = 8
-_HEADER_BYTES_MAX = 100_000_000
+_HEADER_BYTES_MAX = 16 << 20
+"""As `inference.safetensors_file`, which loads no larger one."""
+_DIMENSIONS_MAX = 8
+_SIZE_MAX = 1 << 46
 _METADATA = "__metadata__"
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32,
@@ -67,7 +70,9 @@ def _span(about: dict[str, Any]) -> tuple[int, int]:
     begin, end = about["data_offsets"]
     shape = about["shape"]
     sizes = [begin, end, *shape]
-    if not isinstance(shape, list) or any(type(one) is not int or one < 0 for one in sizes):
+    if not isinstance(shape, list) or len(shape) > _DIMENSIONS_MAX:
+        raise ValueError
+    if any(type(one) is not int or not 0 <= one <= _SIZE_MAX for one in sizes):
         raise ValueError
     if (end - begin) * _BYTE != prod(shape) * _BITS[about["dtype"]]:
         raise ValueError

@@ -186,6 +186,30 @@ def test_tensors_that_are_not_the_architectures_are_refused(folder, tmp_path, da
         loaded(bad)
 
 
+W = "model.layers.0.mlp.down_proj"
+BAD_CODES = {
+    "codes without a shape": (torch.tensor(3, dtype=torch.uint8), torch.ones(64, 1)),
+    "scales without a shape": (torch.zeros(64, 96, dtype=torch.int8), torch.tensor(1.0)),
+    "no scales": (torch.zeros(64, 96, dtype=torch.int8), torch.ones(64, 0)),
+    "beyond fp32 once multiplied": (
+        torch.zeros(64, 96, dtype=torch.int8),
+        torch.full((64, 3), 3e38),
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", BAD_CODES)
+def test_codes_that_are_not_the_architectures_are_refused(folder, tmp_path, damage) -> None:
+    def change(state):
+        del state[f"{W}.weight"]
+        state[f"{W}._weight_qdata"], state[f"{W}._weight_scale"] = BAD_CODES[damage]
+
+    bad = altered(folder, tmp_path, change)
+
+    with pytest.raises(ModelFileError):
+        loaded(bad)
+
+
 BAD_CONFIGS = {
     "another architecture": {"model_type": "gpt2"},
     "a pretender": {"model_type": ["llama"]},
@@ -198,6 +222,7 @@ BAD_CONFIGS = {
     "fewer layers": {"num_hidden_layers": 1},
     "heads that do not divide": {"num_key_value_heads": 3},
     "windows": {"use_sliding_window": True},
+    "a number that is none here": {"rms_norm_eps": 10**400},
 }
 
 

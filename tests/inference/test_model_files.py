@@ -229,6 +229,8 @@ BAD_ADAPTERS = {
     "another rank": ({}, {"r": 5}),
     "a scale of text": ({}, {"lora_alpha": "12"}),
     "infinite": ({}, {"lora_alpha": 1e400}),
+    "a scale beyond all numbers": ({}, {"lora_alpha": 10**400}),
+    "a scale that makes them infinite": ({}, {"lora_alpha": 1e300}),
     "weights of DoRA": ({}, {"use_dora": True}),
     "biases": ({}, {"bias": "all"}),
     "whole modules": ({}, {"modules_to_save": ["lm_head"]}),

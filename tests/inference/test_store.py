@@ -365,6 +365,18 @@ def test_a_private_folder_that_is_not_ours_is_not_used(world) -> None:
     world.store().open(NAME).close()
 
 
+def test_what_lies_behind_somebody_s_link_is_no_leftover(world) -> None:
+    """`/dev/shm` is everybody's: whoever is first may put a link where our folder is to be."""
+    others = world.top / "others" / "open-work"
+    others.mkdir(parents=True)
+    (others / ".lock").touch()
+    (world.plain / f"sealgate-models-{os.geteuid()}").symlink_to(others.parent)
+    with pytest.raises(ModelFileError):
+        private_folder(0, where=world.plain)
+
+    assert others.exists()
+
+
 def test_no_room_is_told_before_anything_is_written(world) -> None:
     with pytest.raises(ModelFileError) as caught:
         private_folder(1 << 60, where=world.plain)

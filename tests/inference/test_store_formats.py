@@ -168,6 +168,8 @@ B = {"dtype": "I8", "shape": [8], "data_offsets": [16, 24]}
         safetensors({"a": A, "b": B | {"dtype": ["I8"]}}),
         safetensors({"a": A, "b": {}}),
         safetensors({"a": A, "b": []}),
+        safetensors({"a": A, "b": B | {"shape": [8] + [1] * 8}}),
+        safetensors({"a": A | {"shape": [10**4_000] * 1_000}, "b": B}),
         safetensors(data=bytes(25)),
         safetensors(data=bytes(23)),
         struct.pack("<Q", 1 << 62) + b"{}",
@@ -210,6 +212,38 @@ def test_a_tensor_in_another_file_is_refused_wherever_it_stands(tmp_path) -> Non
     models += [with_function.SerializeToString(), onnx_model(data_location=TensorProto.EXTERNAL)]
 
     assert [fault_of("m.onnx", one, tmp_path) for one in models] == [Fault.EXTERNAL] * 4
+
+
+def varint(value: int) -> bytes:
+    low, high = value & 127, value >> 7
+    return bytes([low | 128]) + varint(high) if high else bytes([low])
+
+
+def filled(tag: int, content: bytes) -> bytes:
+    return varint(tag) + varint(len(content)) + content
+
+
+def test_a_field_s_number_is_read_as_a_runtime_reads_it(tmp_path) -> None:
+    """ONNX Runtime drops the bits above 32 of a tag: it read `secret.bin` for such a weight."""
+    high = 1 << 32
+    location = filled(0x0A, b"location") + filled(0x12, b"secret.bin")
+    tensor = b"\x08\x04\x10\x01" + filled(0x42, b"w")
+    tensor += filled(high | 13 << 3 | 2, location) + varint(high | 14 << 3) + b"\x01"
+    model = onnx_model() + filled(7 << 3 | 2, filled(5 << 3 | 2, tensor))
+
+    assert fault_of("m.onnx", model, tmp_path) is Fault.ONNX
+
+
+def test_a_graph_that_is_a_pickle_too_is_refused(tmp_path) -> None:
+    """What the pickle reads as a string, ONNX reads as a field that holds the pickle's rest."""
+    code = b"0cbuiltins\nlen\n(S'abc'\ntR."
+    length = 9 << 3 | 2  # the string's; and the tag of field 9, of bytes
+    inner = bytes(length - 1) + code
+    model = b"\x80\x02U" + bytes([length]) + varint(len(inner)) + inner + onnx_model()
+
+    assert pickle.loads(model) == 3
+    assert len(onnx.load_from_string(model).graph.node) == 1
+    assert fault_of("m.onnx", model, tmp_path) is Fault.PICKLE
 
 
 def test_the_skeleton_is_onnx_s_own() -> None:

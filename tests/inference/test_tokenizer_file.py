@@ -137,6 +137,20 @@ BAD_TEMPLATES = {
     "messages as JSON": "{{ messages[0].content | tojson }}",
     "long": "x" * (1 << 17),
     "private characters": "\ue000",
+    "a mark of its own": r"{{ '\ue000' + '7' + '\ue001' }}",
+    "no text at all": r"{{ '\ud800' }}",
+    "an error of Python's": "{{ '{}'.format() }}",
+    "another": "{{ ''.encode('nope') }}",
+    "blocks too deep": "{% for a in [1] %}" * 30 + "{% endfor %}" * 30,
+    "brackets too deep": f"{{{{ {'(' * 5_000}1{')' * 5_000} }}}}",
+    "a loop without end": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}"
+    "{% endfor %}",
+    "calls without end": "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}"
+    "{% endmacro %}{{ m(40) }}",
+    "chance": "{{ [1, 2, 3] | random }}",
+    "idle talk": "{{ lipsum() }}",
+    "a way out": "{{ cycler.__init__.__globals__ }}",
+    "a file": "{% include 'x' %}",
 }
 
 
@@ -165,6 +179,30 @@ BAD_TOKENIZERS = {
     "no model": {"model": None},
     "no merges": {"model": without("merges")},
     "another pre-tokenizer": {"pre_tokenizer": {"type": "Whitespace"}},
+    "another that speaks of it": {
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"String": "ByteLevel"},
+            "behavior": "Isolated",
+            "invert": False,
+        }
+    },
+    "text put in between": {
+        "normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "x"}
+    },
+    "text put in, further down": {
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": ""}]}
+    },
+    "a map of characters that is none": {
+        "normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    },
+    "steps of another shape": {"normalizer": {"type": "Sequence", "normalizers": 5}},
+    "a decoder of another shape": {"decoder": [1]},
+    "chance": {"model": MODEL | {"dropout": 0.5}},
+    "a prefix": {"model": MODEL | {"continuing_subword_prefix": "ththth"}},
+    "a mark that is no text": {
+        "added_tokens": [{"id": 300, "content": "\ud800", "special": False}]
+    },
     "letters that are no bytes": {"model": MODEL | {"vocab": MODEL["vocab"] | {"漢": 300}}},
 }
 
