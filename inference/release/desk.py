@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from inference.release.core import Releases
     from inference.release.loading import Loader
     from inference.release.settings import ReleaseSettings
-    from inference.release.states import Decision
+    from inference.release.states import Decision, Version
     from meshkit.contract import ModelInfo, Release, ReleaseStep
 
 __all__ = ["Desk"]
@@ -106,9 +106,9 @@ class Desk:
         key = model.canary.key if model and model.canary else b""
         found = []
         for version, share in self.core.shares(name):
-            engine = self.engines[name, version.version]
-            if not engine.healthy:
+            if not self._is_up(name, version):
                 continue
+            engine = self.engines[name, version.version]
             state = version.state.value
             told = {"version": version.version, "state": state, "share": share, "split_key": key}
             found.append(replace(engine.info, **told))  # type: ignore[arg-type] # fields of it
@@ -120,7 +120,18 @@ class Desk:
         version = self.core.began(name, digest, self._clock())
         if version is None:
             raise Refusal(Reason.INFERENCE_DOWN)
+        if self.engines[name, version].info.digest != digest:
+            self.do(self.core.ended(name, version, None, self._clock()))
+            raise Refusal(Reason.INFERENCE_DOWN)
         return version
+
+    def _is_up(self, name: str, version: Version) -> bool:
+        """Whether its engine works, and is what was loaded: in a Triton that may change."""
+        engine = self.engines[name, version.version]
+        return engine.healthy and engine.info.digest == version.digest
+
+    def _at(self, name: str, version: str) -> Version:
+        return self.core.models[name].versions[version]
 
     def now_s(self) -> float:
         """Return the time: seconds since 1970."""
@@ -152,8 +163,8 @@ class Desk:
             await self._look()
         now_s = self._clock()
         if step.kind in {StepKind.CANARY, StepKind.PROMOTE}:
-            engine = self.engines.get((step.model, step.version))
-            if engine is not None and not engine.healthy:
+            place = (step.model, step.version)
+            if place in self.engines and not self._is_up(step.model, self._at(*place)):
                 raise Refusal(Reason.WRONG_STATE)  # warm it was; now it would answer nobody
         self.do(self._decided(step, now_s))
         self._remember()
@@ -261,8 +272,8 @@ class Desk:
     def tick(self) -> None:
         """Look at engines, clocks and windows."""
         now_s = self._clock()
-        for (name, version), engine in list(self.engines.items()):
-            if engine.healthy:
+        for name, version in list(self.engines):
+            if self._is_up(name, self._at(name, version)):
                 self._down.discard((name, version))
             elif (name, version) not in self._down:
                 self._down.add((name, version))

@@ -651,3 +651,23 @@ async def test_no_step_gives_traffic_to_an_engine_that_has_ended(opened) -> None
         world.versions.made["2"].down = False
         await world.take(PROMOTE, "2")
         assert await world.ask() == TEXTS["2"]
+
+
+async def test_a_model_that_changes_behind_its_engine_answers_nobody(opened) -> None:
+    async with opened(Versions("1")) as world:
+        world.versions.versions.append("2")
+        await world.take(LOAD, "2")
+        await world.take(CANARY, "2", percent=50)
+        engine = world.versions.made["2"]
+        promised = engine.info.digest
+        engine._info = replace(engine.info, digest=b"z" * 32)
+        for digest in (promised, engine.info.digest):
+            with pytest.raises(Refusal) as caught:
+                await world.ask(digest=digest)
+            assert caught.value.reason is Reason.INFERENCE_DOWN
+        assert world.desk.real_calls == 0
+        assert [info.version for info in await world.service.models()] == ["1"]
+
+        world.desk.tick()
+        assert await world.state("2") == "warm"
+        assert await world.refused(PROMOTE, "2") is Reason.WRONG_STATE
