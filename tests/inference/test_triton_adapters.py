@@ -285,6 +285,18 @@ def test_what_our_model_never_says_is_not_believed(response) -> None:
         ADAPTERS["sealgate"].reading(question()).over()
 
 
+def test_another_model_is_found_out_with_its_first_word() -> None:
+    digest, piece = bytes(range(32)), {"text": [b"a"], "tokens": [1]}
+    adapter = SealgateAdapter(digest)
+    for other in ({}, {"model": []}, {"model": [*digest[:-1]]}, {"model": [*digest[::-1]]}):
+        with pytest.raises(ShapeError):
+            adapter.reading(question()).read(piece | other)
+
+    reading = adapter.reading(question())
+    told = [*reading.read(piece | {"model": [*digest]}), *reading.read(piece)]
+    assert told == [Generated("a", 1)] * 2  # it says who it is once
+
+
 @given(st.text(max_size=200))
 def test_any_page_of_metrics_can_be_read(page) -> None:
     for value in summed(page, ("a", "nv_x")).values():

@@ -5,6 +5,7 @@ from tests.mutations.models import MODELS
 from tests.mutations.mutation import Mutation
 from tests.mutations.plans import PLANS
 from tests.mutations.releases import RELEASES
+from tests.mutations.serving import SERVING
 
 _ERASURE = "tests/audit/test_erasure.py::"
 _DURABLE = "tests/audit/test_durability.py::"
@@ -209,4 +210,4 @@ MORE = (
     ),
 )
 
-TABLE = FIVE + MORE + ENGINE + MODELS + PLANS + RELEASES
+TABLE = FIVE + MORE + ENGINE + MODELS + PLANS + RELEASES + SERVING
