@@ -49,8 +49,8 @@ RELEASES = (
     Mutation(
         "a changed manifest under a known version",
         "inference/release/core.py",
-        '            return []\n        if known.why == DIGEST_CHANGED:\n',
-        '            return []\n        if known.why != DIGEST_CHANGED:\n',
+        "            return []\n        if known.why == DIGEST_CHANGED:\n",
+        "            return []\n        if known.why != DIGEST_CHANGED:\n",
         f"{_CORE}test_a_version_whose_manifest_was_changed_is_not_loaded",
     ),
     Mutation(
