@@ -1,16 +1,21 @@
 """The compiled step against a forward pass in fp32, and against itself in other company."""
 
 import gc
+import os
+import signal
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inference.engines.cpu import cpu_model
 from inference.engines.jit.compiled import cpu_can
 from inference.engines.jit.model import CompiledLlama, compiles
+from inference.engines.jit.packing import Arena
 from inference.engines.llama import Llama
 from inference.scheduler import Move
 from inference.weights import Architecture, Codes4, Codes8, Layer, Table, Weights, dense
@@ -238,3 +243,82 @@ def test_a_model_that_is_gone_leaves_no_thread(weights) -> None:
 
     assert len(helpers) == 2
     assert not any(helper.is_alive() for helper in helpers)
+
+
+def in_a_child(action) -> int:
+    """Fork, act, end the child; return how it ended, -SIGALRM if it hung."""
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)
+        try:
+            action()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@torch.inference_mode()
+def test_a_forked_child_neither_wakes_nor_waits_for_its_parents_threads(weights) -> None:
+    held = [CompiledLlama(weights, slots=1, context_tokens=ROOM, threads=3)]
+    stretches = [list(range(1, n)) for n in (40, 3, 70)]
+    expected = [held[0].prefill(each, slot=0, start=0) for each in stretches]
+
+    def run() -> None:
+        with pytest.raises(RuntimeError):
+            held[0].prefill([1], slot=0, start=0)
+
+    def let_go() -> None:
+        held.clear()
+        gc.collect()
+
+    for action in (run, let_go):
+        assert in_a_child(action) == 0
+        for each, logits in zip(stretches, expected, strict=True):
+            assert torch.equal(held[0].prefill(each, slot=0, start=0), logits)
+
+
+def test_a_team_that_cannot_be_raised_leaves_no_thread(weights, monkeypatch) -> None:
+    before, start, started = set(threading.enumerate()), threading.Thread.start, []
+
+    def one_starts(thread) -> None:
+        if started:
+            msg = "can't start new thread"
+            raise RuntimeError(msg)
+        started.append(thread)
+        start(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", one_starts)
+        with pytest.raises(RuntimeError, match="new thread"):
+            CompiledLlama(weights, slots=1, context_tokens=ROOM, threads=3)
+    gc.collect()
+    started[0].join(timeout=30)
+
+    assert set(threading.enumerate()) <= before
+
+
+def test_packed_weights_lie_where_huge_pages_can_be_had() -> None:
+    """In private memory: shared memory has none unless the kernel is told so (`shmem_enabled`)."""
+    arena = Arena(1 << 16)
+    address = arena.keep(torch.ones(16, dtype=torch.uint8).numpy())
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        where, rights, *_ = line.split()
+        begin, end = (int(edge, 16) for edge in where.split("-"))
+        if begin <= address < end:
+            break
+
+    assert rights == "rw-p"
+
+
+@torch.inference_mode()
+def test_a_cpu_without_the_instructions_has_the_forward_pass_in_pytorch(
+    weights, model, monkeypatch
+) -> None:
+    monkeypatch.setattr("inference.engines.jit.model.cpu_can", lambda: False)
+    other = cpu_model(weights, slots=1, context_tokens=ROOM, threads=1)
+    tokens = list(range(20))
+    ours, theirs = (each.prefill(tokens, slot=0, start=0) for each in (other, model))
+
+    assert isinstance(other, Llama)
+    assert torch.nn.functional.cosine_similarity(ours, theirs, dim=0) > 0.99

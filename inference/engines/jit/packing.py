@@ -47,7 +47,8 @@ class Arena:
     """
 
     def __init__(self, size: int) -> None:
-        self._map = mmap.mmap(-1, size)
+        # Private: of shared memory few kernels make huge pages.
+        self._map = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         with suppress(OSError):  # a kernel without them
             self._map.madvise(mmap.MADV_HUGEPAGE)
         self._bytes = np.frombuffer(self._map, np.uint8)

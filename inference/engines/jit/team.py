@@ -30,7 +30,11 @@ class Team:
     def __init__(self, code: Compiled, given: NDArray[np.int64], held: object) -> None:
         self._code = code  # owns what `step` points to
         self._step, self._given = code.step(), given.ctypes.data
+        self._process = os.getpid()
         self._events = [os.eventfd(0) for _ in range(given[Argument.THREADS] - 1)]
+        # A model that nobody holds any more leaves no threads behind, nor does one half made. At
+        # the process's own end they go with it: a step under way would else wait for them.
+        weakref.finalize(self, _dismiss, given, self._events, self._process).atexit = False
         for number, event in enumerate(self._events, 1):
             threading.Thread(
                 target=_help,
@@ -38,11 +42,17 @@ class Team:
                 name="torch-step",
                 daemon=True,
             ).start()
-        # A model that nobody holds any more leaves no threads behind.
-        weakref.finalize(self, _dismiss, given, self._events)
 
     def run(self) -> None:
-        """Run a step; all threads are done with it when this returns."""
+        """Run a step; all threads are done with it when this returns.
+
+        Raises:
+            RuntimeError: in a process that was forked: the helpers, and what wakes them, are its
+                parent's.
+        """
+        if os.getpid() != self._process:
+            msg = "a model does not outlive a fork"
+            raise RuntimeError(msg)
         for event in self._events:
             os.eventfd_write(event, 1)
         self._step(self._given, 0)
@@ -54,7 +64,9 @@ def _help(code: Compiled, given: NDArray[np.int64], _held: object, number: int, 
     os.close(event)
 
 
-def _dismiss(given: NDArray[np.int64], events: list[int]) -> None:
+def _dismiss(given: NDArray[np.int64], events: list[int], process: int) -> None:
+    if os.getpid() != process:
+        return
     given[Argument.CLOSING] = 1
     for event in events:
         os.eventfd_write(event, 1)
