@@ -139,7 +139,7 @@ def _runner(
         msg = "latent attention runs on a CPU alone"
         raise ModelFileError(msg)
     shape = weights.architecture
-    room = _kv_room(settings, context_tokens, latent_bytes_per_token(shape), lazy=True)
+    room = _kv_room(settings, context_tokens, latent_bytes_per_token(shape), lazy=False)
     return CpuRunner(
         Mla(weights, slots=room.slots, context_tokens=context_tokens),
         chunk_tokens=settings.prefill_chunk_tokens,

@@ -173,6 +173,26 @@ def test_it_is_served_by_the_same_engine(folder, make_settings) -> None:
     assert raw.decode(errors="replace").startswith(texts[0])
 
 
+def test_a_budget_for_latents_gives_as_many_slots_as_it_holds(folder, make_settings) -> None:
+    """Latents are laid out: no slot gives memory back, so none is promised twice."""
+    shape = mla_shape(read_json(folder / "config.json"))
+    chosen = make_settings(device="cpu", context_tokens_max=256, slots=32, kv_memory_mib=1)
+    files = opened(folder, context_tokens=256)
+    engine = load_engine(chosen, files)
+
+    async def twice():
+        engine.start()
+        asked = [Message(Role.USER, "the end?")]
+        for _ in range(2):
+            stream = engine.generate(asked, Parameters(max_tokens=3))
+            told = [item async for item in stream]
+        await engine.close()
+        return told[-1]
+
+    assert isinstance(asyncio.run(twice()), Ended)
+    assert engine._slots == (1 << 20) // (256 * latent_bytes_per_token(shape)) == 14
+
+
 BAD = {
     "another score": {"scoring_func": "softmax"},
     "groups that do not divide": {"n_group": 3},
