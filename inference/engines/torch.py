@@ -175,7 +175,7 @@ class TorchEngine:
     def _begin(self, messages: Sequence[Message], parameters: Parameters, salt: bytes) -> Answer:
         prompt = self._tokenizer.encode_chat(messages, default_system=self._default_system)
         room = self._info.context_tokens - len(prompt)
-        if room < 1:
+        if room < 1 or not prompt:
             raise Refusal(Reason.INVALID_FIELD, field="messages")
         known = self._runner.vocabulary
         if known is not None and not (min(prompt) >= 0 and max(prompt) < known):
@@ -265,16 +265,17 @@ class TorchEngine:
             joining, self._joining = self._joining, []
             leaving, self._leaving = self._leaving, []
             closing = self._closing
+        # Known before anything can fail: whoever is, will be told.
+        self._requests.update((request.id, request) for request in joining)
         # First those who leave: a place that a caller gave up is free for the next at once.
         for job in leaving:
             self._drop(job)
         for request in joining:
-            if request.id not in leaving:
+            if request.id in self._requests:
                 self._join(request)
         return not closing
 
     def _join(self, request: Request) -> None:
-        self._requests[request.id] = request
         prompt_tokens = len(request.answer.prompt)
         if not self._scheduler.submit(request.id, prompt_tokens, self._terms(request)):
             # `_admit` counts the same places, so this would be a fault of ours.
@@ -341,7 +342,7 @@ class TorchEngine:
     def _end_all(self, why: Reason) -> None:
         """Under `_wake`: nobody who is in the engine, or on the way, will be answered."""
         later_ms = self._settings.overloaded_retry_ms if why is Reason.OVERLOADED else 0
-        self._outgoing = []
+        self._post()  # who was done before the fault is none of those below
         for request in (*self._requests.values(), *self._joining):
             refusal = Refusal(why, retry_after_ms=later_ms)
             _hand_over(request.loop, [(request.mailbox, (refusal,))])
