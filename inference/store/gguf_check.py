@@ -27,6 +27,7 @@ _ITEMS_MAX = 1 << 22
 _KEY_BYTES_MAX = 1 << 10
 _TEXT_BYTES_MAX = 1 << 20
 _DIMENSIONS_MAX = 4
+_PIECE_BYTES = 1 << 20
 _TOKENIZER, _TEMPLATE = "tokenizer.ggml.", "tokenizer.chat_template"
 _ARCHITECTURE, _ALIGNMENT = "general.architecture", "general.alignment"
 _ALIGNMENTS = frozenset(1 << n for n in range(3, 17))
@@ -119,7 +120,9 @@ def _read_field(reader: _Reader, told: _Metadata) -> str:
     key = reader.text(most=_KEY_BYTES_MAX)
     kind = reader.u32()
     if kind == _STRING and not key.startswith(_TOKENIZER):
-        told.texts[key] = reader.text(most=_TEXT_BYTES_MAX)
+        value = reader.text(most=_TEXT_BYTES_MAX)
+        if key in {_ARCHITECTURE, _TEMPLATE}:  # else 65,536 of them would fill the memory
+            told.texts[key] = value
     elif kind in _INTEGERS:
         (told.integers[key],) = struct.unpack(_INTEGERS[kind], reader.take(_SIZES[kind]))
     else:
@@ -185,5 +188,6 @@ def _digest_of(raw: IO[bytes], spans: list[tuple[int, int]]) -> str:
     digest = hashlib.sha256()
     for began, ended in spans:
         raw.seek(began)
-        digest.update(raw.read(ended - began))
+        for at in range(began, ended, _PIECE_BYTES):
+            digest.update(raw.read(min(_PIECE_BYTES, ended - at)))
     return digest.hexdigest()

@@ -214,6 +214,17 @@ async def test_an_engine_that_keeps_failing_says_so(make_engine, model) -> None:
     assert not engine.healthy
 
 
+async def test_faults_with_answers_between_them_do_not_add_up(make_engine, model) -> None:
+    engine = make_engine(restarts_max=1)
+    for _ in range(4):
+        model.fault = RuntimeError()
+        assert (await refused(engine)).reason is Reason.INFERENCE_DOWN
+        model.fault = None
+        assert isinstance((await drain(engine, max_tokens=2))[-1], Ended)
+
+    assert engine.healthy
+
+
 async def test_closing_ends_what_is_under_way(make_engine, model) -> None:
     engine = make_engine(slots=1)
     asked = [asyncio.create_task(refused(engine, max_tokens=10_000)) for _ in range(2)]
@@ -235,6 +246,15 @@ async def test_a_prompt_that_leaves_no_room_is_refused(make_engine) -> None:
             pass
 
     assert (caught.value.reason, caught.value.field) == (Reason.INVALID_FIELD, "messages")
+
+
+async def test_a_prompt_of_no_tokens_is_refused(make_engine, monkeypatch) -> None:
+    """As a template makes it that writes nothing for these roles."""
+    engine = make_engine(vocabulary=300)
+    monkeypatch.setattr(engine._tokenizer, "encode_chat", lambda *_, **__: [])
+    refusal = await refused(engine)
+
+    assert (refusal.reason, refusal.field) == (Reason.INVALID_FIELD, "messages")
 
 
 async def test_leaving_frees_the_slot_for_the_next(make_engine, model) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -145,6 +146,23 @@ def test_what_a_gguf_says_of_itself(tmp_path) -> None:
 def test_a_gguf_that_lies_about_its_sizes_is_refused(tmp_path, content) -> None:
     assert content != gguf()
     assert fault_of("m.gguf", content, tmp_path) is Fault.GGUF
+
+
+def test_many_long_texts_take_no_memory(tmp_path) -> None:
+    long = struct.pack("<Q", 1 << 20) + bytes([97]) * (1 << 20)
+    texts = b"".join(a_field(f"t{number}", 8, long) for number in range(12))
+    tokens = a_field("tokenizer.ggml.tokens", 9, struct.pack("<IQ", 8, 12) + long * 12)
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 13) + texts + tokens)
+    tracemalloc.start()
+    try:
+        with path.open("rb") as raw:
+            check_file("m.gguf", raw, path.stat().st_size)
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert taken < 6 << 20
 
 
 # --- safetensors ----------------------------------------------------------------------------
