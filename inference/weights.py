@@ -14,6 +14,7 @@ alike. `interleaved` brings the halves of other files into that order.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -250,7 +251,7 @@ def _architecture(file: GgufFile) -> Architecture:
         msg = "the file is not a llama model with a tied head"
         raise ModelFileError(msg)
     heads, width = field("llama.attention.head_count"), field("llama.embedding_length")
-    return Architecture(
+    arch = Architecture(
         layers=field("llama.block_count"),
         width=width,
         hidden=field("llama.feed_forward_length"),
@@ -262,6 +263,23 @@ def _architecture(file: GgufFile) -> Architecture:
         rope_base=field("llama.rope.freq_base"),
         norm_epsilon=field("llama.attention.layer_norm_rms_epsilon"),
     )
+    _must_fit(arch)
+    return arch
+
+
+def _must_fit(arch: Architecture) -> None:
+    """Tensors may all be as such sizes say, and a forward pass still go astray."""
+    sizes = (arch.layers, arch.width, arch.hidden, arch.heads, arch.kv_heads, arch.head)
+    counts = (*sizes, arch.vocabulary, arch.context_tokens)
+    fits = (
+        all(type(count) is int and count > 0 for count in counts)
+        and all(0 < number < math.inf for number in (arch.rope_base, arch.norm_epsilon))
+        and arch.heads % arch.kv_heads == 0
+        and arch.head % 2 == 0
+    )
+    if not fits:
+        msg = "the file's sizes do not fit one another"
+        raise ModelFileError(msg)
 
 
 def _layer(tensors: dict[str, Tensor], prefix: str) -> Layer:

@@ -76,6 +76,68 @@ def test_a_sound_file_is_read(tmp_path) -> None:
         load_weights(read_gguf(path))
 
 
+def llama(*, heads=4, kv_heads=2, layers=1, base=10_000.0, epsilon=1e-5, kind=4) -> bytes:
+    """A whole model, its tensors as its fields say: one block, 64 wide, of zeros."""
+    told = {
+        "embedding_length": 64, "feed_forward_length": 32, "attention.head_count": heads,
+        "attention.head_count_kv": kv_heads, "block_count": layers, "vocab_size": 32,
+        "context_length": 64,
+    }  # fmt: skip
+    fields = [("general.architecture", 8, text("llama"))]
+    form = "<I" if kind == 4 else "<f"
+    fields += [(f"llama.{name}", kind, struct.pack(form, size)) for name, size in told.items()]
+    for name, number in {
+        "rope.freq_base": base,
+        "attention.layer_norm_rms_epsilon": epsilon,
+    }.items():
+        fields.append((f"llama.{name}", 6, struct.pack("<f", number)))
+    head = 64 // heads
+    sizes = {"token_embd": (64, 32), "output_norm": (64,)}
+    matrices = {
+        "attn_q": (64, heads * head), "attn_k": (64, kv_heads * head), "attn_norm": (64,),
+        "attn_v": (64, kv_heads * head), "attn_output": (heads * head, 64), "ffn_norm": (64,),
+        "ffn_gate": (64, 32), "ffn_up": (64, 32), "ffn_down": (32, 64),
+    }  # fmt: skip
+    for name, size in matrices.items():
+        sizes |= {f"blk.{layer}.{name}": size for layer in range(layers)}
+    tensors, at = [], 0
+    for name, size in sizes.items():
+        form = 0 if len(size) == 1 else 8 if name == "token_embd" else 3
+        tensors.append((f"{name}.weight", size, form, at))
+        at += 4_096 * 2
+    return gguf(fields=fields, tensors=tensors, data=bytes(at))
+
+
+LIES = {
+    "key heads that do not divide": {"heads": 4, "kv_heads": 3},
+    "more key heads than heads": {"heads": 2, "kv_heads": 4},
+    "no base": {"base": 0.0},
+    "a base that is no number": {"base": float("nan")},
+    "an endless epsilon": {"epsilon": float("inf")},
+    "an epsilon below zero": {"epsilon": -1.0},
+    "heads of one number": {"heads": 64, "kv_heads": 64},
+    "no block": {"layers": 0},
+    "sizes that are no integers": {"kind": 6},
+}
+
+
+def test_a_whole_model_is_read(tmp_path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(llama())
+
+    assert load_weights(read_gguf(path)).architecture.kv_heads == 2
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_model_whose_sizes_do_not_fit_one_another_is_refused(tmp_path, lie) -> None:
+    """Tensors are as the fields say: only the sizes themselves tell."""
+    path = tmp_path / "model.gguf"
+    path.write_bytes(llama(**LIES[lie]))
+
+    with pytest.raises(ModelFileError):
+        load_weights(read_gguf(path))
+
+
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_no_damage_gives_anything_but_a_file_or_a_typed_error(tmp_path_factory, data) -> None:
