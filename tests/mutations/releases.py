@@ -54,6 +54,27 @@ RELEASES = (
         f"{_CORE}test_a_version_whose_manifest_was_changed_is_not_loaded",
     ),
     Mutation(
+        "a failed start that forgets what was live",
+        "inference/release/desk.py",
+        "        keep, self._keep = self._keep, None\n",
+        "        keep = self._keep\n",
+        f"{_SERVICE}test_a_start_without_keys_changes_nothing_that_is_remembered",
+    ),
+    Mutation(
+        "a model that changed behind its engine",
+        "inference/release/desk.py",
+        "        if self.engines[name, version].info.digest != digest:\n",
+        "        if not self.engines[name, version].info.digest:\n",
+        f"{_SERVICE}test_a_model_that_changes_behind_its_engine_answers_nobody",
+    ),
+    Mutation(
+        "a step that nobody records, its caller gone",
+        "gateway/releases/desk.py",
+        "            return await asyncio.shield(work)\n",
+        "            return await work\n",
+        f"{_DESK}test_a_step_whose_caller_has_gone_is_recorded_to_its_end",
+    ),
+    Mutation(
         "a step without a durable intent",
         "gateway/releases/desk.py",
         "            await self.ledger.record(replace(event, phase=Phase.INTENT",
