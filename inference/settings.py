@@ -108,7 +108,9 @@ class InferenceSettings(MeshSettings):
         ge=1,
         description="A step that takes longer hangs: the engine is down until it ends.",
     )
-    restarts_max: int = Field(3, ge=0, description="Engine faults survived before it stays down.")
+    restarts_max: int = Field(
+        3, ge=0, description="Engine faults survived, no answer between them."
+    )
     stop_timeout_ms: int = Field(5_000, ge=1, description="For the engine's thread at shutdown.")
 
     @property

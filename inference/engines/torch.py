@@ -8,9 +8,9 @@
 A request that fails (NaN logits, a token that the tokenizer does not know) fails alone, and one
 whose deadline comes is OUT_OF_TIME: if it waits, it never touches the model. If a step itself
 fails, all requests in the engine end with INFERENCE_DOWN and the thread goes on with empty slots,
-`restarts_max` times; then the engine is down, and says so. Out of memory is OVERLOADED for all,
-however often, and what was kept of earlier prompts is let go. A step that does not end makes the
-engine unhealthy, and its callers are told, until it ends after all.
+`restarts_max` times in a row; then the engine is down, and says so. Out of memory is OVERLOADED for
+all, however often, and what was kept of earlier prompts is let go. A step that does not end makes
+the engine unhealthy, and its callers are told, until it ends after all.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class TorchEngine:
         self._requests: dict[int, Request] = {}
         self._scheduler = self._empty_scheduler()
         self._outgoing: list[tuple[Request, tuple[Item, ...]]] = []
-        self._generated = 0
+        self._generated = self._finished = 0
         self._token_s = math.inf
         self._watch = Watch(settings.step_timeout_ms / 1_000)
         self._thread = threading.Thread(target=self._run, name="torch-engine", daemon=True)
@@ -197,10 +197,12 @@ class TorchEngine:
 
     def _run(self) -> None:
         torch.set_num_threads(self._settings.threads)
-        faults = 0
+        faults = finished = 0
         try:
             while faults <= self._settings.restarts_max:
                 why = self._served()
+                if self._finished > finished:  # it worked in between
+                    faults, finished = 0, self._finished
                 faults += why is Reason.INFERENCE_DOWN
                 with self._wake:
                     if self._closing:
@@ -310,6 +312,7 @@ class TorchEngine:
             if not items:
                 continue
             self._outgoing.append((request, items))
+            self._finished += isinstance(items[-1], Ended)
             if not isinstance(items[-1], Generated):
                 self._drop(job)
 
