@@ -12,9 +12,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import structlog
 import torch
 
 from inference.encoder import Encoder, WordPieces, bert_shape
+from inference.engines.faults import log_fault, out_of_memory
 from inference.model_files import must_be_architecture, needed, only_weights
 from inference.registry import ModelFileError, model_info
 from inference.safetensors_file import read_json, read_tensors
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from meshkit.contract import ModelInfo
 
 __all__ = ["EncoderEngine", "load_embedder"]
+
+log = structlog.get_logger()
 
 
 class EncoderEngine:
@@ -104,6 +108,17 @@ class EncoderEngine:
     # --- in the engine's thread -------------------------------------------------------------
 
     def _run(self, texts: Sequence[str], gone: threading.Event) -> Embedded:
+        try:
+            return self._embedded(texts, gone)
+        except (RuntimeError, MemoryError, LookupError, ValueError) as fault:
+            if out_of_memory(fault):
+                log.error("inference.out_of_memory", model=self._info.name)  # noqa: TRY400 -- no text
+                later_ms = self._limits.overloaded_retry_ms
+                raise Refusal(Reason.OVERLOADED, retry_after_ms=later_ms) from None
+            log_fault(fault)
+            raise Refusal(Reason.INFERENCE_DOWN) from None
+
+    def _embedded(self, texts: Sequence[str], gone: threading.Event) -> Embedded:
         ids = []
         for text in texts:
             ids.append(self._pieces.encode(text))

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from structlog.testing import capture_logs
 
 from inference.embedding import Embedders, embedders_of
 from inference.encoder import WordPieces
@@ -165,6 +166,33 @@ async def test_numbers_that_are_none_are_the_models_fault(engine, monkeypatch) -
         await engine.embed(["a"])
 
     assert caught.value.reason is Reason.INFERENCE_DOWN
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (MemoryError("canary"), Reason.OVERLOADED),
+        (RuntimeError("can't allocate memory: canary"), Reason.OVERLOADED),
+        (RuntimeError("canary"), Reason.INFERENCE_DOWN),
+        (IndexError("canary"), Reason.INFERENCE_DOWN),
+    ],
+)
+async def test_what_fails_in_the_model_is_told_and_the_next_call_works(
+    engine, monkeypatch, fault, reason
+) -> None:
+    def fails(batch):
+        raise fault
+
+    with monkeypatch.context() as patched, capture_logs() as logs:
+        patched.setattr(engine._encoder, "vectors", fails)
+        with pytest.raises(Refusal) as caught:
+            await engine.embed(["a"])
+
+    assert caught.value.reason is reason
+    assert bool(caught.value.retry_after_ms) == (reason is Reason.OVERLOADED)
+    assert logs
+    assert "canary" not in str(logs)
+    assert len((await engine.embed(["a"])).vectors) == 1
 
 
 # --- through the service ------------------------------------------------------------------------
