@@ -51,13 +51,17 @@ _OWN_FAULTS = frozenset({Reason.INFERENCE_DOWN, Reason.INTERNAL})
 
 @dataclass(slots=True)
 class _Served:
-    """One call on one version, and what became of it."""
+    """One call on one version, and what became of it.
+
+    held_s: How long the caller took over what it was given: no slowness of the version's.
+    """
 
     name: str
     version: str
     began_s: float
     ended: str = Reason.CANCELLED.name
     tokens: int = 0
+    held_s: float = 0.0
     first: bool = True
     failed: bool = False
     answered: Answered | None = None
@@ -73,11 +77,16 @@ class _Served:
             self.answered.add(item.text)
 
     @property
+    def took_s(self) -> float:
+        """How long the version has worked on it."""
+        return time.perf_counter() - self.began_s - self.held_s
+
+    @property
     def sample(self) -> Sample | None:
         """What it says of the version; None if it says nothing."""
         if not self.failed and self.ended:
             return None
-        return Sample(time.perf_counter() - self.began_s, self.tokens, self.failed)
+        return Sample(self.took_s, self.tokens, self.failed)
 
 
 class InferenceService:
@@ -177,7 +186,9 @@ class InferenceService:
             ) as items:
                 async for item in items:
                     served.came(item)
+                    given_s = time.perf_counter()
                     yield item
+                    served.held_s += time.perf_counter() - given_s
         except Refusal as refusal:
             served.ended, served.failed = refusal.reason.name, refusal.reason in _OWN_FAULTS
             raise
@@ -211,8 +222,8 @@ class InferenceService:
         )
 
     def _end(self, served: _Served) -> None:
-        took_s = time.perf_counter() - served.began_s
-        observed(f"gen_ai.request.{served.ended}.{served.name}", took_s)
+        took_s = served.took_s
+        observed(f"gen_ai.request.{served.ended}.{served.name}", took_s + served.held_s)
         desk, now_s = self.desk, self.desk.now_s()
         desk.do(desk.core.ended(served.name, served.version, served.sample, now_s))
         if served.answered is not None and not served.ended:

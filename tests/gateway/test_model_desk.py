@@ -224,11 +224,10 @@ async def test_a_step_whose_caller_has_gone_is_recorded_to_its_end(start) -> Non
         while not told(house, "model.promote"):
             await asyncio.sleep(0.005)
         call.cancel()
-        while not call.done():
-            await asyncio.sleep(0.005)
-        await asyncio.sleep(0.05)  # the server learns of it
-        gate.set()
         async with asyncio.timeout(10):
+            while not house.pipeline.ledger._tasks:  # until the gateway has learnt of it
+                await asyncio.sleep(0.005)
+            gate.set()
             while len(told(house, "model.promote")) < 2:
                 await asyncio.sleep(0.005)
 

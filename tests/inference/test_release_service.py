@@ -7,6 +7,7 @@ import asyncio
 import gc
 import json
 import os
+import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
@@ -671,3 +672,16 @@ async def test_a_model_that_changes_behind_its_engine_answers_nobody(opened) -> 
         world.desk.tick()
         assert await world.state("2") == "warm"
         assert await world.refused(PROMOTE, "2") is Reason.WRONG_STATE
+
+
+async def test_who_reads_slowly_makes_no_version_slow(opened) -> None:
+    async with opened(Versions("1")) as world:
+        began_s = time.perf_counter()
+        source = world.service.generate(world.scope(), NAME, world._screened(ASK), Parameters())
+        async for _ in source:
+            await asyncio.sleep(0.05)
+        took_s = time.perf_counter() - began_s
+        (release,) = await world.desk.releases(NAME)
+
+        assert release.find("1").calls == 1
+        assert release.find("1").p99_s < took_s - 0.05
