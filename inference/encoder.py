@@ -113,11 +113,12 @@ class WordPieces:
         if any(type(one) is not int or not 0 <= one < vocabulary for one in known.values()):
             msg = "the tokenizer has tokens that the model does not know"
             raise ModelFileError(msg)
-        if not {_BEGIN, _END, model.get("unk_token")} <= known.keys():
+        unknown = model.get("unk_token")
+        if not isinstance(unknown, str) or not {_BEGIN, _END, unknown} <= known.keys():
             msg = "the tokenizer lacks a token that begins, ends or stands for the unknown"
             raise ModelFileError(msg)
         self._begin, self._end = known[_BEGIN], known[_END]
-        self._encoder = plain_encoder(told, keep=(model["unk_token"],))
+        self._encoder = plain_encoder(told, keep=(unknown,))
 
     def encode(self, text: str) -> list[int]:
         """Encode a text, [CLS] before it and [SEP] behind."""

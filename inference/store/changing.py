@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from inference.store.keys import AdminKeys
     from inference.store.openssf import Published
-    from inference.store.store import Entry
+    from inference.store.store import Entry, Opened
 
 __all__ = ["StoreChanger"]
 
@@ -117,9 +117,7 @@ class StoreChanger:
         """
         with self._alone():
             entry = self._store.entry(name, version)
-            ModelStore(self._store.folder, self._store.keys, _ANY).open(
-                name, entry.manifest.version
-            ).close()
+            self._opened(entry).close()
             signature = self._admin.sign(to_be_signed(entry.manifest))
             # Else a broken answer would be found out at the next load.
             must_be_signed(entry.manifest, signature, self._store.keys.signers())
@@ -140,7 +138,8 @@ class StoreChanger:
         """Encrypt the files of a model that is in the store, and remove what lay in plain.
 
         On a journal, a copy-on-write file system or flash, what was removed may still be found by
-        whoever has the disk: `add(…, seal=True)` never writes it.
+        whoever has the disk: `add(…, seal=True)` never writes it. What lies in plain beside sealed
+        files, since a try was cut off, is removed once those were opened.
 
         Raises:
             ModelFileError: it is packaged, sealed already, not there, or damaged.
@@ -150,14 +149,17 @@ class StoreChanger:
             entry = self._store.entry(name, version)
             if entry.packaged:
                 raise ModelFileError(Fault.PACKAGED)
-            if entry.seal is not None:
-                raise ModelFileError(Fault.SEALED)
             home = self._store.folder / entry.home
+            if entry.seal is not None:
+                if not (home / PLAIN_FILES).exists():
+                    raise ModelFileError(Fault.SEALED)
+                self._opened(entry).close()
+                with _disk():
+                    shutil.rmtree(home / PLAIN_FILES)
+                    fsync_folder(home)
+                return entry.manifest
             with _disk(), self._coming() as coming:
-                opened = ModelStore(self._store.folder, rules=_ANY).open(
-                    entry.manifest.name, entry.manifest.version
-                )
-                with opened:
+                with self._opened(entry) as opened:
                     self._sealed(entry.manifest, opened.paths, coming)
                 self._swap(coming, home)
         return entry.manifest
@@ -174,6 +176,12 @@ class StoreChanger:
             home.rename(going)
             fsync_folder(home.parent)
             shutil.rmtree(going)
+
+    def _opened(self, entry: Entry) -> Opened:
+        """Check all files of what is about to be signed or sealed. Raises as `ModelStore.open`."""
+        rules = Rules(signed="off", plain_dir=self._store.rules.plain_dir)
+        store = ModelStore(self._store.folder, self._store.keys, rules)
+        return store.open(entry.manifest.name, entry.manifest.version)
 
     # --- taking in --------------------------------------------------------------------------
 
@@ -295,10 +303,6 @@ class StoreChanger:
             yield coming
         finally:
             shutil.rmtree(coming, ignore_errors=True)
-
-
-_ANY = Rules(signed="off")
-"""For those who are about to sign or seal: the files are checked all the same."""
 
 
 def _copied(source: Path, into: Path, limits: Limits) -> list[FileDigest]:

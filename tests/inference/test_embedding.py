@@ -307,6 +307,10 @@ BAD_FILES = {
     "fewer layers": ({"config": {"num_hidden_layers": 5}}, {}),
     "fewer words": ({"config": {"vocab_size": 30_000}}, {}),
     "another tokenizer": ({"tokenizer": {"model": {"type": "BPE", "vocab": {}, "merges": []}}}, {}),
+    "an unknown word that is none": (
+        {"tokenizer": {"model": {"type": "WordPiece", "vocab": {}, "unk_token": ["a"]}}},
+        {},
+    ),
     "no tokenizer": ({"tokenizer": {"model": None}}, {}),
 }
 

@@ -296,6 +296,34 @@ def test_a_model_is_sealed_where_it_lies(world) -> None:
     assert caught.value.fault is Fault.SEALED
 
 
+def test_what_a_crash_left_in_plain_is_removed_by_sealing_again(world) -> None:
+    world.added(seal=True)
+    left = world.home() / "files"
+    left.mkdir()
+    (left / "model.gguf").write_bytes(gguf())
+    sealed = world.home() / "sealed" / "model.gguf"
+    whole = sealed.read_bytes()
+    sealed.write_bytes(whole[:-1] + b"x")
+    with pytest.raises(ModelFileError) as caught:
+        world.changer().seal(NAME)
+    assert (caught.value.fault, left.exists()) == (Fault.SEAL, True), "it is all there is"
+
+    sealed.write_bytes(whole)
+    world.changer().seal(NAME)
+
+    assert not left.exists()
+    world.store().open(NAME).close()
+
+
+def test_what_is_signed_is_decrypted_where_the_operator_says(world, monkeypatch) -> None:
+    world.added(sign=False, seal=True)
+    monkeypatch.setattr("inference.store.private._MEMORY", world.top / "not here")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(world.top / "nor here"))
+    world.changer().sign(NAME)
+
+    world.store().open(NAME).close()
+
+
 def test_without_openbao_a_sealed_model_stays_so(world) -> None:
     world.added(sign=False, seal=True)
     world.keys.away = True
@@ -355,7 +383,7 @@ def test_what_a_crash_left_goes_with_the_next_start(world) -> None:
 def test_a_private_folder_that_is_not_ours_is_not_used(world) -> None:
     world.added()
     home = world.plain / f"sealgate-models-{os.geteuid()}"
-    home.mkdir(mode=0o700)
+    home.mkdir(mode=0o700, exist_ok=True)
     home.chmod(0o755)
     assert refused(world) is Fault.UNREADABLE
     home.rmdir()
