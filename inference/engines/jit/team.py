@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Team"]
 
+_LEAVE_S = 1.0
+"""For a helper to leave: it takes microseconds, unless the machine is short of cores."""
+
 
 class Team:
     """Runs steps on several threads, the caller's among them.
@@ -32,16 +35,16 @@ class Team:
         self._step, self._given = code.step(), given.ctypes.data
         self._process = os.getpid()
         self._events = [os.eventfd(0) for _ in range(given[Argument.THREADS] - 1)]
+        helpers: list[threading.Thread] = []
         # A model that nobody holds any more leaves no threads behind, nor does one half made. At
         # the process's own end they go with it: a step under way would else wait for them.
-        weakref.finalize(self, _dismiss, given, self._events, self._process).atexit = False
+        end = weakref.finalize(self, _dismiss, given, self._events, helpers, self._process)
+        end.atexit = False
         for number, event in enumerate(self._events, 1):
-            threading.Thread(
-                target=_help,
-                args=(code, given, held, number, event),
-                name="torch-step",
-                daemon=True,
-            ).start()
+            args = (code, given, held, number, event)
+            helper = threading.Thread(target=_help, args=args, name="torch-step", daemon=True)
+            helper.start()
+            helpers.append(helper)
 
     def run(self) -> None:
         """Run a step; all threads are done with it when this returns.
@@ -64,9 +67,14 @@ def _help(code: Compiled, given: NDArray[np.int64], _held: object, number: int, 
     os.close(event)
 
 
-def _dismiss(given: NDArray[np.int64], events: list[int], process: int) -> None:
+def _dismiss(
+    given: NDArray[np.int64], events: list[int], helpers: list[threading.Thread], process: int
+) -> None:
     if os.getpid() != process:
         return
     given[Argument.CLOSING] = 1
     for event in events:
         os.eventfd_write(event, 1)
+    # Else one might come back to an interpreter that is ending, which aborts the process.
+    for helper in helpers:
+        helper.join(_LEAVE_S)
