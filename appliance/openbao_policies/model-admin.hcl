@@ -1,6 +1,6 @@
 # The model administrator vouches for models: signs their manifests, seals their files. Nothing else
-# can, and it can do nothing else. Its login belongs to whoever decides what may be loaded, off this
-# host: who has the host alone can put no model into service.
+# can by its own policy, and it can do nothing else. Its login belongs to whoever decides what may be
+# loaded, off this host. (The operator writes policies: ADR 9 and 10 say what follows from that.)
 
 # Its own token: look at it, prolong it, give it back. Nothing of the default policy besides.
 path "auth/token/lookup-self" {
