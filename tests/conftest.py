@@ -5,10 +5,11 @@ things (an appliance, a mesh, a model) go to one of them as a whole, other tests
 """
 
 import os
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384")
 
@@ -16,13 +17,16 @@ os.environ.setdefault("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384")
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
 
-TESTS = Path(__file__).parent
 WHOLE = {"console", "e2e", "inference", "keys", "mesh"}
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    for item in items:
-        place = item.path.relative_to(TESTS)
-        group = place.parts[0] if place.parts[0] in WHOLE else str(place)
-        item.add_marker(pytest.mark.xdist_group(group))
+class Rooms(LoadScopeScheduling):
+    def _split_scope(self, nodeid):
+        file = nodeid.partition("::")[0]
+        room = PurePosixPath(file).parts[1]
+        return room if room in WHOLE else file
+
+
+@pytest.hookimpl
+def pytest_xdist_make_scheduler(config, log):
+    return Rooms(config, log)
