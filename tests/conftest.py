@@ -8,6 +8,7 @@ import os
 from pathlib import PurePosixPath
 
 import pytest
+import structlog
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
@@ -30,3 +31,12 @@ class Rooms(LoadScopeScheduling):
 @pytest.hookimpl
 def pytest_xdist_make_scheduler(config, log):
     return Rooms(config, log)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before():
+    """A command that runs in a test has logs go to its own standard error, which ends with it."""
+    before = structlog.is_configured()
+    yield
+    if not before:
+        structlog.reset_defaults()

@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from inference.precision import reporting
 from inference.precision.corpus import read_corpus
 from inference.precision.faults import Fault, PrecisionError
 from inference.precision.making import Making, Progress, device_of
 from inference.precision.picture import picture
 from inference.precision.report import markdown, report_json
-from inference.precision.reporting import Measuring, measured
 from inference.precision.source import read_gguf_source, read_parts, read_source
 from inference.store.changing import StoreChanger
 from inference.store.claims import Claim
@@ -165,13 +165,13 @@ def report(args: argparse.Namespace) -> dict[str, Any]:
     ).held_out
     original = first.source.network().to(device, torch.float32)
     steps = 0 if args.no_speed else 64
-    measuring = Measuring(text=text, device=device, batch=args.batch, decode_steps=steps)
+    measuring = reporting.Measuring(text=text, device=device, batch=args.batch, decode_steps=steps)
     rows: list[Row] = []
     with _bars(args) as heard:
         for name in (args.model, *args.variants):
             found = first if name == args.model else _found(args, name)
             rows.append(
-                measured(
+                reporting.measured(
                     Path(name).stem,
                     found.source,
                     original,

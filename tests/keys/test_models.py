@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-import structlog
 
 from inference.store.changing import StoreChanger
 from inference.store.errors import Fault, ModelFileError
@@ -17,15 +16,6 @@ from meshkit.vault import Vault, VaultRejected
 from meshkit.vault_http import connected_http
 from sealgate.cli import DONE, REFUSED, main
 from tests.inference.store_world import CLAIM, NAME, gguf
-
-
-@pytest.fixture(autouse=True)
-def logs_as_before():
-    """A command has logs go to its own standard error, which ends with the test."""
-    before = structlog.is_configured()
-    yield
-    if not before:
-        structlog.reset_defaults()
 
 
 def keys_of(vault) -> VaultModelKeys:

@@ -183,7 +183,7 @@ async def test_metrics_and_log_lines_of_all_five_processes_reach_the_collector(m
     for who in SERVICES:
         assert (who, "sealgate.certificate_remaining") in told.metrics
         assert (who, "process_resident_memory_bytes") in told.metrics
-    assert "ada" not in told.text
+    assert "ada@" not in told.text
     assert "example.org" not in told.text
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from inference.engines.triton import scrape
 from meshkit import counters, metric_names
 from meshkit.metric_list import LABELS, ROWS
 from meshkit.metric_names import METRICS, VALUE_CHARS_MAX, Kind, found, may_label
@@ -81,6 +82,7 @@ def test_names_that_are_no_literals_are_known_by_hand():
         "audit/log/opening.py",
         "compliance/service.py",
         "gateway/restoring.py",
+        "inference/engines/triton/scrape.py",
         "meshkit/counters.py",
         "meshkit/logs.py",
         "meshkit/otlp.py",
@@ -99,6 +101,8 @@ def test_names_that_are_no_literals_are_known_by_hand():
         ("logs.refused", Kind.COUNTER),
         ("telemetry.spans_lost", Kind.COUNTER),
         ("telemetry.logs_lost", Kind.COUNTER),
+        *((name, Kind.COUNTER) for name in scrape.COUNTERS.values()),
+        *((name, Kind.GAUGE) for name in scrape.GAUGES.values()),
     ):
         assert found(name, kind), name
 
@@ -111,6 +115,8 @@ def test_every_source_on_the_list_is_counted_somewhere():
         *(f"audit.{each}" for each in ("waiting", "backlog", "open_intents")),
         *("audit.checkpoint_age_s", "audit.unpublished_age_s", "logs.{event}"),
         "compliance.findings.{direction}.{action}.{type}",
+        *scrape.COUNTERS.values(),
+        *scrape.GAUGES.values(),
     }
     assert {metric.source for metric in METRICS} - fed - by_hand == set()
 

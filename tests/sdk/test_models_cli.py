@@ -4,21 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-import structlog
 
 from sealgate.cli import BAD_USAGE, DONE, REFUSED, main
 from tests.inference.store_world import a_folder, gguf
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def logs_as_before():
-    """A command has logs go to its own standard error, which ends with the test."""
-    before = structlog.is_configured()
-    yield
-    if not before:
-        structlog.reset_defaults()
 
 
 @pytest.fixture
