@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from appliance.redis import RedisServerSettings, redis_server
 from meshkit.redis_link import redis_link
+from tests.ports import unused_port
 
 PATIENT = {"timeout_ms": 5_000}
 """For what is no test of timeouts: the machine may be busy."""
@@ -51,7 +52,7 @@ class Server:
 
 @asynccontextmanager
 async def real_redis(data):
-    server = Server(RedisServerSettings(data=data))
+    server = Server(RedisServerSettings(data=data, port=unused_port()))
     await server.start()
     try:
         yield server

@@ -6,7 +6,6 @@ import ipaddress
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tritonclient.utils import InferenceServerException
+
+from tests.ports import unused_port
 
 ROOT = Path(__file__).parents[2]
 READY_S = 60.0
@@ -111,15 +112,9 @@ class Server:
             left.unlink(missing_ok=True)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @contextmanager
 def serving(repository, *options, tls=None):
-    server = Server(repository, free_port(), tls or {}, options)
+    server = Server(repository, unused_port(), tls or {}, options)
     try:
         server.start()
         yield server

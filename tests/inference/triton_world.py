@@ -16,7 +16,8 @@ from inference.triton_repository.config import ModelConfig, Tensor
 from inference.triton_repository.folder import write_model
 from inference.triton_repository.own import write_own
 from inference.triton_repository.tensors import INPUTS, OUTPUTS
-from tests.compliance.triton_server import ROOT, Server, free_port, script
+from tests.compliance.triton_server import ROOT, Server, script
+from tests.ports import unused_port
 
 MODEL = "smollm2-135m-instruct"
 STANDIN = Path(__file__).with_name("triton_standin.py")
@@ -110,7 +111,7 @@ class Triton(Server):
         setup = script("triton_server")
         folder = ROOT / "var" / "triton"
         assert setup.is_ready(folder), "run `make triton` first"
-        self.metrics_port = free_port()
+        self.metrics_port = unused_port()
         command = setup.command(
             folder,
             self.repository,
@@ -147,7 +148,7 @@ class Triton(Server):
 
 @contextmanager
 def running(repository, *options, host="127.0.0.1", tls=None, floor=True):
-    server = Triton(repository, free_port(), tls or {}, options)
+    server = Triton(repository, unused_port(), tls or {}, options)
     server.host, server.floor = host, floor
     try:
         server.start()

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from appliance.redis import RedisServerSettings, redis_server
 from meshkit.redis_link import RedisAway, redis_link
+from tests.ports import unused_port
 from tests.redis_world import PATIENT
 
 
 async def test_a_killed_redis_comes_back_at_its_port_and_empty(tmp_path) -> None:
-    settings = RedisServerSettings(data=tmp_path / "redis", restart_pause_s=0.05)
+    settings = RedisServerSettings(
+        data=tmp_path / "redis", port=unused_port(), restart_pause_s=0.05
+    )
     async with redis_server(settings) as server:
         port, before = server.port, server.pid
         login = server.link_settings("gateway", **PATIENT)

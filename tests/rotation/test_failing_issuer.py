@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import time
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -17,13 +16,14 @@ from appliance.openbao_admin import policy_text
 from meshkit.contract import Reason, Refusal
 from meshkit.counters import counters, gauges
 from meshkit.tls_renewal import Renewal, kept_renewed
+from tests.ports import unused_port
 from tests.rotation.conftest import World, code_of, load_on, say_with, until
 
 GAUGE = "tls.remaining_s.service.gateway"
 
 
 async def test_openbao_killed_and_started_again(tmp_path) -> None:
-    settings = OpenBaoSettings(data=tmp_path / "openbao", port=free_port())
+    settings = OpenBaoSettings(data=tmp_path / "openbao", port=unused_port())
     async with AsyncExitStack() as first, AsyncExitStack() as owned:
         bao = await first.enter_async_context(openbao(settings))
         estate = await owned.enter_async_context(prepared(bao, BootstrapSettings()))
@@ -102,12 +102,6 @@ async def test_a_renewal_is_tried_ten_times_before_the_end(failure) -> None:
 
 def told(logs) -> list[str]:
     return [line["event"] for line in logs]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def test_an_openbao_that_ends_is_started_again(tmp_path) -> None:
