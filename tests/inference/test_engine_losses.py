@@ -54,6 +54,7 @@ async def test_who_was_done_hears_of_it_although_the_step_fails_behind_him(scrip
     short = asyncio.create_task(told(engine, 3))
     await until(lambda: model.prompts)
     long = asyncio.create_task(told(engine, 9))
+    await until(lambda: engine._joining)
     model.stuck = True
     model.gate.set()
     ends = await asyncio.wait_for(asyncio.gather(short, long), WAIT_S)
