@@ -183,6 +183,7 @@ def _zip_members(raw: IO[bytes], limits: Limits) -> Iterator[Member]:
 def _zip_opened(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> IO[bytes]:
     try:
         return archive.open(entry)
+    # NotImplementedError, RuntimeError: zipfile's for a patched entry, and one with a password.
     except (*_BROKEN, NotImplementedError, RuntimeError) as error:
         raise ModelFileError(Fault.ARCHIVE) from error
 

@@ -217,12 +217,14 @@ async def test_a_release_of_a_real_model(release) -> None:
         states = {each.version: each.state for each in listed.versions}
         assert states == {"1": "live", "2": "registered"}
         assert await again.steps() == STEPS
-        taken = [
-            (event["action"], event["outcome"])
-            for event in await again.told()
-            if event["action"].startswith("model.") and event["phase"] == "outcome"
-        ]
-    assert [each for each in taken if each[0] != "model.read"] == TAKEN
+        assert [each async for each in taken(again) if each[0] != "model.read"] == TAKEN
+
+
+async def taken(running):
+    """Yield what was asked for through the gateway, and how it ended, as the log has it."""
+    for event in await running.told():
+        if event["action"].startswith("model.") and event["phase"] == "outcome":
+            yield event["action"], event["outcome"]
 
 
 async def settled(running, version):
