@@ -19,6 +19,7 @@ import httpx2
 from appliance.openbao import OpenBaoSettings, openbao
 from meshkit.contract import Refusal
 from meshkit.files import read_or_none
+from meshkit.https import https_client
 from meshkit.vault import VaultDown
 from meshkit.vault_http import VaultHttp, VaultSettings, connected_http
 
@@ -81,10 +82,11 @@ class OperatorApi:
 
 
 def _client(settings: VaultSettings) -> httpx2.AsyncClient:
-    context = ssl.create_default_context(cafile=str(settings.ca))
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    return httpx2.AsyncClient(
-        base_url=settings.address, verify=context, timeout=_TIMEOUT_S, trust_env=False
+    return https_client(
+        settings.ca,
+        timeout_s=_TIMEOUT_S,
+        base_url=settings.address,
+        tls_min=ssl.TLSVersion.TLSv1_3,
     )
 
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from typing import TYPE_CHECKING, Any
 
-import httpx2
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from meshkit.https import https_client
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,11 +129,10 @@ async def downloaded(url: str, ca_file: Path | None, bytes_max: int) -> bytes:
     Raises:
         OSError, httpx2.HTTPError: it cannot be had.
     """
-    context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
     raw = bytearray()
     async with (
         asyncio.timeout(WHOLE_MS / 1_000),
-        httpx2.AsyncClient(verify=context, timeout=_FETCH_MS / 1_000, trust_env=False) as client,
+        https_client(ca_file, timeout_s=_FETCH_MS / 1_000) as client,
         client.stream("GET", url) as reply,
     ):
         reply.raise_for_status()

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from meshkit.contract import Reason, Refusal
 from meshkit.counters import counted, measured
+from meshkit.https import https_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -226,12 +227,6 @@ def _answer(reply: httpx2.Response, accept: frozenset[int]) -> Answer:
     raise VaultRejected(reply.status_code, unready="Upgrading from non-versioned" in said)
 
 
-def _tls(ca: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(ca))
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    return context
-
-
 @asynccontextmanager
 async def connected_http(settings: VaultSettings) -> AsyncIterator[VaultHttp]:
     """Own a connection pool to OpenBao for as long as the block runs.
@@ -239,15 +234,14 @@ async def connected_http(settings: VaultSettings) -> AsyncIterator[VaultHttp]:
     Raises:
         OSError: `settings.ca` cannot be read or holds no certificate.
     """
-    client = httpx2.AsyncClient(
+    client = https_client(
+        settings.ca,
+        timeout_s=settings.request_timeout_ms / 1_000,
+        connect_timeout_s=settings.connect_timeout_ms / 1_000,
         base_url=settings.address,
-        verify=_tls(settings.ca),
+        connections_max=settings.connections_max,
+        tls_min=ssl.TLSVersion.TLSv1_3,
         headers={"X-Vault-Request": "true"},
-        timeout=httpx2.Timeout(
-            settings.request_timeout_ms / 1_000, connect=settings.connect_timeout_ms / 1_000
-        ),
-        limits=httpx2.Limits(max_connections=settings.connections_max),
-        trust_env=False,
     )
     reached = _Reached()
     async with client:

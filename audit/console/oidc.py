@@ -21,7 +21,6 @@ import base64
 import json
 import re
 import secrets
-import ssl
 import time
 from dataclasses import dataclass
 from hashlib import sha256
@@ -33,6 +32,7 @@ import httpx2
 import jwt
 
 from meshkit.contract import Reason, Refusal
+from meshkit.https import https_client
 from meshkit.jwks import JwksInvalid, downloaded, parse_jwks, verified_claims
 
 if TYPE_CHECKING:
@@ -203,15 +203,11 @@ class Oidc:
             "code_verifier": verifier,
         }
         provider = await self._known()
-        ca = str(settings.ca_file) if settings.ca_file else None
-        client = httpx2.AsyncClient(
-            verify=ssl.create_default_context(cafile=ca), timeout=_TIMEOUT_S, trust_env=False
-        )
         raw = bytearray()
         try:
             async with (
                 asyncio.timeout(_TIMEOUT_S),
-                client,
+                https_client(settings.ca_file, timeout_s=_TIMEOUT_S) as client,
                 client.stream(
                     "POST",
                     provider.endpoints["token_endpoint"],

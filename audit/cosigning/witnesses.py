@@ -23,17 +23,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import httpx2
 import structlog
 
 from audit.cosigning.cosigner import ContradictedError, Cosigner, FaultyError, WitnessState
 from meshkit.contract import Reason, Refusal
 from meshkit.counters import counted, measured
 from meshkit.files import write_private
+from meshkit.https import https_client
 from meshkit.tlog import Policy, split_note
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+    import httpx2
 
     from audit.cosigning.cosigner import Prove
     from audit.settings import AuditSettings
@@ -284,11 +286,11 @@ async def witnesses_of(
         yield None
         return
     _checked(policy, keys().name)
-    ca = settings.witness_ca
-    context = ssl.create_default_context(cafile=None if ca is None else str(ca))
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    timeout = settings.witness_timeout_ms / 1_000
-    async with httpx2.AsyncClient(verify=context, timeout=timeout, trust_env=False) as client:
+    async with https_client(
+        settings.witness_ca,
+        timeout_s=settings.witness_timeout_ms / 1_000,
+        tls_min=ssl.TLSVersion.TLSv1_3,
+    ) as client:
         found = Witnesses(policy, settings, client, keys)
         with (
             measured("audit.witness_quorum", lambda: found.quorum),

@@ -180,12 +180,9 @@ async def _source(args: argparse.Namespace, owned: AsyncExitStack) -> Source:
     from audit.monitor.sources import FolderSource, HttpSource, is_url  # noqa: PLC0415 -- lazily
 
     if is_url(args.log):
-        import ssl  # noqa: PLC0415 -- as above
+        from meshkit.https import https_client  # noqa: PLC0415 -- as above
 
-        import httpx2  # noqa: PLC0415 -- as above
-
-        context = ssl.create_default_context(cafile=None if args.ca is None else str(args.ca))
-        client = httpx2.AsyncClient(verify=context, timeout=30.0, trust_env=False)
+        client = https_client(args.ca, timeout_s=30.0)
         return HttpSource(args.log, await owned.enter_async_context(client))
     if args.is_folder:
         return FolderSource(Path(args.log))
