@@ -22,6 +22,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from audit.search.query import (
@@ -50,6 +51,10 @@ SCHEMA_VERSION = 2
 
 _NUMBER = {phase: number for number, phase in enumerate(PHASES)}
 _NO_TRACE = bytes(16)
+_ENTRY = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_TOGETHER = 64
+"""Entries put in by one statement: the thread lets go of the interpreter once for each of those,
+and would wait for it as often while the event loop is busy."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
   number INTEGER PRIMARY KEY, call_id BLOB NOT NULL, phase INTEGER NOT NULL, trace_id BLOB,
@@ -175,21 +180,25 @@ class Index:
 
     def _put(self, rows: Sequence[IndexRow], places: Mapping[int, str]) -> None:
         ids = [words_of(row) for row in rows]
-        self._writer.executemany(
-            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    row.number,
-                    row.call_id,
-                    _NUMBER[row.phase],
-                    row.trace_id if row.trace_id != _NO_TRACE else None,
-                    row.time_us,
-                    places.get(row.number, ""),
-                    *some,
-                )
-                for row, some in zip(rows, ids, strict=True)
-            ],
-        )
+        values = [
+            (
+                row.number,
+                row.call_id,
+                _NUMBER[row.phase],
+                row.trace_id if row.trace_id != _NO_TRACE else None,
+                row.time_us,
+                places.get(row.number, ""),
+                *some,
+            )
+            for row, some in zip(rows, ids, strict=True)
+        ]
+        for start in range(0, len(values), _TOGETHER):
+            part = values[start : start + _TOGETHER]
+            marks = ", ".join([_ENTRY] * len(part))
+            self._writer.execute(
+                f"INSERT INTO entries VALUES {marks}",  # noqa: S608 -- marks are constants
+                [*chain.from_iterable(part)],
+            )
         self._verdict_sets.add(rows, ids)
         self._occurrences.add(rows, ids)
         self._writer.execute("UPDATE meta SET size = size + ?", (len(rows),))
