@@ -44,6 +44,7 @@ _MADE_ANEW = (
     "audit/index.sqlite*",
     "audit/mirror.sqlite*",
     "audit/writer.lock",
+    "audit/mover.lock",
     "audit/log/*",  # as of one checkpoint: see `Source.log`
     "audit/wal/*",
     "audit/pending/*",

@@ -51,6 +51,13 @@ class AuditSettings(MeshSettings):
     group_events_max: int = Field(
         1_024, gt=0, description="Events one fsync makes durable, at most."
     )
+    mover_process_events: int = Field(
+        256,
+        ge=0,
+        description="Once so many durable events wait for payload store and index (they are moved "
+        "ten times a second), a process of its own moves them, some 30 MB large, until none was "
+        "needed for a minute; 0: never.",
+    )
     intake_events_max: int = Field(
         4_096, gt=0, description="Events waiting for their fsync; beyond: OVERLOADED."
     )

@@ -72,7 +72,7 @@ class AuditLog:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._settings = parts.settings
-        self._finder = RecordFinder(Finder(parts.index, parts.publisher.rows), parts.leaf)
+        self._finder = RecordFinder(Finder(parts.index, parts.mover.rows), parts.leaf)
         self._committer: Committer | None = None
         self._in_flight: dict[_Key, Waiting] = {}
         # A plain dict is slow at its front: it steps over all that was deleted there.
@@ -278,7 +278,7 @@ class AuditLog:
 
     def remember(self, rows: Sequence[IndexRow]) -> None:
         """Take over durable events; old ones are let go once the index has them."""
-        pending = self._parts.publisher.rows
+        pending = self._parts.mover.rows
         for row in rows:
             self._recent[_packed(row.call_id, row.phase)] = row.number
             pending[row.number] = row

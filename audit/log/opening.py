@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,6 +16,8 @@ from audit.keys.pseudonyms import Pseudonyms
 from audit.log.appender import AuditLog, Parts
 from audit.log.disk import Disk, make_folders
 from audit.log.intake import Committer
+from audit.log.mover import Mover
+from audit.log.mover_process import MOVER_LOCK, MoverProcess
 from audit.log.publisher import Publisher
 from audit.log.receipts import ReceiptMaker
 from audit.log.recovery import recover
@@ -33,7 +36,9 @@ from meshkit.counters import counted, measured
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from concurrent.futures import Executor
     from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from audit.keys.pseudonyms import NamingKeys
     from audit.log.locks import CheckpointLock, Locked
@@ -47,6 +52,7 @@ log = structlog.get_logger()
 
 _WRITER_POLL_S = 0.02
 _FORGET_S = 5.0
+_MOVER_WAIT_S = 10.0
 
 
 @asynccontextmanager
@@ -79,10 +85,9 @@ async def open_audit(
             lock cannot be asked; CONFLICT, if another process has the log open.
         OSError: the disk fails.
     """
-    disk = disk or Disk()
     async with AsyncExitStack() as owned:
-        opened = await _opened(owned, settings, disk, signer, lock)
-        wal, store, witnesses, publisher, payloads, index = opened
+        opened = await _opened(owned, settings, disk or Disk(), signer, lock)
+        wal, store, witnesses, publisher, moving = opened
         parts = Parts(
             settings=settings,
             signer=signer,
@@ -90,15 +95,16 @@ async def open_audit(
             sealer=sealer,
             wal=wal,
             store=store,
-            payloads=payloads,
-            index=index,
+            payloads=moving.payloads,
+            index=moving.index,
+            mover=moving.mover,
             receipts=await ReceiptMaker.start(signer),
             publisher=publisher,
         )
         audit = await _started(owned, parts)
         if witnesses is not None:
             await _witnessed(audit, witnesses)
-        await owned.enter_async_context(_keys_followed(audit, disk))
+        await owned.enter_async_context(_keys_followed(audit, disk or Disk()))
         yield audit
 
 
@@ -114,7 +120,7 @@ async def _opened(
     disk: Disk,
     signer: CheckpointSigner,
     lock: CheckpointLock,
-) -> tuple[Wal, LogStore, Witnesses | None, Publisher, PayloadStore, Index]:
+) -> tuple[Wal, LogStore, Witnesses | None, Publisher, _Moving]:
     """Take the log for us, recover it, and bring disk and witnesses up to it."""
     make_folders(disk, settings.data_dir)
     owned.callback(disk.close, await _only_writer(disk, settings))
@@ -126,13 +132,31 @@ async def _opened(
     witnesses = await owned.enter_async_context(
         witnesses_of(policy, settings, lambda: signer.known)
     )
-    publisher, payloads, index = await _publisher(
+    slow = owned.enter_context(ThreadPoolExecutor(1, "audit-publish"))
+    moving = await _moving(
         owned, settings, disk,
-        signer=signer, lock=lock, held=held, wal=wal, store=store, witnesses=witnesses,
-        left=left,
+        wal=wal, store=store, origin=signer.known.name, slow=slow,
     )  # fmt: skip
+    publisher = Publisher(
+        settings,
+        signer=signer,
+        lock=lock,
+        held=held,
+        wal=wal,
+        store=store,
+        index=moving.index,
+        mover=moving.mover,
+        executor=slow,
+        witnesses=witnesses,
+        left=left,
+    )
+    # Before the first append: what the index does not know would look new.
+    try:
+        await moving.mover.catch_up()
+    except sqlite3.Error:
+        raise Refusal(Reason.AUDIT_DOWN) from None
     await publisher.confirm()  # before anything is signed: the receipt key's endorsement, too
-    return wal, store, witnesses, publisher, payloads, index
+    return wal, store, witnesses, publisher, moving
 
 
 async def _pseudonyms(owned: AsyncExitStack, log_key: bytes, naming_keys: NamingKeys) -> Pseudonyms:
@@ -169,11 +193,18 @@ async def _only_writer(disk: Disk, settings: AuditSettings) -> int:
     """Take the log for us alone; wait for one that hands over, if told to."""
     if settings.standby_file is not None:
         settings.standby_file.touch(mode=0o600)
+    held = await _locked(disk, settings.data_dir / "writer.lock", settings.writer_wait_ms / 1_000)
+    # If the writer before us was killed, so is its mover: but it may be at work until then.
+    disk.close(await _locked(disk, settings.data_dir / MOVER_LOCK, _MOVER_WAIT_S))
+    return held
+
+
+async def _locked(disk: Disk, path: Path, wait_s: float) -> int:
     clock = asyncio.get_running_loop().time
-    until = clock() + settings.writer_wait_ms / 1_000
+    until = clock() + wait_s
     while True:
         try:
-            return disk.lock(settings.data_dir / "writer.lock")
+            return disk.lock(path)
         except BlockingIOError:
             if clock() >= until:
                 raise Refusal(Reason.CONFLICT) from None
@@ -199,45 +230,44 @@ async def _recovered(
     return wal, store, held, left
 
 
-async def _publisher(
+@dataclass(frozen=True, slots=True)
+class _Moving:
+    """What durable events are moved into, and by whom."""
+
+    mover: Mover
+    payloads: PayloadStore
+    index: Index
+
+
+async def _moving(
     owned: AsyncExitStack,
     settings: AuditSettings,
     disk: Disk,
     *,
-    signer: CheckpointSigner,
-    lock: CheckpointLock,
-    held: Locked,
     wal: Wal,
     store: LogStore,
-    witnesses: Witnesses | None,
-    left: Round | None,
-) -> tuple[Publisher, PayloadStore, Index]:
+    origin: str,
+    slow: Executor,
+) -> _Moving:
     payloads = PayloadStore(disk, settings.data_dir / "payloads")
     owned.callback(payloads.close)
-    index = Index(settings.data_dir / "index.sqlite", signer.known.name)
+    index = Index(settings.data_dir / "index.sqlite", origin)
     owned.callback(index.close)
     if not await asyncio.to_thread(_fits, index, wal, store):
         index.rebuild()
-    slow = owned.enter_context(ThreadPoolExecutor(1, "audit-publish"))
-    publisher = Publisher(
+    process = None
+    if type(disk) is Disk:  # a process would use the real one
+        process = owned.enter_context(MoverProcess(settings.data_dir))
+    mover = Mover(
         settings,
-        signer=signer,
-        lock=lock,
-        held=held,
         wal=wal,
         store=store,
         payloads=payloads,
         index=index,
         executor=slow,
-        witnesses=witnesses,
-        left=left,
+        process=process,
     )
-    # Before the first append: what the index does not know would look new.
-    try:
-        await publisher.catch_up_disk()
-    except sqlite3.Error:
-        raise Refusal(Reason.AUDIT_DOWN) from None
-    return publisher, payloads, index
+    return _Moving(mover, payloads, index)
 
 
 def _fits(index: Index, wal: Wal, store: LogStore) -> bool:

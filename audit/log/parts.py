@@ -9,6 +9,7 @@ from meshkit.contract import Refusal
 
 if TYPE_CHECKING:
     from audit.keys.pseudonyms import Pseudonyms
+    from audit.log.mover import Mover
     from audit.log.publisher import Publisher
     from audit.log.receipts import ReceiptMaker
     from audit.log.signer import CheckpointSigner
@@ -35,6 +36,7 @@ class Parts:
     index: Index
     receipts: ReceiptMaker
     publisher: Publisher
+    mover: Mover
 
     def leaf(self, index: int) -> bytes:
         """Return a durable entry's leaf, out of the tree or the write-ahead log. Blocks.

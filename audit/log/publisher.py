@@ -30,9 +30,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from audit.log.pace import Pace, entries_from
+from audit.log.pace import entries_from
 from audit.log.signer import signed_by
-from audit.search.rows import row_of
 from meshkit.contract import Checkpoint, Reason, Refusal
 from meshkit.counters import counted
 from meshkit.tlog import (
@@ -48,19 +47,15 @@ from meshkit.tlog import (
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
-    from typing import TypeVar
 
     from audit.cosigning.witnesses import Witnesses
     from audit.log.locks import CheckpointLock, Locked
+    from audit.log.mover import Mover
     from audit.log.signer import CheckpointSigner
     from audit.log.storage import LogStore, Round
     from audit.log.wal import Wal
-    from audit.privacy.payloads import PayloadStore
     from audit.search.index import Index
-    from audit.search.query import IndexRow
     from audit.settings import AuditSettings
-
-    T = TypeVar("T")
 
 __all__ = ["Publisher", "signed_note"]
 
@@ -115,8 +110,8 @@ class Publisher:
         held: Locked,
         wal: Wal,
         store: LogStore,
-        payloads: PayloadStore,
         index: Index,
+        mover: Mover,
         executor: Executor,
         witnesses: Witnesses | None = None,
         left: Round | None = None,
@@ -129,17 +124,14 @@ class Publisher:
         self._held = held
         self._wal = wal
         self._store = store
-        self._payloads = payloads
         self._index = index
+        self._mover = mover
         self._executor = executor
         self.witnesses = witnesses
         self._under = None if left is None else _Under(left, held.note, locked=True, applied=True)
         self._confirmed = witnesses is None
         self._segment_begun = self._published_s = time.monotonic()
         self._wake = asyncio.Event()
-        self._pace = Pace(lambda: wal.end - index.size, events_max=settings.round_events_max)
-        self.rows: dict[int, IndexRow] = {}
-        """Entries not yet in the search index, by number."""
 
     def wake(self) -> None:
         """Say that there are new durable events."""
@@ -165,13 +157,13 @@ class Publisher:
         Raises:
             Refusal: EVIDENCE_LOST. The service must not append any more.
         """
-        self._pace.hurried = False
+        self._mover.pace.hurried = False
         try:
             while True:
                 await self._woken()
                 await self._round()
         finally:
-            self._pace.hurried = True
+            self._mover.pace.hurried = True
 
     async def _woken(self) -> None:
         with suppress(TimeoutError):
@@ -202,7 +194,7 @@ class Publisher:
         until = clock() + self._settings.publish_interval_ms / 1_000
         while (left := until - clock()) > 0:
             await asyncio.sleep(min(left, _MOVE_EVERY_S))
-            await self.catch_up_disk()
+            await self._mover.catch_up()
 
     async def catch_up(self) -> None:
         """Move payloads, index, and publish rounds until nothing durable is left out.
@@ -213,7 +205,7 @@ class Publisher:
             OSError, sqlite3.OperationalError: call again.
         """
         end = self._wal.end
-        await self.catch_up_disk()
+        await self._mover.catch_up()
         if not self._confirmed:
             await self._confirm()
         while self._under is not None or self._store.planned < end:
@@ -221,65 +213,6 @@ class Publisher:
         if self.witnesses is not None and self.witnesses.stale:
             await self._refresh(self.witnesses)
         await self._blocking(self._clean)
-
-    async def catch_up_disk(self) -> None:
-        """Move payloads and index all that is durable; needs nothing but the disk.
-
-        Raises:
-            OSError, sqlite3.OperationalError: call again.
-        """
-        end = self._wal.end
-        while self._index.size < end:
-            began_s = time.perf_counter()
-            await self._blocking(self._move)
-            await asyncio.sleep(self._pace.rest_s(time.perf_counter() - began_s))
-
-    async def alone(self, work: Callable[[], T]) -> T:
-        """Run blocking work while nothing is moved into the payload store, nor indexed."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-
-    # --- payloads and index -----------------------------------------------------------------
-
-    def _move(self) -> None:
-        """Put sealed payloads into their partitions, then the entries into the index."""
-        start = self._index.size
-        groups = self._wal.groups
-        if start < (groups[0].first if groups else self._wal.end):
-            self._rebuild(start)
-            return
-        entries = entries_from(self._wal, start, self._pace.events)
-        rows = [
-            self.rows.get(number) or row_of(number, entry.leaf)
-            for number, entry in enumerate(entries, start)
-        ]
-        places = self._payloads.add(
-            (row.number, row.tenant, row.received_us, entry.leaf, entry.sealed)
-            for row, entry in zip(rows, entries, strict=True)
-            if entry.sealed
-        )
-        self._add_rows(rows, places)
-
-    def _rebuild(self, start: int) -> None:
-        """Index entries that are in the log alone: the index was lost, or lost its end."""
-        groups = self._wal.groups
-        first = groups[0].first if groups else self._wal.end
-        end = min(first, start + self._settings.round_events_max)
-        leaves = self._store.entries(start, end)
-        rows = [row_of(number, leaf) for number, leaf in enumerate(leaves, start)]
-        places = self._payloads.locate(
-            (row.number, row.tenant, row.received_us, leaf)
-            for row, leaf in zip(rows, leaves, strict=True)
-        )
-        self._add_rows(rows, places)
-
-    def _add_rows(self, rows: list[IndexRow], places: dict[int, str]) -> None:
-        try:
-            self._index.add(rows, places)
-        except sqlite3.IntegrityError:
-            # The same call and phase twice: the one thing that must not be.
-            raise Refusal(Reason.EVIDENCE_LOST) from None
-        for row in rows:
-            self.rows.pop(row.number, None)
 
     # --- tree and checkpoint ----------------------------------------------------------------
 
@@ -367,7 +300,7 @@ class Publisher:
         return _Under(tree, await signed_note(self._signer, text))  # step 2
 
     def _plan(self) -> Round:
-        rest, most = self._pace.sliced(), self._settings.round_events_max
+        rest, most = self._mover.pace.sliced(), self._settings.round_events_max
         entries = entries_from(self._wal, self._store.planned, most, rest)
         return self._store.plan([entry.leaf for entry in entries], rest)
 

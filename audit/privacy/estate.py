@@ -80,7 +80,7 @@ class Estate:
     async def frames(self, partition: Partition) -> list[Frame]:
         """Return what a partition holds, all that is durable."""
         store = self._parts.payloads
-        return await self._parts.publisher.alone(lambda: list(store.frames(partition)))
+        return await self._parts.mover.alone(lambda: list(store.frames(partition)))
 
     async def settled(self) -> None:
         """Have all that is durable moved out of the write-ahead log into the store.
@@ -88,7 +88,7 @@ class Estate:
         Raises:
             OSError, sqlite3.Error: the disk fails; ask again.
         """
-        await self._parts.publisher.catch_up_disk()
+        await self._parts.mover.catch_up()
 
     async def leaves(self, numbers: Sequence[int]) -> list[Leaf]:
         """Return entries of the log, parsed."""
@@ -105,7 +105,7 @@ class Estate:
         if plan.key_ids:
             await self._kept.drop_keys(plan.tenant, plan.key_ids)
             await self._held.forget(plan.tenant, plan.key_ids)
-        await self._parts.publisher.alone(lambda: self._take_payloads(plan))
+        await self._parts.mover.taking_away(lambda: self._take_payloads(plan))
 
     def _take_payloads(self, plan: Plan) -> None:
         if plan.partition is not None:

@@ -22,12 +22,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from audit.search.query import (
     BLOCK,
     KINDS,
+    NUMBER_OF_PHASE,
     PHASES,
     Hit,
     IndexRow,
@@ -35,7 +35,8 @@ from audit.search.query import (
     entries_asked,
     filters_of,
 )
-from audit.search.words import Occurrences, VerdictSets, number_of, words_of
+from audit.search.words import number_of
+from audit.search.writer import IndexWriter, connected
 from meshkit.contract import Phase, Reason, Refusal
 
 if TYPE_CHECKING:
@@ -49,12 +50,6 @@ __all__ = ["SCHEMA_VERSION", "Index", "IndexRow", "Place"]
 SCHEMA_VERSION = 2
 """Kept in the file as `PRAGMA user_version`; a file with another one is dropped and made again."""
 
-_NUMBER = {phase: number for number, phase in enumerate(PHASES)}
-_NO_TRACE = bytes(16)
-_ENTRY = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_TOGETHER = 64
-"""Entries put in by one statement: the thread lets go of the interpreter once for each of those,
-and would wait for it as often while the event loop is busy."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
   number INTEGER PRIMARY KEY, call_id BLOB NOT NULL, phase INTEGER NOT NULL, trace_id BLOB,
@@ -84,7 +79,7 @@ class Place:
 
 
 class Index:
-    """One log's index. `add` runs in one thread.
+    """One log's index. `add` runs in one thread, or in another process (audit/log/moving.py).
 
     Look-ups have a connection of their own, and searches another: a long one holds up no append.
     """
@@ -97,19 +92,13 @@ class Index:
         self._begin()
 
     def _begin(self) -> None:
-        self._writer = self._open()
-        self._reader = self._connected()
-        self._searcher = self._connected()
-        self._verdict_sets = VerdictSets(self._writer)
-        self._occurrences = Occurrences(self._writer)
-        self.size = int(self._writer.execute("SELECT size FROM meta").fetchone()[0])
-
-    def _connected(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+        self._writer = IndexWriter(self._open())
+        self._reader = connected(self._path)
+        self._searcher = connected(self._path)
 
     def _open(self) -> sqlite3.Connection:
         try:
-            connection = self._connected()
+            connection = connected(self._path)
             if self._is_ours(connection):
                 return self._made(connection)
             connection.close()
@@ -119,7 +108,7 @@ class Index:
             # Not a database any more: the log has all that was in it.
             connection.close()
         self._remove_files()
-        return self._made(self._connected())
+        return self._made(connected(self._path))
 
     def _is_ours(self, connection: sqlite3.Connection) -> bool:
         """Tell whether a file is new, or of this schema and this log, and readable."""
@@ -158,50 +147,18 @@ class Index:
         for connection in (self._searcher, self._reader, self._writer):
             connection.close()
 
+    @property
+    def size(self) -> int:
+        """How many entries of the log are in here."""
+        return self._writer.size
+
+    def refresh(self) -> None:
+        """Learn what another process put in. Raises sqlite3.Error."""
+        self._writer.refresh()
+
     def add(self, rows: Sequence[IndexRow], places: Mapping[int, str]) -> None:
-        """Put entries in, in one transaction; the first bears the number `size`.
-
-        Args:
-            rows: In order of their numbers.
-            places: Where the payloads are, by number.
-
-        Raises:
-            sqlite3.Error: the disk is full, or a key is there already: nothing was put in.
-        """
-        try:
-            with self._writer:
-                self._writer.execute("BEGIN IMMEDIATE")
-                self._put(rows, places)
-        except BaseException:
-            self._verdict_sets.forget()
-            self._occurrences.forget()
-            raise
-        self.size += len(rows)
-
-    def _put(self, rows: Sequence[IndexRow], places: Mapping[int, str]) -> None:
-        ids = [words_of(row) for row in rows]
-        values = [
-            (
-                row.number,
-                row.call_id,
-                _NUMBER[row.phase],
-                row.trace_id if row.trace_id != _NO_TRACE else None,
-                row.time_us,
-                places.get(row.number, ""),
-                *some,
-            )
-            for row, some in zip(rows, ids, strict=True)
-        ]
-        for start in range(0, len(values), _TOGETHER):
-            part = values[start : start + _TOGETHER]
-            marks = ", ".join([_ENTRY] * len(part))
-            self._writer.execute(
-                f"INSERT INTO entries VALUES {marks}",  # noqa: S608 -- marks are constants
-                [*chain.from_iterable(part)],
-            )
-        self._verdict_sets.add(rows, ids)
-        self._occurrences.add(rows, ids)
-        self._writer.execute("UPDATE meta SET size = size + ?", (len(rows),))
+        """Put entries in: see `IndexWriter.add`."""
+        self._writer.add(rows, places)
 
     # --- look-ups ---------------------------------------------------------------------------
 
@@ -219,7 +176,7 @@ class Index:
             rows = self._ask(
                 "SELECT number, payload FROM entries WHERE call_id = ? AND phase = ?",
                 call_id,
-                _NUMBER[phase],
+                NUMBER_OF_PHASE[phase],
             )
         except sqlite3.Error:
             raise Refusal(Reason.AUDIT_DOWN) from None

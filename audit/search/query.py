@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BLOCK",
     "KINDS",
+    "NUMBER_OF_PHASE",
     "PHASES",
     "Filter",
     "Hit",
@@ -39,6 +40,7 @@ __all__ = [
 
 PHASES = (Phase.INTENT, Phase.OUTCOME, Phase.NOTE)
 """A phase's place here is its number in the index."""
+NUMBER_OF_PHASE = {phase: number for number, phase in enumerate(PHASES)}
 
 BLOCK = 1_024
 """Entries of which the index keeps, together, what occurs in them: few rows, quick to skip."""
@@ -249,7 +251,7 @@ def _plain(query: Query, block: int | None) -> Iterator[tuple[str, object]]:
     if query.until_us is not None:
         yield "time_us < ?", query.until_us
     if query.phase is not None:
-        yield "phase = ?", PHASES.index(query.phase)
+        yield "phase = ?", NUMBER_OF_PHASE[query.phase]
     if query.after is not None:
         yield f"number {'<' if query.newest_first else '>'} ?", query.after
 

@@ -258,11 +258,11 @@ async def test_what_was_erased_since_it_was_copied_is_no_other_history(
     async with mirrored(mirror_payloads=True) as audit:
         for _ in range(3):
             await audit.append(make_outcome())
-        await audit.parts.publisher.catch_up_disk()
+        await audit.parts.mover.catch_up()
         await until(lambda: _joined(folder) == _stored(world) != {})
         store = audit.parts.payloads
         frames = [frame for part in store.partitions() for frame in store.frames(part)]
-        await audit.parts.publisher.alone(lambda: store.blank([frames[1].place]))
+        await audit.parts.mover.taking_away(lambda: store.blank([frames[1].place]))
     kept = _joined(folder)
     for path in world.data.glob("mirror.sqlite*"):
         path.unlink()
@@ -278,7 +278,7 @@ async def test_what_was_erased_since_it_was_copied_is_no_other_history(
 async def test_payloads_of_another_history_end_the_mirror(world, mirrored, folder) -> None:
     async with mirrored(mirror_payloads=True) as audit:
         await audit.append(make_outcome())
-        await audit.parts.publisher.catch_up_disk()
+        await audit.parts.mover.catch_up()
         await until(lambda: _joined(folder) == _stored(world) != {})
     (piece,) = (folder / ORIGIN / "payloads").rglob("*@*")
     piece.write_bytes(bytes(piece.stat().st_size))  # zeros there, where text is here

@@ -1,0 +1,248 @@
+"""A process that moves durable events into payload store and search index, when there are many.
+
+    with MoverProcess(folder) as process:
+        process.begin()
+        if process.ready: process.move(start, groups)
+
+Nothing but the disk is needed for it: the write-ahead log says all. In a thread it would hold the
+interpreter while the event loop wants it, which costs every append a third of its time.
+
+It is asked by a line of JSON on its standard input, and answers by one on its standard output. When
+its parent is killed the kernel kills it, too; and lest the log's next writer come before that is
+done, it holds a lock of its own, which every writer waits for at the start.
+
+    {"move": START, "groups": [[path, first, count, offset, length]...]}  ->  {}
+    {"release": true}    let go of open files: some are about to be removed   ->  {}
+    anything that failed ->  {"failed": "OSError" | "OperationalError" | a Reason, "errno": N}
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Self
+
+from audit.log.disk import Disk
+from audit.log.wal import Group, Wal
+from audit.privacy.payloads import PayloadStore
+from audit.search.rows import row_of
+from audit.search.writer import IndexWriter, connected
+from meshkit.contract import Reason, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from audit.log.wal import Entry
+    from audit.search.index import Index
+    from audit.search.query import IndexRow
+
+__all__ = ["MOVER_LOCK", "MoverEndedError", "MoverProcess", "enter", "move"]
+
+MOVER_LOCK = "mover.lock"
+_PR_SET_PDEATHSIG = 1
+_NICE = 5
+"""Acks come first."""
+_END_S = 5.0
+
+
+class MoverEndedError(RuntimeError):
+    """The process is gone; whether what was asked last was done, is to be seen on the disk."""
+
+
+def move(
+    payloads: PayloadStore,
+    index: IndexWriter | Index,
+    entries: Sequence[Entry],
+    rows: Sequence[IndexRow],
+) -> None:
+    """Put sealed payloads into their partitions, then their entries into the index.
+
+    Raises:
+        OSError, sqlite3.OperationalError: call again.
+        Refusal: EVIDENCE_LOST: the same call and phase is there already, which must not be.
+    """
+    places = payloads.add(
+        (row.number, row.tenant, row.received_us, entry.leaf, entry.sealed)
+        for row, entry in zip(rows, entries, strict=True)
+        if entry.sealed
+    )
+    enter(index, rows, places)
+
+
+def enter(index: IndexWriter | Index, rows: Sequence[IndexRow], places: Mapping[int, str]) -> None:
+    """Put entries into the index; `places` says where their payloads are. Raises as `move` does."""
+    try:
+        index.add(rows, places)
+    except sqlite3.IntegrityError:
+        raise Refusal(Reason.EVIDENCE_LOST) from None
+
+
+class MoverProcess:
+    """The parent's end; for one thread."""
+
+    def __init__(self, folder: Path) -> None:
+        """Prepare for a log's folder, whose writer lock is ours."""
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._greeted = False
+
+    def __enter__(self) -> Self:
+        """Start nothing yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process."""
+        self.end()
+
+    def begin(self) -> None:
+        """Start it, if it does not run; it takes half a second until it is ready.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        if self._process is not None:
+            return
+        self._greeted = False
+        self._process = subprocess.Popen(  # noqa: S603 -- ourselves
+            [sys.executable, "-m", __name__, str(self._folder), str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether it runs and can be asked."""
+        if self._process is None:
+            return False
+        if not self._greeted:
+            told = self._process.stdout
+            assert told is not None
+            if not select.select([told], [], [], 0)[0]:
+                return False
+            self._greeted = told.readline() == b"ready\n"
+            if not self._greeted:
+                self.end()
+        return self._greeted
+
+    def move(self, start: int, groups: Iterable[Group]) -> None:
+        """Have groups moved, from entry `start` on.
+
+        Raises:
+            OSError, sqlite3.OperationalError: ask again.
+            Refusal: EVIDENCE_LOST.
+            MoverEndedError: it is gone, or knows another index.
+        """
+        where = [
+            [str(each.segment), each.first, each.count, each.offset, each.length] for each in groups
+        ]
+        self._asked({"move": start, "groups": where})
+
+    def release(self) -> None:
+        """Have it let go of its open files. Raises MoverEndedError: it is gone, which does too."""
+        if self.ready:
+            self._asked({"release": True})
+
+    def _asked(self, order: dict[str, Any]) -> None:
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(order).encode() + b"\n")
+            process.stdin.flush()
+            told = json.loads(process.stdout.readline())
+        except (OSError, ValueError):
+            self.end()
+            raise MoverEndedError from None
+        _raised(told)
+
+    def end(self) -> None:
+        """End it: what it is at is done first, or it is killed."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with process, process.stdout:
+            try:
+                process.stdin.close()
+                process.wait(_END_S)
+            except (OSError, subprocess.TimeoutExpired):
+                process.kill()
+
+
+def _raised(told: dict[str, Any]) -> None:
+    """Raise what failed there."""
+    failed = told.get("failed")
+    if failed is None:
+        return
+    if failed == OSError.__name__:
+        raise OSError(told["errno"], os.strerror(told["errno"]))
+    if failed == sqlite3.OperationalError.__name__:
+        raise sqlite3.OperationalError
+    raise Refusal(Reason[failed])
+
+
+# --- the process -----------------------------------------------------------------------------
+
+
+def serve(folder: Path, asked: IO[bytes], told: IO[bytes]) -> None:
+    """Do what is asked for until nobody can ask any more."""
+    disk = Disk()
+    disk.lock(folder / MOVER_LOCK)  # held until this process ends
+    wal = Wal(disk, folder / "wal", segment_bytes_max=0)  # to read by it
+    payloads = PayloadStore(disk, folder / "payloads")
+    index = IndexWriter(connected(folder / "index.sqlite", mode="rw"))
+    told.write(b"ready\n")
+    told.flush()
+    for line in asked:
+        try:
+            answer = _done(json.loads(line), wal, payloads, index)
+        except sqlite3.OperationalError as failure:
+            answer = {"failed": type(failure).__name__}
+        except OSError as failure:
+            answer = {"failed": OSError.__name__, "errno": failure.errno or 0}
+        except Refusal as refusal:
+            answer = {"failed": refusal.reason.name}
+        told.write(json.dumps(answer).encode() + b"\n")
+        told.flush()
+
+
+def _done(
+    order: dict[str, Any], wal: Wal, payloads: PayloadStore, index: IndexWriter
+) -> dict[str, Any]:
+    if "release" in order:
+        payloads.close()
+        return {}
+    start = int(order["move"])
+    index.refresh()
+    entries: list[Entry] = []
+    for path, first, count, offset, length in order["groups"]:
+        group = Group(first, count, Path(path), offset, length)
+        entries += wal.read(group)[max(0, start - first) :]
+    rows = [row_of(number, entry.leaf) for number, entry in enumerate(entries, start)]
+    move(payloads, index, entries, rows)
+    return {}
+
+
+def _main() -> None:
+    # In this order: else a parent that ends in between would leave us behind.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(sys.argv[2]):
+        return
+    # A signal to the whole group means the parent: it says when this is over.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    os.nice(_NICE)
+    serve(Path(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer)
+
+
+if __name__ == "__main__":
+    _main()
