@@ -64,7 +64,8 @@ class Mover:
         self._payloads = payloads
         self._index = index
         self._executor = executor
-        self._process = process
+        self.process = process
+        """What moves under load, if there is any."""
         self._needed_s = self._ended_s = float("-inf")
         self.pace = Pace(lambda: wal.end - index.size, events_max=settings.round_events_max)
         self.rows: dict[int, IndexRow] = {}
@@ -91,9 +92,9 @@ class Mover:
         """Run blocking work that takes payloads away, while nothing is moved."""
 
         def released() -> T:
-            if self._process is not None:
+            if self.process is not None:
                 with suppress(MoverEndedError):
-                    self._process.release()
+                    self.process.release()
             return work()
 
         return await self.alone(released)
@@ -139,24 +140,27 @@ class Mover:
 
     def _has_process(self, waiting: int) -> bool:
         """Whether the process is there to be asked; begin or end it by how many events wait."""
-        if self._process is None:
+        if self.process is None:
             return False
         now_s = time.monotonic()
         if 0 < self._settings.mover_process_events <= waiting and now_s - self._ended_s > _REST_S:
             self._needed_s = now_s
             try:
-                self._process.begin()
+                self.process.begin()
             except OSError:
                 self._gone()
         elif now_s - self._needed_s > _REST_S:
-            self._process.end()
-        return self._process.ready
+            self.process.end()
+        was, ready = self.process.pid, self.process.ready
+        if was is not None and self.process.pid is None:
+            self._gone()  # it ended before it was ready
+        return ready
 
     def _ask(self, start: int, groups: list[Group]) -> None:
-        assert self._process is not None
+        assert self.process is not None
         end = start + self._settings.round_events_max
         try:
-            self._process.move(
+            self.process.move(
                 start, [each for each in groups if start < each.end and each.first < end]
             )
         except MoverEndedError:

@@ -26,6 +26,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -50,6 +51,7 @@ _PR_SET_PDEATHSIG = 1
 _NICE = 5
 """Acks come first."""
 _END_S = 5.0
+_GREETING = b"ready"
 
 
 class MoverEndedError(RuntimeError):
@@ -117,6 +119,11 @@ class MoverProcess:
         )
 
     @property
+    def pid(self) -> int | None:
+        """Which process it is, while it runs."""
+        return None if self._process is None else self._process.pid
+
+    @property
     def ready(self) -> bool:
         """Whether it runs and can be asked."""
         if self._process is None:
@@ -126,7 +133,7 @@ class MoverProcess:
             assert told is not None
             if not select.select([told], [], [], 0)[0]:
                 return False
-            self._greeted = told.readline() == b"ready\n"
+            self._greeted = told.readline().strip() == _GREETING
             if not self._greeted:
                 self.end()
         return self._greeted
@@ -194,33 +201,47 @@ def _raised(told: dict[str, Any]) -> None:
 
 
 def serve(folder: Path, asked: IO[bytes], told: IO[bytes]) -> None:
-    """Do what is asked for until nobody can ask any more."""
+    """Do what is asked for until nobody can ask any more.
+
+    Raises:
+        BlockingIOError: another such process is there.
+    """
     disk = Disk()
-    disk.lock(folder / MOVER_LOCK)  # held until this process ends
-    wal = Wal(disk, folder / "wal", segment_bytes_max=0)  # to read by it
-    payloads = PayloadStore(disk, folder / "payloads")
-    index = IndexWriter(connected(folder / "index.sqlite", mode="rw"))
-    told.write(b"ready\n")
+    with ExitStack() as owned:
+        owned.callback(disk.close, disk.lock(folder / MOVER_LOCK))
+        wal = Wal(disk, folder / "wal", segment_bytes_max=0)  # to read by it
+        payloads = PayloadStore(disk, folder / "payloads")
+        owned.callback(payloads.close)
+        index = IndexWriter(connected(folder / "index.sqlite", mode="rw"))
+        owned.callback(index.close)
+        _tell(told, _GREETING)
+        for line in asked:
+            _tell(told, json.dumps(_answer(json.loads(line), wal, payloads, index)).encode())
+
+
+def _tell(told: IO[bytes], line: bytes) -> None:
+    told.write(line + b"\n")
     told.flush()
-    for line in asked:
-        try:
-            answer = _done(json.loads(line), wal, payloads, index)
-        except sqlite3.OperationalError as failure:
-            answer = {"failed": type(failure).__name__}
-        except OSError as failure:
-            answer = {"failed": OSError.__name__, "errno": failure.errno or 0}
-        except Refusal as refusal:
-            answer = {"failed": refusal.reason.name}
-        told.write(json.dumps(answer).encode() + b"\n")
-        told.flush()
 
 
-def _done(
+def _answer(
     order: dict[str, Any], wal: Wal, payloads: PayloadStore, index: IndexWriter
 ) -> dict[str, Any]:
+    try:
+        _do(order, wal, payloads, index)
+    except sqlite3.OperationalError as failure:
+        return {"failed": type(failure).__name__}
+    except OSError as failure:
+        return {"failed": OSError.__name__, "errno": failure.errno or 0}
+    except Refusal as refusal:
+        return {"failed": refusal.reason.name}
+    return {}
+
+
+def _do(order: dict[str, Any], wal: Wal, payloads: PayloadStore, index: IndexWriter) -> None:
     if "release" in order:
         payloads.close()
-        return {}
+        return
     start = int(order["move"])
     index.refresh()
     entries: list[Entry] = []
@@ -229,7 +250,6 @@ def _done(
         entries += wal.read(group)[max(0, start - first) :]
     rows = [row_of(number, entry.leaf) for number, entry in enumerate(entries, start)]
     move(payloads, index, entries, rows)
-    return {}
 
 
 def _main() -> None:

@@ -124,6 +124,8 @@ async def _opened(
     """Take the log for us, recover it, and bring disk and witnesses up to it."""
     make_folders(disk, settings.data_dir)
     owned.callback(disk.close, await _only_writer(disk, settings))
+    # If the writer before us was killed, so is its mover: but it may be at work until then.
+    disk.close(await _locked(disk, settings.data_dir / MOVER_LOCK, _MOVER_WAIT_S))
     policy = await asyncio.to_thread(own_policy, settings)
     wal, store, held, left = await _recovered(
         owned, settings, disk, signer=signer, lock=lock, policy=policy
@@ -193,10 +195,7 @@ async def _only_writer(disk: Disk, settings: AuditSettings) -> int:
     """Take the log for us alone; wait for one that hands over, if told to."""
     if settings.standby_file is not None:
         settings.standby_file.touch(mode=0o600)
-    held = await _locked(disk, settings.data_dir / "writer.lock", settings.writer_wait_ms / 1_000)
-    # If the writer before us was killed, so is its mover: but it may be at work until then.
-    disk.close(await _locked(disk, settings.data_dir / MOVER_LOCK, _MOVER_WAIT_S))
-    return held
+    return await _locked(disk, settings.data_dir / "writer.lock", settings.writer_wait_ms / 1_000)
 
 
 async def _locked(disk: Disk, path: Path, wait_s: float) -> int:

@@ -70,6 +70,7 @@ async def write(folder, pipe, again):
             await append(audit, (call_id, Phase.OUTCOME))
 
     settings = {"publish_interval_ms": 20, "segment_bytes_max": 60_000, "segment_age_max_s": 0.2}
+    settings["mover_process_events"] = random.choice([0, 1])
     async with world(folder).open(**settings) as audit:
         for key in again:
             await append(audit, key)

@@ -2,6 +2,7 @@
 
 from tests.mutations.engine import ENGINE
 from tests.mutations.models import MODELS
+from tests.mutations.moving import MOVING
 from tests.mutations.mutation import Mutation
 from tests.mutations.plans import PLANS
 from tests.mutations.releases import RELEASES
@@ -210,4 +211,4 @@ MORE = (
     ),
 )
 
-TABLE = FIVE + MORE + ENGINE + MODELS + PLANS + RELEASES + SERVING
+TABLE = FIVE + MORE + MOVING + ENGINE + MODELS + PLANS + RELEASES + SERVING
