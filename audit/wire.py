@@ -6,6 +6,7 @@ knows, or a part that is missing, is refused by its name.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from audit.search.questions import Question
@@ -26,8 +27,8 @@ from meshkit.wire import (
     counts_from_wire,
     finish_from_wire,
     messages_from_wire,
-    receipt_to_wire,
     usage_from_wire,
+    write_receipt,
 )
 from sealgate.v1 import audit_pb2 as pb
 
@@ -45,6 +46,7 @@ _PHASES = {
 }
 _PHASES_BACK = {number: phase for phase, number in _PHASES.items()}
 _NO_USAGE = Usage()
+_CALLERS_MAX = 4_096
 
 
 def event_from_wire(event: pb.AuditEvent) -> Event:
@@ -58,20 +60,19 @@ def event_from_wire(event: pb.AuditEvent) -> Event:
         raise Refusal(Reason.INVALID_FIELD, field="phase")
     if not event.HasField("occurred_at"):
         raise Refusal(Reason.INVALID_FIELD, field="occurred_at")
-    connection = event.connection  # each access makes a new object
     return Event(
         call_id=event.call_id,
         phase=phase,
         tenant=event.tenant,
         occurred_at_us=_microseconds(event.occurred_at),
         trace=TraceContext(trace_id=event.trace_id, span_id=event.span_id),
-        actor=_actor(event),
-        subject=event.subject,
-        connection=Connection(
-            tls_version=connection.tls_version,
-            key_exchange_group=connection.key_exchange_group,
-            peer_ip=connection.peer_ip,
+        actor=(
+            _actor(event.tenant, event.actor.SerializeToString())
+            if event.HasField("actor")
+            else None
         ),
+        subject=event.subject,
+        connection=_connection(event.connection.SerializeToString()),
         action=event.action,
         outcome=event.outcome,
         finish_reason=finish_from_wire(event.finish_reason) if event.finish_reason else None,
@@ -99,10 +100,11 @@ def ack_of(event: pb.AuditEvent, result: Appended | Refusal) -> pb.AppendAck:
     """Write what became of an event."""
     ack = pb.AppendAck(call_id=event.call_id, phase=event.phase)
     if isinstance(result, Appended):
-        ack.appended.index = result.index
-        ack.appended.leaf_hash = result.leaf_hash
+        appended = ack.appended
+        appended.index = result.index
+        appended.leaf_hash = result.leaf_hash
         if result.receipt is not None:
-            ack.appended.receipt.CopyFrom(receipt_to_wire(result.receipt))
+            write_receipt(result.receipt, appended.receipt)
         return ack
     ack.refusal.reason = result.reason.name
     ack.refusal.field = result.field or ""
@@ -144,16 +146,26 @@ def _microseconds(stamp: Timestamp) -> int:
     return stamp.seconds * 1_000_000 + stamp.nanos // 1_000
 
 
-def _actor(event: pb.AuditEvent) -> Actor | None:
-    if not event.HasField("actor"):
-        return None
-    actor = event.actor
+# Few callers, many events: to find one by its bytes takes a quarter of the time of reading it.
+@lru_cache(maxsize=_CALLERS_MAX)
+def _actor(tenant: str, serialised: bytes) -> Actor:
+    actor = pb.Actor.FromString(serialised)
     return Actor(
         spiffe_id=actor.spiffe_id,
-        tenant=event.tenant,
+        tenant=tenant,
         workload=actor.workload,
         user=actor.user or None,
         roles=frozenset(actor.roles),
+    )
+
+
+@lru_cache(maxsize=_CALLERS_MAX)
+def _connection(serialised: bytes) -> Connection:
+    connection = pb.Connection.FromString(serialised)
+    return Connection(
+        tls_version=connection.tls_version,
+        key_exchange_group=connection.key_exchange_group,
+        peer_ip=connection.peer_ip,
     )
 
 

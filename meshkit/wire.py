@@ -66,6 +66,7 @@ __all__ = [
     "usage_to_wire",
     "verdict_from_wire",
     "verdict_to_wire",
+    "write_receipt",
 ]
 
 _ROLES: dict[Role, pb.Role.ValueType] = {
@@ -322,9 +323,17 @@ def released_from_wire(released: pb.ReleasedAnswer) -> Released:
 _RECEIPT_FIELDS = tuple(each.name for each in pb.Receipt.DESCRIPTOR.fields)
 
 
-def receipt_to_wire(receipt: Receipt) -> pb.Receipt:
+def write_receipt(receipt: Receipt, into: pb.Receipt) -> None:
     """Convert a receipt; the two types have the same fields under the same names."""
-    return pb.Receipt(**{name: getattr(receipt, name) for name in _RECEIPT_FIELDS})
+    for name in _RECEIPT_FIELDS:
+        setattr(into, name, getattr(receipt, name))
+
+
+def receipt_to_wire(receipt: Receipt) -> pb.Receipt:
+    """Convert a receipt."""
+    wire = pb.Receipt()
+    write_receipt(receipt, wire)
+    return wire
 
 
 def receipt_from_wire(receipt: pb.Receipt) -> Receipt:
