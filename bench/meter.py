@@ -62,12 +62,21 @@ def core_busy_s(core: int) -> float:
 
     Steal counts as busy: the hypervisor's other guests are foreign work too. Source: proc(5).
     """
+    user, nice, system, _idle, _iowait, irq, softirq, steal = _ticks(f"cpu{core}")
+    return (user + nice + system + irq + softirq + steal) / _TICKS_PER_S
+
+
+def stolen_s() -> float:
+    """Return the seconds since boot in which the hypervisor let others run, a core on average."""
+    return _ticks("cpu")[7] / _TICKS_PER_S / (os.cpu_count() or 1)
+
+
+def _ticks(row: str) -> list[int]:
     for line in Path("/proc/stat").read_text().splitlines():
         name, *fields = line.split()
-        if name == f"cpu{core}":
-            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
-            return (user + nice + system + irq + softirq + steal) / _TICKS_PER_S
-    msg = f"no core {core}"
+        if name == row:
+            return [int(each) for each in fields[:8]]
+    msg = f"no {row}"
     raise ValueError(msg)
 
 
