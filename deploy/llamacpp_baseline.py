@@ -16,16 +16,13 @@ only. Exits 1 if it could not be built.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import os
-import subprocess
 import sys
-import venv
 from pathlib import Path
 
-REQUIREMENTS = Path(__file__).with_name("llamacpp-requirements.txt")
-READY = "ready.json"
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from deploy.side_install import SideInstall, teller
+
 CPU = Path("/proc/cpuinfo")
 OPTIONS = {
     "avx2": "GGML_AVX2",
@@ -39,43 +36,6 @@ OPTIONS = {
 """What a CPU says that it has: how llama.cpp is told to use it."""
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Make what is missing; return the exit code."""
-    parser = argparse.ArgumentParser(description="Build llama.cpp as a baseline, by itself.")
-    parser.add_argument("--into", type=Path, default=Path("var/llamacpp"), metavar="FOLDER")
-    parser.add_argument("--check", action="store_true", help="only say whether it is there")
-    args = parser.parse_args(argv)
-    if is_ready(args.into):
-        say(f"{args.into}: already there")
-        return 0
-    if args.check:
-        say(f"{args.into}: not there")
-        return 1
-    say("building llama.cpp into an environment of its own (5 to 15 minutes)")
-    if not install(args.into):
-        say("it could not be built; figures against llama.cpp will not be measured")
-        return 1
-    say(f"{args.into}: ready")
-    return 0
-
-
-def is_ready(folder: Path) -> bool:
-    """Whether the environment was made whole, from the pins of today, for this CPU."""
-    try:
-        found = json.loads((folder / READY).read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return bool(found == made_from()) and (folder / ".venv" / "bin" / "python").exists()
-
-
-def made_from() -> dict[str, str]:
-    """What the environment is made from."""
-    return {
-        "requirements_sha256": hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest(),
-        "cmake_args": cmake_args(CPU.read_text("utf-8")),
-    }
-
-
 def cmake_args(cpu: str) -> str:
     """Return the options for a CPU, as /proc/cpuinfo describes it."""
     lines = (line.partition(":")[2].split() for line in cpu.splitlines() if "flags" in line)
@@ -84,25 +44,33 @@ def cmake_args(cpu: str) -> str:
     return " ".join(["-DGGML_NATIVE=OFF", *known])
 
 
+BUILT_WITH = cmake_args(CPU.read_text("utf-8"))
+BY_SOURCE = ("--no-binary", "llama-cpp-python")
+SIDE = SideInstall("llamacpp-requirements.txt", BY_SOURCE, {"cmake_args": BUILT_WITH})
+is_ready, say = SIDE.is_ready, teller("llamacpp_baseline")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Make what is missing; return the exit code."""
+    parser = argparse.ArgumentParser(description="Build llama.cpp as a baseline, by itself.")
+    parser.add_argument("--into", type=Path, default=Path("var/llamacpp"), metavar="FOLDER")
+    parser.add_argument("--check", action="store_true", help="only say whether it is there")
+    args = parser.parse_args(argv)
+    if args.check and not is_ready(args.into):
+        say(f"{args.into}: not there")
+        return 1
+    return SIDE.ensure(
+        args.into,
+        install,
+        say,
+        begins="building llama.cpp into an environment of its own (5 to 15 minutes)",
+        failed="it could not be built; figures against llama.cpp will not be measured",
+    )
+
+
 def install(folder: Path) -> bool:
     """Make the environment; return whether all of it is there."""
-    (folder / READY).unlink(missing_ok=True)
-    venv.create(folder / ".venv", clear=True, with_pip=True)
-    python = folder / ".venv" / "bin" / "python"
-    command = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-    command += ["--no-deps", "--no-binary", "llama-cpp-python", "--requirement", str(REQUIREMENTS)]
-    made = made_from()
-    how = os.environ | {"CMAKE_ARGS": made["cmake_args"]}
-    if subprocess.run(command, check=False, env=how).returncode != 0:  # noqa: S603 -- constants and paths of ours
-        return False
-    (folder / READY).write_text(json.dumps(made, indent=1) + "\n", "utf-8")
-    return True
-
-
-def say(text: str) -> None:
-    """Tell progress on stderr."""
-    sys.stderr.write(f"llamacpp_baseline: {text}\n")
-    sys.stderr.flush()
+    return SIDE.install(folder, CMAKE_ARGS=BUILT_WITH)
 
 
 if __name__ == "__main__":

