@@ -8,11 +8,12 @@ import asyncio
 import json
 import shutil
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
 import pytest
 
 from appliance.age import Identity
-from appliance.backup import BackupOrder, create
+from appliance.backup import BackupOrder, Made, create
 from appliance.backup_check import pieces_of, verify
 from appliance.backup_restore import RestoreOrder, restore
 from appliance.house import appliance
@@ -96,33 +97,17 @@ async def load(client):
 async def test_a_lost_appliance_comes_back_from_backup_and_mirror(
     tmp_path, environment, capsys
 ) -> None:
-    data, key = tmp_path / "data", Identity.generate()
-    async with running(data) as (client, _, vkey):
-        before = await asked(client, 5, "before")
-        await published(data, before[-1].index)
-        async with load(client) as during:
-            made = await create(
-                BackupOrder(data=data, out=str(tmp_path / "out"), recipients=[key.recipient])
-            )
-        late = await asked(client, 5, "late")
-    seal_key = (data / "openbao" / "seal.key").read_bytes()
-    backup = str(tmp_path / "out" / made.name)
-    assert seal_key not in (tmp_path / "out" / made.name).read_bytes()
-    assert verify(pieces_of(backup), key, vkey=vkey).size == made.size
-    assert during, "the backup was made under load"
+    data, out = tmp_path / "data", tmp_path / "out"
+    lived = await a_life(data, out)
+    assert lived.seal_key not in (out / lived.made.name).read_bytes()
+    assert lived.during, "the backup was made under load"
 
     shutil.rmtree(data)  # the disaster
-    order = RestoreOrder(
-        pieces=pieces_of(backup), opener=key, into=data, seal_key=seal_key, vkey=vkey
-    )
-    restored = await restore(order)
-    assert restored.size == made.size
-
-    lost = written(tmp_path, late)
-    words = ["--log", str(data / "audit" / "log"), "--vkey", vkey]
-    assert cli(["backup", "receipts", *written(tmp_path, before), *words]) == 0
-    assert cli(["backup", "receipts", *lost, *words]) == 1
-    assert capsys.readouterr().out.count("PROMISED") == len(late)
+    await restored(data, out, lived)
+    log = ["--log", str(data / "audit" / "log"), "--vkey", lived.vkey]
+    assert cli(["backup", "receipts", *written(tmp_path, lived.before), *log]) == 0
+    assert cli(["backup", "receipts", *written(tmp_path, lived.late), *log]) == 1
+    assert capsys.readouterr().out.count("PROMISED") == len(lived.late)
 
     with pytest.raises(Refusal) as refused:  # lock and log are of one moment: the mirror is not
         async with running(data):
@@ -131,20 +116,67 @@ async def test_a_lost_appliance_comes_back_from_backup_and_mirror(
 
     async with stopped(settings_of(data)) as found:
         recovered = await fill(found, StorePlace(url=str(tmp_path / "mirror")))
-    assert recovered.size > recovered.found >= made.size
+    assert recovered.size > recovered.found >= lived.made.size
 
-    async with running(data) as (client, reader, again):
-        assert again == vkey
-        for receipt in (before[0], during[0], late[-1]):  # reads are limited, and recorded
+    after = await a_second_life(data, lived)
+    said = actions(data)
+    assert said.index("backup.make") < said.index("backup.restore") < said.index("log.recovery")
+    everything = [*lived.before, *lived.during, *lived.late, *after]
+    assert cli(["backup", "receipts", *written(tmp_path, everything), *log]) == 0
+    assert cli(["audit", "verify", *log]) == 0
+
+
+@dataclass(frozen=True)
+class Life:
+    """What is left of an appliance in other hands: the backup, its keys, and receipts."""
+
+    key: Identity
+    made: Made
+    vkey: str
+    seal_key: bytes
+    before: list
+    during: list
+    late: list
+
+
+async def a_life(data, out):
+    """Calls; a backup while others go on; calls that only the mirror will know."""
+    key = Identity.generate()
+    async with running(data) as (client, _, vkey):
+        before = await asked(client, 5, "before")
+        await published(data, before[-1].index)
+        async with load(client) as during:
+            made = await create(BackupOrder(data=data, out=str(out), recipients=[key.recipient]))
+        late = await asked(client, 5, "late")
+    seal_key = (data / "openbao" / "seal.key").read_bytes()
+    return Life(key, made, vkey, seal_key, before, during, late)
+
+
+async def restored(data, out, lived):
+    """The backup verifies, and is restored in full."""
+    backup = str(out / lived.made.name)
+    assert verify(pieces_of(backup), lived.key, vkey=lived.vkey).size == lived.made.size
+    order = RestoreOrder(
+        pieces=pieces_of(backup),
+        opener=lived.key,
+        into=data,
+        seal_key=lived.seal_key,
+        vkey=lived.vkey,
+    )
+    assert (await restore(order)).size == lived.made.size
+
+
+async def a_second_life(data, lived):
+    """The same log: it knows the calls of the first life, and goes on behind them."""
+    async with running(data) as (client, reader, vkey):
+        assert vkey == lived.vkey
+        some = (lived.before[0], lived.during[0], lived.late[-1])  # reads are limited, and recorded
+        for receipt in some:
             records = await reader.records(call_id=receipt.call_id)
             assert records[-1].index == receipt.index
         after = await asked(client, 2, "after")
-        assert min(receipt.index for receipt in after) > max(receipt.index for receipt in late)
-    said = actions(data)
-    assert said.index("backup.make") < said.index("backup.restore") < said.index("log.recovery")
-    everything = [*before, *during, *late, *after]
-    assert cli(["backup", "receipts", *written(tmp_path, everything), *words]) == 0
-    assert cli(["audit", "verify", *words]) == 0
+    assert min(receipt.index for receipt in after) > max(receipt.index for receipt in lived.late)
+    return after
 
 
 def written(folder, receipts):
