@@ -19,6 +19,7 @@ from tests.mutations.table import FIVE, TABLE
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 300
+MODELS = Path("var", "models")
 FAILED = 1
 """Exit code of pytest if tests ran and failed; others mean that none did."""
 
@@ -29,7 +30,7 @@ def say(text):
 
 
 def copied(top):
-    """Copy what git knows of, and what it would add."""
+    """Copy what git knows of, and what it would add; the models, which are neither, by a link."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"],
         cwd=ROOT, check=True, capture_output=True, text=True,
@@ -39,6 +40,8 @@ def copied(top):
         if source.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
+    (top / "var").mkdir()
+    (top / MODELS).symlink_to(ROOT / MODELS)
 
 
 def tested(top, tests):
