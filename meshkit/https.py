@@ -73,6 +73,8 @@ class _Opened:
         """Be told by httpcore2 what it does; event names are those of its documentation."""
         if event == "connection.connect_tcp.complete":
             self._streams.append(info["return_value"])
+        elif event == "connection.start_tls.complete":
+            self._streams.clear()
         elif event == "connection.start_tls.failed":
             for stream in self._streams:
                 await stream.aclose()

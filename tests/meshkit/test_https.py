@@ -8,7 +8,7 @@ import warnings
 import httpx2
 import pytest
 
-from meshkit.https import https_client
+from meshkit.https import _Opened, https_client
 from tests.audit.witness_world import make_certificates
 
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
@@ -68,3 +68,18 @@ async def test_a_request_cancelled_at_any_step_leaves_no_socket_open(served, mon
         if finished:
             break
     assert finished
+
+
+async def test_a_connection_that_came_about_is_not_closed_with_a_later_one():
+    class Stream:
+        closed = False
+
+        async def aclose(self):
+            self.closed = True
+
+    opened, first, second = _Opened(), Stream(), Stream()
+    await opened.told("connection.connect_tcp.complete", {"return_value": first})
+    await opened.told("connection.start_tls.complete", {})
+    await opened.told("connection.connect_tcp.complete", {"return_value": second})
+    await opened.told("connection.start_tls.failed", {})
+    assert (first.closed, second.closed) == (False, True)
