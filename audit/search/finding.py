@@ -106,8 +106,10 @@ class Finder:
         rows = [row for row in list(self._pending.values()) if matches(query, row)]
         indexed, position = self._index.search_some(query, blocks_max=blocks_max)
         found = {row.number: Hit(row.number, row.call_id, row.phase, "") for row in rows}
-        if position is not None and not query.newest_first:
-            found = {}  # they come behind what the index still has
+        if position is not None:
+            # Others come behind what the index still has, or have come into it: on a later page.
+            newest = query.newest_first
+            found = {number: hit for number, hit in found.items() if newest and number >= position}
         found |= {hit.number: hit for hit in indexed}
         hits = [found[number] for number in sorted(found, reverse=query.newest_first)]
         if len(hits) > query.limit:

@@ -126,9 +126,10 @@ def index(tmp_path):
     asked=st.lists(queries(), min_size=6, max_size=6),
     cut=st.integers(0, 60),
     scan=st.integers(1, 40),
+    both=st.integers(2, 40),
 )
 def test_a_search_finds_what_looking_through_all_finds(
-    tmp_path_factory, all_rows, asked, cut, scan
+    tmp_path_factory, all_rows, asked, cut, scan, both
 ):
     """Part in the index and part still on the way there; page after page, each within bounds."""
     index = Index(tmp_path_factory.mktemp("index") / "i", "o")
@@ -136,7 +137,7 @@ def test_a_search_finds_what_looking_through_all_finds(
         index.add(all_rows[: cut // 2], {})
         index.add(all_rows[cut // 2 : cut], {})
         # Some are in both, as while they are being put in.
-        late = {row.number: row for row in all_rows[max(0, cut - 2) :]}
+        late = {row.number: row for row in all_rows[max(0, cut - both) :]}
         finder = Finder(index, late if all_rows[cut:] else {})
         for query in asked:
             expected = in_order(query, [row for row in all_rows if matches(query, row)])
@@ -144,6 +145,15 @@ def test_a_search_finds_what_looking_through_all_finds(
             assert paged(finder, query, scan) == expected
     finally:
         index.close()
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_entries_that_have_just_come_into_the_index_are_on_one_page_alone(index, newest_first):
+    rows = [one_row(number) for number in range(40)]
+    index.add(rows, {})
+    query = Query(tenant=TENANTS[0], newest_first=newest_first)
+    pending = {row.number: row for row in rows}
+    assert paged(Finder(index, pending), query, 8) == in_order(query, rows)
 
 
 def paged(finder, query, scan):
