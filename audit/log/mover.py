@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import structlog
 
 from audit.log.mover_process import MoverEndedError, enter, move
-from audit.log.pace import Pace, entries_from
+from audit.log.pace import Pace, entries_from, groups_from
 from audit.search.rows import row_of
 from meshkit.counters import counted
 
@@ -67,9 +67,27 @@ class Mover:
         self.process = process
         """What moves under load, if there is any."""
         self._needed_s = self._ended_s = float("-inf")
+        self._unsure = False
+        """Whether the process may have put in more than our end of the index knows."""
         self.pace = Pace(lambda: wal.end - index.size, events_max=settings.round_events_max)
         self.rows: dict[int, IndexRow] = {}
-        """Entries not yet in the search index, by number."""
+        """Entries not yet in the search index, by number, in their order; the event loop's."""
+
+    def hurry(self, *, hurried: bool) -> None:
+        """Say whether somebody waits for all to be moved: while the log is opened or closed."""
+        self.pace.hurried = hurried
+        if self.process is not None:
+            self.process.hurried = hurried
+
+    async def close(self) -> None:
+        """End the process, and wait until the thread is done with payload store and index."""
+        self.hurry(hurried=True)
+        # Shielded: though nobody waits for it any more, the process is to end.
+        await asyncio.shield(asyncio.ensure_future(self.alone(self._end)))
+
+    def _end(self) -> None:
+        if self.process is not None:
+            self.process.end()
 
     async def catch_up(self) -> None:
         """Move payloads and index all that is durable; needs nothing but the disk.
@@ -83,6 +101,20 @@ class Mover:
             began_s = time.perf_counter()
             if not await self.alone(self._move):
                 await asyncio.sleep(self.pace.rest_s(time.perf_counter() - began_s))
+            self._let_go()
+        self._let_go()
+        if self.process is not None and self.process.pid is not None and self._rested():
+            await self.alone(lambda: self._has_process(0))  # else it would wait for the next event
+
+    def _let_go(self) -> None:
+        """Forget rows that the index has.
+
+        Not in the thread: an entry may be moved before the event loop hears that it is durable, and
+        puts its row in.
+        """
+        size = self._index.size
+        for number in list(takewhile(lambda number: number < size, self.rows)):
+            del self.rows[number]
 
     async def alone(self, work: Callable[[], T]) -> T:
         """Run blocking work while nothing is moved."""
@@ -93,20 +125,24 @@ class Mover:
 
         def released() -> T:
             if self.process is not None:
-                with suppress(MoverEndedError):
+                try:
                     self.process.release()
+                except MoverEndedError:
+                    self._gone()  # which lets go, too
             return work()
 
         return await self.alone(released)
 
     def _move(self) -> bool:
         """Move some events; return whether the process did."""
-        start = self._index.size
-        groups = self._wal.groups
-        if start < (groups[0].first if groups else self._wal.end):
+        if self._unsure:
+            self._learn()
+        start, end = self._index.size, self._wal.end
+        groups = self._wal.groups  # after `end`: what lies before it is in them, or was dropped
+        if start < (groups[0].first if groups else end):
             self._rebuild(start)
             return False
-        if self._has_process(self._wal.end - start):
+        if self._has_process(end - start):
             self._ask(start, groups)
             return True
         entries = entries_from(self._wal, start, self.pace.events)
@@ -115,7 +151,6 @@ class Mover:
             for number, entry in enumerate(entries, start)
         ]
         move(self._payloads, self._index, entries, rows)
-        self._moved(start)
         return False
 
     def _rebuild(self, start: int) -> None:
@@ -130,11 +165,6 @@ class Mover:
             for row, leaf in zip(rows, leaves, strict=True)
         )
         enter(self._index, rows, places)
-        self._moved(start)
-
-    def _moved(self, start: int) -> None:
-        for number in range(start, self._index.size):
-            self.rows.pop(number, None)
 
     # --- the process ------------------------------------------------------------------------
 
@@ -149,25 +179,29 @@ class Mover:
                 self.process.begin()
             except OSError:
                 self._gone()
-        elif now_s - self._needed_s > _REST_S:
+        elif self._rested():
             self.process.end()
         was, ready = self.process.pid, self.process.ready
         if was is not None and self.process.pid is None:
             self._gone()  # it ended before it was ready
         return ready
 
+    def _rested(self) -> bool:
+        return time.monotonic() - self._needed_s > _REST_S
+
     def _ask(self, start: int, groups: list[Group]) -> None:
         assert self.process is not None
-        end = start + self._settings.round_events_max
+        self._unsure = True
         try:
-            self.process.move(
-                start, [each for each in groups if start < each.end and each.first < end]
-            )
+            self.process.move(start, groups_from(groups, start, self._settings.round_events_max))
         except MoverEndedError:
             self._gone()
         finally:
-            self._index.refresh()
-            self._moved(start)
+            self._learn()
+
+    def _learn(self) -> None:
+        self._index.refresh()
+        self._unsure = False
 
     def _gone(self) -> None:
         """Do without it for a while."""

@@ -1,8 +1,9 @@
 """A process that moves durable events into payload store and search index, when there are many.
 
-    with MoverProcess(folder) as process:
-        process.begin()
-        if process.ready: process.move(start, groups)
+    process = MoverProcess(folder)
+    process.begin()
+    if process.ready: process.move(start, groups)
+    process.end()
 
 Nothing but the disk is needed for it: the write-ahead log says all. In a thread it would hold the
 interpreter while the event loop wants it, which costs every append a third of its time.
@@ -26,9 +27,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any
 
 from audit.log.disk import Disk
 from audit.log.wal import Group, Wal
@@ -51,11 +53,16 @@ _PR_SET_PDEATHSIG = 1
 _NICE = 5
 """Acks come first."""
 _END_S = 5.0
+_PATIENCE_S = 30.0
+"""A move takes well under a second: who does not answer for so long is stopped, or its disk is."""
+_HURRIED_S = 5.0
+_LOOK_MS = 100
+_READ_BYTES = 4_096
 _GREETING = b"ready"
 
 
 class MoverEndedError(RuntimeError):
-    """The process is gone; whether what was asked last was done, is to be seen on the disk."""
+    """The process is gone; whether what was asked last was done, is to be seen in the index."""
 
 
 def move(
@@ -90,18 +97,12 @@ class MoverProcess:
     """The parent's end; for one thread."""
 
     def __init__(self, folder: Path) -> None:
-        """Prepare for a log's folder, whose writer lock is ours."""
-        self._folder = folder
+        """Prepare for a log's folder, whose writer lock is ours; start nothing yet."""
+        self._folder = folder.absolute()
         self._process: subprocess.Popen[bytes] | None = None
         self._greeted = False
-
-    def __enter__(self) -> Self:
-        """Start nothing yet."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End the process."""
-        self.end()
+        self.hurried = False
+        """Whether to wait for answers only shortly; may be set from another thread."""
 
     def begin(self) -> None:
         """Start it, if it does not run; it takes half a second until it is ready.
@@ -112,11 +113,17 @@ class MoverProcess:
         if self._process is not None:
             return
         self._greeted = False
+        # By our own path, whatever made it: and so by no module that lies where we were started.
+        found = os.pathsep.join(str(Path(each).absolute()) for each in sys.path)
         self._process = subprocess.Popen(  # noqa: S603 -- ourselves
-            [sys.executable, "-m", __name__, str(self._folder), str(os.getpid())],
+            [sys.executable or "", "-P", "-m", __name__, str(self._folder), str(os.getpid())],
+            bufsize=0,
+            env=os.environ | {"PYTHONPATH": found},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
 
     @property
     def pid(self) -> int | None:
@@ -131,11 +138,11 @@ class MoverProcess:
         if not self._greeted:
             told = self._process.stdout
             assert told is not None
-            if not select.select([told], [], [], 0)[0]:
+            if not _can(told, select.POLLIN, 0):
                 return False
-            self._greeted = told.readline().strip() == _GREETING
+            self._greeted = os.read(told.fileno(), _READ_BYTES) == _GREETING + b"\n"
             if not self._greeted:
-                self.end()
+                self._kill()
         return self._greeted
 
     def move(self, start: int, groups: Iterable[Group]) -> None:
@@ -157,18 +164,45 @@ class MoverProcess:
             self._asked({"release": True})
 
     def _asked(self, order: dict[str, Any]) -> None:
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
         try:
-            process.stdin.write(json.dumps(order).encode() + b"\n")
-            process.stdin.flush()
-            told = json.loads(process.stdout.readline())
+            told = json.loads(self._answer(json.dumps(order).encode() + b"\n"))
         except (OSError, ValueError):
-            self.end()
+            self._kill()
             raise MoverEndedError from None
+        if told.get("failed") == MoverEndedError.__name__:
+            self.end()
+            raise MoverEndedError
         _raised(told)
+
+    def _answer(self, line: bytes) -> bytes:
+        """Send a line and wait for the one that answers it. Raises OSError: nobody answers."""
+        assert self._process is not None
+        asked, told = self._process.stdin, self._process.stdout
+        assert asked is not None
+        assert told is not None
+        since_s = time.monotonic()
+        rest, answer = memoryview(line), b""
+        while rest:
+            self._wait(asked, select.POLLOUT, since_s)
+            rest = rest[os.write(asked.fileno(), rest) :]
+        while not answer.endswith(b"\n"):
+            self._wait(told, select.POLLIN, since_s)
+            read = os.read(told.fileno(), _READ_BYTES)
+            if not read:
+                raise BrokenPipeError
+            answer += read
+        return answer
+
+    def _wait(self, end: IO[bytes], event: int, since_s: float) -> None:
+        while not _can(end, event, _LOOK_MS):
+            if time.monotonic() - since_s > (_HURRIED_S if self.hurried else _PATIENCE_S):
+                raise TimeoutError
+
+    def _kill(self) -> None:
+        """End it at once: when this returns, it writes no more."""
+        if self._process is not None:
+            self._process.kill()
+        self.end()
 
     def end(self) -> None:
         """End it: what it is at is done first, or it is killed."""
@@ -183,6 +217,13 @@ class MoverProcess:
                 process.wait(_END_S)
             except (OSError, subprocess.TimeoutExpired):
                 process.kill()
+
+
+def _can(end: IO[bytes], event: int, within_ms: int) -> bool:
+    """Tell whether a pipe's end can be read or written; or its other end is gone."""
+    poll = select.poll()  # not select(): a service with many connections is beyond what it takes
+    poll.register(end, event)
+    return bool(poll.poll(within_ms))
 
 
 def _raised(told: dict[str, Any]) -> None:
@@ -235,6 +276,8 @@ def _answer(
         return {"failed": OSError.__name__, "errno": failure.errno or 0}
     except Refusal as refusal:
         return {"failed": refusal.reason.name}
+    except MoverEndedError as ended:
+        return {"failed": type(ended).__name__}
     return {}
 
 
@@ -244,6 +287,8 @@ def _do(order: dict[str, Any], wal: Wal, payloads: PayloadStore, index: IndexWri
         return
     start = int(order["move"])
     index.refresh()
+    if index.size != start:
+        raise MoverEndedError
     entries: list[Entry] = []
     for path, first, count, offset, length in order["groups"]:
         group = Group(first, count, Path(path), offset, length)
@@ -260,8 +305,13 @@ def _main() -> None:
     # A signal to the whole group means the parent: it says when this is over.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    os.nice(_NICE)
-    serve(Path(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer)
+    with suppress(OSError):
+        os.nice(_NICE)
+    try:
+        serve(Path(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer)
+    except Exception as failure:  # noqa: BLE001 -- a thread meets the same, and says more
+        # Its kind alone: what it says may be out of an entry.
+        sys.exit(f"{__package__}: {type(failure).__name__}")
 
 
 if __name__ == "__main__":

@@ -254,9 +254,6 @@ async def _moving(
     owned.callback(index.close)
     if not await asyncio.to_thread(_fits, index, wal, store):
         index.rebuild()
-    process = None
-    if type(disk) is Disk:  # a process would use the real one
-        process = owned.enter_context(MoverProcess(settings.data_dir))
     mover = Mover(
         settings,
         wal=wal,
@@ -264,8 +261,10 @@ async def _moving(
         payloads=payloads,
         index=index,
         executor=slow,
-        process=process,
+        # A process would use the real disk.
+        process=MoverProcess(settings.data_dir) if type(disk) is Disk else None,
     )
+    owned.push_async_callback(mover.close)
     return _Moving(mover, payloads, index)
 
 

@@ -12,11 +12,11 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
-    from audit.log.wal import Entry, Wal
+    from audit.log.wal import Entry, Group, Wal
 
-__all__ = ["Pace", "entries_from"]
+__all__ = ["Pace", "entries_from", "groups_from"]
 
 _SLICE_EVENTS = 128
 _HURRY_EVENTS = 2_048
@@ -26,6 +26,8 @@ _REST = 1.0
 _REST_MAX_S = 0.005
 _WORK_S = 0.003
 """Blocking work does not rest before so much of it is done."""
+_BYTES_MAX = 64 << 20
+"""Of payloads and leaves taken at a time, about: however large they are, they are in memory."""
 
 
 class Pace:
@@ -73,10 +75,19 @@ def entries_from(wal: Wal, start: int, most: int, rest: Callable[[], None] = _on
     `rest` is called behind each group.
     """
     entries: list[Entry] = []
-    for group in wal.groups:
-        if len(entries) >= most:
+    for group in groups_from(wal.groups, start, most):
+        entries += wal.read(group)[max(0, start - group.first) :]
+        rest()
+    return entries
+
+
+def groups_from(groups: Iterable[Group], start: int, most: int) -> Iterator[Group]:
+    """Yield groups with about `most` entries from `start` on, or fewer if they are large."""
+    taken = size = 0
+    for group in groups:
+        if taken >= most or size >= _BYTES_MAX:
             break
         if group.end > start:
-            entries += wal.read(group)[max(0, start - group.first) :]
-            rest()
-    return entries
+            yield group
+            taken += group.end - max(start, group.first)
+            size += group.length

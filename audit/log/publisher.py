@@ -157,13 +157,13 @@ class Publisher:
         Raises:
             Refusal: EVIDENCE_LOST. The service must not append any more.
         """
-        self._mover.pace.hurried = False
+        self._mover.hurry(hurried=False)
         try:
             while True:
                 await self._woken()
                 await self._round()
         finally:
-            self._mover.pace.hurried = True
+            self._mover.hurry(hurried=True)
 
     async def _woken(self) -> None:
         with suppress(TimeoutError):

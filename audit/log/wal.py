@@ -274,8 +274,8 @@ class Wal:
                 self.end, len(entries), self._segments[-1].path, at + _GROUP.size, len(body)
             )
             self._written = at + _GROUP.size + len(body)
+            self.groups.append(group)  # first: who looks without the lock finds all before `end`
             self.end, self._chain = group.end, chain
-            self.groups.append(group)
             return group
 
     def _start_segment(self) -> None:

@@ -79,7 +79,7 @@ class Place:
 
 
 class Index:
-    """One log's index. `add` runs in one thread, or in another process (audit/log/moving.py).
+    """One log's index. `add` runs in one thread, or in another process (audit/log/mover.py).
 
     Look-ups have a connection of their own, and searches another: a long one holds up no append.
     """
@@ -121,7 +121,6 @@ class Index:
 
     def _made(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
         # One transaction: a crash leaves either no tables or all of them.
         begun = f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         connection.executescript(begun)

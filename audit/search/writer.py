@@ -43,6 +43,7 @@ class IndexWriter:
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Take over a connection."""
         self._connection = connection
+        connection.execute("PRAGMA synchronous=NORMAL")  # a connection's, not the file's
         self._verdict_sets = VerdictSets(connection)
         self._occurrences = Occurrences(connection)
         self.size = 0

@@ -2,20 +2,23 @@
 
 import asyncio
 import errno
-import io
-import json
 import os
+import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 
 import pytest
 
 from audit.log.disk import Disk
-from audit.log.mover_process import MOVER_LOCK, MoverEndedError, MoverProcess, serve
+from audit.log.mover_process import MOVER_LOCK, MoverEndedError, MoverProcess
 from audit.log.opening import _MOVER_WAIT_S
+from audit.log.wal import Group
+from audit.search.index import Index
 from audit.search.questions import Question
-from meshkit.contract import Phase, Reason, Refusal
+from audit.search.rows import row_of
+from meshkit.contract import Phase, Refusal
 from meshkit.counters import counters
 from tests.audit.witness_world import until
 from tests.audit.world import make_intent, make_outcome
@@ -100,6 +103,132 @@ async def test_a_move_that_was_done_though_nobody_heard_of_it_is_not_done_again(
         assert audit.stats.indexed == told.index + 1
 
 
+async def test_an_index_that_cannot_be_asked_how_far_it_is_is_asked_again(world, monkeypatch):
+    """Else what the process put in would be put in twice: evidence lost, and the log closed."""
+    async with world.open(**_AT_ONCE) as audit:
+        await moved_by_process(audit)
+        learn, failed = Index.refresh, []
+
+        def failing(index):
+            if not failed:
+                failed.append(index)
+                raise sqlite3.OperationalError
+            learn(index)
+
+        monkeypatch.setattr(Index, "refresh", failing)
+        told = await audit.append(make_outcome())
+        await until(lambda: audit.stats.indexed > told.index)
+        assert failed
+        assert audit.parts.mover.process.ready
+        await audit.append(make_outcome())
+
+
+async def test_one_that_is_stopped_is_given_up(world, monkeypatch):
+    monkeypatch.setattr("audit.log.mover_process._PATIENCE_S", 0.3)
+    async with world.open(**_AT_ONCE) as audit:
+        process = await moved_by_process(audit)
+        stopped = process.pid
+        os.kill(stopped, signal.SIGSTOP)
+        events = [make_outcome() for _ in range(50)]
+        told = await audit.append_many(events)
+        await audit.parts.mover.catch_up()
+        assert process.pid is None
+        with pytest.raises(ProcessLookupError):
+            os.kill(stopped, 0)
+        assert [audit.parts.index.find(e.call_id, e.phase).number for e in events] == [
+            each.index for each in told
+        ]
+
+
+async def test_one_that_is_stopped_does_not_hold_up_the_end(world, monkeypatch):
+    monkeypatch.setattr("audit.log.mover_process._PATIENCE_S", 600)
+    monkeypatch.setattr("audit.log.mover_process._HURRIED_S", 0.3)
+    async with asyncio.timeout(60), world.open(**_AT_ONCE) as audit:
+        stopped = (await moved_by_process(audit)).pid
+        os.kill(stopped, signal.SIGSTOP)
+        event = make_outcome()
+        told = await audit.append(event)
+    with pytest.raises(ProcessLookupError):
+        os.kill(stopped, 0)
+    async with world.open(mover_process_events=0) as audit:
+        assert audit.parts.index.find(event.call_id, event.phase).number == told.index
+
+
+async def test_one_that_stops_reading_is_given_up_too(world, monkeypatch):
+    """An order may be larger than what a pipe holds."""
+    monkeypatch.setattr("audit.log.mover_process._PATIENCE_S", 0.3)
+    async with world.open(**_AT_ONCE) as audit:
+        process = await moved_by_process(audit)
+        os.kill(process.pid, signal.SIGSTOP)
+        group = Group(0, 1, world.data / "wal", 0, 0)
+        with pytest.raises(MoverEndedError):
+            await audit.parts.mover.alone(lambda: process.move(0, [group] * 10_000))
+        assert process.pid is None
+
+
+@pytest.fixture
+def many_files():
+    """More open files than select() can tell of."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4_096)), hard))
+    handles = [os.open(os.devnull, os.O_RDONLY) for _ in range(1_100)]
+    yield
+    for handle in handles:
+        os.close(handle)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
+async def test_a_service_with_many_connections_has_one_too(world):
+    async with world.open(**_AT_ONCE) as audit:
+        assert (await moved_by_process(audit)).ready
+
+
+async def test_where_none_can_be_started_a_thread_moves(world, monkeypatch):
+    def forbidden(*_asked, **_options):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", forbidden)
+    before = counters().get("audit.mover_ended", 0)
+    async with world.open(**_AT_ONCE) as audit:
+        told = await audit.append(make_outcome())
+        await audit.parts.mover.catch_up()
+        assert audit.stats.indexed == told.index + 1
+    assert counters()["audit.mover_ended"] == before + 1  # and is not tried again with each event
+
+
+async def test_it_is_found_wherever_the_service_was_started(world, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "audit.py").write_text("raise SystemExit\n")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    async with world.open(**_AT_ONCE) as audit:
+        assert (await moved_by_process(audit)).ready
+
+
+async def test_nobody_needed_it_for_a_while(world, monkeypatch):
+    """It goes though no event comes."""
+    async with world.open(**_AT_ONCE) as audit:
+        process = await moved_by_process(audit)
+        ended, before = process.pid, counters().get("audit.mover_ended", 0)
+        with monkeypatch.context() as patch:
+            patch.setattr("audit.log.mover._REST_S", 0.0)
+            await audit.parts.mover.catch_up()
+        assert process.pid is None
+        with pytest.raises(ProcessLookupError):
+            os.kill(ended, 0)
+        assert counters().get("audit.mover_ended", 0) == before
+        await moved_by_process(audit)  # and comes back
+
+
+async def test_an_entry_that_was_moved_before_the_loop_heard_of_it_is_let_go(world):
+    async with world.open(**_AT_ONCE) as audit:
+        told, mover = await audit.append(make_outcome()), audit.parts.mover
+        await mover.catch_up()
+        mover.rows[told.index] = row_of(told.index, audit.parts.leaf(told.index))
+        await mover.catch_up()
+        assert not mover.rows
+
+
 async def test_what_is_taken_away_is_not_written_to_any_more(world):
     """A partition is dropped while the process has its file open: what follows is in a new one."""
     async with world.open(**_AT_ONCE) as audit:
@@ -161,41 +290,3 @@ def _free(path):
     except BlockingIOError:
         return False
     return True
-
-
-def asked(folder, *orders):
-    """Run the process's loop here; return what it answers."""
-    told = io.BytesIO()
-    lines = "".join(json.dumps(order) + "\n" for order in orders)
-    serve(folder, io.BytesIO(lines.encode()), told)
-    greeting, *answers = told.getvalue().splitlines()
-    assert greeting == b"ready"
-    return [json.loads(answer) for answer in answers]
-
-
-@pytest.fixture
-async def waiting(world):
-    """Orders to move what is in a write-ahead log."""
-    async with world.open(mover_process_events=0, segment_age_max_s=600) as audit:
-        await audit.append(make_outcome())
-        await audit.parts.mover.catch_up()
-        start, groups = audit.stats.durable - 1, audit.parts.wal.groups
-        where = [[str(g.segment), g.first, g.count, g.offset, g.length] for g in groups]
-        yield {"move": start, "groups": [each for each in where if each[1] >= start]}
-
-
-async def test_the_same_call_and_phase_twice_is_evidence_lost(world, waiting):
-    (told,) = asked(world.data, waiting)
-    assert told == {"failed": Reason.EVIDENCE_LOST.name}
-
-
-async def test_a_disk_that_fails_is_told_with_its_error(world, waiting):
-    """A folder that cannot be made, as on a full disk: asked again, it is another answer."""
-    day = next((world.data / "payloads").iterdir())
-    day.rename(world.data / "aside")
-    day.write_bytes(b"")
-    failed, released = asked(world.data, waiting, {"release": True})
-    assert failed == {"failed": "OSError", "errno": errno.ENOTDIR}
-    assert released == {}
-    day.unlink()
-    (world.data / "aside").rename(day)

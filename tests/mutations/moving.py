@@ -31,13 +31,20 @@ MOVING = (
         "audit/log/mover_process.py",
         "        raise Refusal(Reason.EVIDENCE_LOST) from None\n",
         "        return\n",
-        f"{_MOVER}test_the_same_call_and_phase_twice_is_evidence_lost",
+        "tests/audit/test_mover_orders.py::test_the_same_call_and_phase_twice_is_evidence_lost",
     ),
     Mutation(
         "a move done twice because nobody heard of it",
         "audit/log/mover.py",
-        "            self._index.refresh()\n",
+        "        self._index.refresh()\n",
         "",
         f"{_MOVER}test_a_move_that_was_done_though_nobody_heard_of_it_is_not_done_again",
+    ),
+    Mutation(
+        "an end that waits for a stopped mover",
+        "audit/log/mover.py",
+        "            self.process.hurried = hurried\n",
+        "            self.process.hurried = False\n",
+        f"{_MOVER}test_one_that_is_stopped_does_not_hold_up_the_end",
     ),
 )
