@@ -161,13 +161,15 @@ async def test_one_that_is_stopped_does_not_hold_up_the_end(world, monkeypatch):
 async def test_one_that_stops_reading_is_given_up_too(world, monkeypatch):
     """An order may be larger than what a pipe holds."""
     monkeypatch.setattr("audit.log.mover_process._PATIENCE_S", 0.3)
-    async with world.open(**_AT_ONCE) as audit:
-        process = await moved_by_process(audit)
-        os.kill(process.pid, signal.SIGSTOP)
-        group = Group(0, 1, world.data / "wal", 0, 0)
-        with pytest.raises(MoverEndedError):
-            await audit.parts.mover.alone(lambda: process.move(0, [group] * 10_000))
-        assert process.pid is None
+    async with world.open():
+        pass
+    process = MoverProcess(world.data)
+    process.begin()
+    await until(lambda: process.ready)
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(MoverEndedError):
+        process.move(0, [Group(0, 1, world.data / "wal", 0, 0)] * 10_000)
+    assert process.pid is None
 
 
 @pytest.fixture
