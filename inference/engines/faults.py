@@ -17,15 +17,16 @@ __all__ = ["Watch", "log_fault", "out_of_memory"]
 
 log = structlog.get_logger()
 
-_NO_MEMORY = "can't allocate memory"
-"""In what PyTorch says on a CPU: `RuntimeError`, of no type of its own (c10/core/CPUAllocator)."""
+_NO_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""In what a `RuntimeError` of no type of its own says: PyTorch's on a CPU (c10/core/CPUAllocator),
+CUDA's and Triton's when a kernel is loaded, cuBLAS's when it makes a handle."""
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed: a device's, PyTorch's on a CPU, or Python's or numpy's."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and _NO_MEMORY in str(error)
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _NO_MEMORY)
 
 
 def log_fault(fault: BaseException) -> None:

@@ -147,6 +147,33 @@ def test_answers_are_the_references_whoever_joins_and_leaves(arch) -> None:
         assert number == 2 or len(one.tokens) == count
 
 
+def test_whom_a_broken_step_began_is_out_of_the_next_ones(monkeypatch) -> None:
+    """The first prompt has its token when memory is out for the second."""
+    weights, runner = runner_of(LLAMA)
+    scheduler = Scheduler(slots=2, waiting_max=0, chunk_tokens=99, prompts=2)
+    asked = {0: Asked(prompt_of(3, 0)), 1: Asked(prompt_of(20, 1))}
+    for job, one in asked.items():
+        scheduler.submit(job, len(one.prompt))
+    together = runner._prefiller._together
+
+    def full(group) -> None:
+        if len(group[0].tokens) == 20:
+            raise torch.OutOfMemoryError
+        together(group)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner._prefiller, "_together", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            runner.run(scheduler.plan(), asked)
+    assert runner.slots.positions.tolist().count(-1) == SLOTS - 1
+    runner.shrink(0)
+    assert set(runner.slots.positions.tolist()) == {-1}
+
+    again = Asked(prompt_of(20, 1))
+    answered(runner, [(0, 0, again, 2)])
+    assert again.tokens == continued(weights, again.prompt, 2)
+
+
 def test_a_seeded_request_draws_the_same_alone_and_in_company() -> None:
     drawn = []
     for company in (0, 2):

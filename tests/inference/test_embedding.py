@@ -173,6 +173,8 @@ async def test_numbers_that_are_none_are_the_models_fault(engine, monkeypatch) -
     [
         (MemoryError("canary"), Reason.OVERLOADED),
         (RuntimeError("can't allocate memory: canary"), Reason.OVERLOADED),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), Reason.OVERLOADED),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), Reason.OVERLOADED),
         (RuntimeError("canary"), Reason.INFERENCE_DOWN),
         (IndexError("canary"), Reason.INFERENCE_DOWN),
     ],

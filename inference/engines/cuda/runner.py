@@ -77,6 +77,8 @@ class CudaRunner:
     def run(self, step: Step, answers: Mapping[int, Answer]) -> Callable[[], list[tuple[int, int]]]:
         """See `Runner.run`. Those who decode go first: a prompt takes longer."""
         jobs = list(enumerate(step.decode))
+        # Before anything can fail: `shrink` has to take out whom a broken step began, too.
+        self._live = len(step.decode) + len(step.prefills)
         if step.decode:
             self._decoder.step(len(step.decode))
             self.slots.grow(len(step.decode))
@@ -87,7 +89,6 @@ class CudaRunner:
                 self.slots.fill(prefill.slot, prefill.stop)
                 if prefill.last:
                     jobs.append((prefill.slot, prefill.job))
-        self._live = len(step.decode) + len(step.prefills)
         return self._ticket(jobs)
 
     def _start(self, prefills: Sequence[Prefill], answers: Mapping[int, Answer]) -> None:
