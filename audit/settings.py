@@ -48,6 +48,12 @@ class AuditSettings(MeshSettings):
     round_events_max: int = Field(
         16_384, gt=0, description="Events put into the tree by one checkpoint; about 1 kB each."
     )
+    fresh_bytes_max: int = Field(
+        16 * _MIB,
+        ge=0,
+        description="Durable events kept in memory until they are in the tree; of more, or of "
+        "those from before a start, the write-ahead log is read.",
+    )
     group_events_max: int = Field(
         1_024, gt=0, description="Events one fsync makes durable, at most."
     )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from audit.keys.pseudonyms import EventNames
+    from audit.log.fresh import FreshLeaves
     from audit.log.receipts import ReceiptMaker
     from audit.log.wal import Wal
     from audit.search.query import IndexRow
@@ -98,7 +99,8 @@ def _refuse(futures: Iterable[asyncio.Future[Appended]], reason: Reason) -> None
 class Committer:
     """Owns the queue and the writer task.
 
-    on_durable: told each group's index rows, in order, once they are durable.
+    fresh: given each group's leaves, in order, once they are durable.
+    on_durable: told each group's index rows, likewise.
     on_settled: told each event of a group when it is durable or has failed.
     """
 
@@ -109,6 +111,7 @@ class Committer:
         receipts: ReceiptMaker,
         executor: Executor,
         *,
+        fresh: FreshLeaves,
         on_durable: Callable[[Sequence[IndexRow]], None],
         on_settled: Callable[[Waiting], None],
     ) -> None:
@@ -116,6 +119,7 @@ class Committer:
         self._wal = wal
         self._receipts = receipts
         self._executor = executor
+        self._fresh = fresh
         self._on_durable = on_durable
         self._on_settled = on_settled
         self._queue: deque[Waiting] = deque()
@@ -184,6 +188,8 @@ class Committer:
             return
         observed("audit.fsync", time.perf_counter() - began_s)
         counted("audit.appended", len(group))
+        leaves, hashes = [one.leaf for one in entries], [one.leaf_hash for one in answers]
+        self._fresh.put(first, leaves, hashes)
         self._settle(group, answers, now_us, first)
 
     def _match(self, waiting: Waiting, index: int, opened: list[bytes]) -> Intent | None:

@@ -292,6 +292,7 @@ async def _started(owned: AsyncExitStack, parts: Parts) -> AuditLog:
         parts.wal,
         parts.receipts,
         owned.enter_context(ThreadPoolExecutor(1, "audit-commit")),
+        fresh=parts.publisher.fresh,
         on_durable=audit.remember,
         on_settled=audit.settled,
     )

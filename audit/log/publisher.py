@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from audit.log.fresh import FreshLeaves
 from audit.log.pace import entries_from
 from audit.log.signer import signed_by
 from meshkit.contract import Checkpoint, Reason, Refusal
@@ -126,6 +127,8 @@ class Publisher:
         self._store = store
         self._index = index
         self._mover = mover
+        self.fresh = FreshLeaves(settings.fresh_bytes_max)
+        """What is to go into the tree, as far as it is given to us; else we read it."""
         self._executor = executor
         self.witnesses = witnesses
         self._under = None if left is None else _Under(left, held.note, locked=True, applied=True)
@@ -301,8 +304,12 @@ class Publisher:
 
     def _plan(self) -> Round:
         rest, most = self._mover.pace.sliced(), self._settings.round_events_max
-        entries = entries_from(self._wal, self._store.planned, most, rest)
-        return self._store.plan([entry.leaf for entry in entries], rest)
+        start = self._store.planned
+        leaves, hashes = self.fresh.since(start, most)
+        # What fell out of memory; or became durable just now, and is not yet in there.
+        more = entries_from(self._wal, start + len(leaves), most - len(leaves), rest)
+        leaves += [entry.leaf for entry in more]
+        return self._store.plan(leaves, hashes, rest)
 
     async def _take_lock(self, under: _Under) -> None:
         """Step 3. An answer that was lost is made up for by asking what the lock holds."""

@@ -149,12 +149,17 @@ class LogStore:
         """Size of the newest tree taken over: where the next round starts."""
         return self._edge.size
 
-    def plan(self, leaves: Sequence[bytes], rest: Callable[[], None] = _let_in) -> Round:
+    def plan(
+        self,
+        leaves: Sequence[bytes],
+        known: Sequence[bytes] = (),
+        rest: Callable[[], None] = _let_in,
+    ) -> Round:
         """Compute the tree with `leaves` (entry bytes) behind the newest one. Writes nothing.
 
-        `rest` is called between slices of the work.
+        `known` are the hashes of the first of them. `rest` is called between slices of the work.
         """
-        edge, tiles = self._edge.grown(_hashes(leaves, rest))
+        edge, tiles = self._edge.grown([*known, *_hashes(leaves[len(known) :], rest)])
         entries = [*self._tail, *leaves]
         number = self._edge.size // TILE_WIDTH
         files = []
