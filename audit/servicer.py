@@ -18,7 +18,7 @@ import structlog
 
 from audit.log.turns import Turns
 from audit.search.questions import Question
-from audit.wire import ack_of, event_from_wire, question_from_wire, record_to_wire
+from audit.wire import event_from_wire, question_from_wire, record_to_wire, write_ack
 from meshkit.contract import Audit, Document, Event, Reason, Refusal, TraceContext
 from meshkit.identity import ServiceIdentity, TenantIdentity
 from meshkit.interceptors import current
@@ -265,7 +265,7 @@ class _AppendStream:
         self._producer = producer
         self._context = context
         self._room = asyncio.Semaphore(BATCHES_MAX)
-        self._acks: deque[list[pb.AppendAck]] = deque()
+        self._acks: deque[pb.AppendResponse] = deque()
         self._ready = asyncio.Event()
         self._under_way: set[asyncio.Task[None]] = set()
         self._read_all = False
@@ -311,7 +311,7 @@ class _AppendStream:
             await self._ready.wait()
             self._ready.clear()
             while self._acks:
-                await self._context.write(pb.AppendResponse(acks=self._acks.popleft()))
+                await self._context.write(self._acks.popleft())
                 self._room.release()
             if self._read_all:
                 return
@@ -336,13 +336,11 @@ class _AppendStream:
             answers = [Refusal(Reason.INTERNAL)] * len(good)
         for (at, _), answer in zip(good, answers, strict=True):
             results[at] = answer
-        self._acks.append(
-            [
-                ack_of(event, told)
-                for event, told in zip(batch, results, strict=True)
-                if not isinstance(told, Event)
-            ]
-        )
+        response = pb.AppendResponse()
+        for event, told in zip(batch, results, strict=True):
+            if not isinstance(told, Event):
+                write_ack(event, told, response.acks.add())
+        self._acks.append(response)
         self._ready.set()
 
 

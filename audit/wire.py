@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from meshkit.contract import Record
 
-__all__ = ["ack_of", "event_from_wire", "question_from_wire", "record_to_wire"]
+__all__ = ["event_from_wire", "question_from_wire", "record_to_wire", "write_ack"]
 
 _PHASES = {
     Phase.INTENT: pb.PHASE_INTENT,
@@ -96,20 +96,19 @@ def event_from_wire(event: pb.AuditEvent) -> Event:
     )
 
 
-def ack_of(event: pb.AuditEvent, result: Appended | Refusal) -> pb.AppendAck:
-    """Write what became of an event."""
-    ack = pb.AppendAck(call_id=event.call_id, phase=event.phase)
+def write_ack(event: pb.AuditEvent, result: Appended | Refusal, ack: pb.AppendAck) -> None:
+    """Write what became of an event; in place, for a message put into another one is copied."""
+    ack.call_id, ack.phase = event.call_id, event.phase
     if isinstance(result, Appended):
         appended = ack.appended
         appended.index = result.index
         appended.leaf_hash = result.leaf_hash
         if result.receipt is not None:
             write_receipt(result.receipt, appended.receipt)
-        return ack
+        return
     ack.refusal.reason = result.reason.name
     ack.refusal.field = result.field or ""
     ack.refusal.retry_after_ms = result.retry_after_ms or 0
-    return ack
 
 
 def record_to_wire(record: Record) -> pb.Record:

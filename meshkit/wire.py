@@ -11,6 +11,7 @@ to check, since they differ by method.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -102,6 +103,7 @@ _ACTIONS_BACK: dict[int, str] = {number: action for action, number in _ACTIONS.i
 
 
 _DEFAULTS = Parameters()
+_COUNTS_MAX = 4_096
 
 _T = TypeVar("_T")
 
@@ -187,15 +189,19 @@ def counts_to_wire(counts: Iterable[FindingCount]) -> list[pb.FindingCount]:
 
 def counts_from_wire(counts: Iterable[pb.FindingCount]) -> tuple[FindingCount, ...]:
     """Convert what compliance counted. Raises Refusal: INVALID_FIELD `direction` or `action`."""
-    return tuple(
-        FindingCount(
-            direction=_known(_DIRECTIONS_BACK, each.direction, "direction"),
-            type=each.type,
-            subtype=each.subtype,
-            action=_known(_ACTIONS_BACK, each.action, "action"),
-            count=each.count,
-        )
-        for each in counts
+    return tuple([_count(each.SerializeToString()) for each in counts])
+
+
+# The same few again and again: to find one by its bytes takes a quarter of the time of reading it.
+@lru_cache(maxsize=_COUNTS_MAX)
+def _count(serialised: bytes) -> FindingCount:
+    count = pb.FindingCount.FromString(serialised)
+    return FindingCount(
+        direction=_known(_DIRECTIONS_BACK, count.direction, "direction"),
+        type=count.type,
+        subtype=count.subtype,
+        action=_known(_ACTIONS_BACK, count.action, "action"),
+        count=count.count,
     )
 
 

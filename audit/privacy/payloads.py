@@ -55,7 +55,8 @@ _READ_BYTES = 1 << 18
 _OPEN_FILES_MAX = 64
 _DAY_US = DAY_S * 1_000_000
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_text = json.JSONEncoder(ensure_ascii=False).encode
+_NO_PAYLOAD = Payload()
 _SYSTEM = "system"
 """Partition of events without a tenant."""
 
@@ -87,16 +88,13 @@ def payload_aad(call_id: bytes, phase: Phase) -> bytes:
 
 def payload_bytes(event: Event) -> bytes:
     """Write what is sealed; empty if the event has neither text nor commitments."""
-    salts = {name: commitment.salt.hex() for name, commitment in commitments(event)}
-    payload = event.payload or Payload()
+    salts = ",".join([f'"{name}":"{one.salt.hex()}"' for name, one in commitments(event)])
+    payload = event.payload or _NO_PAYLOAD
     if not salts and not payload.screened and not payload.released:
         return b""
-    told = {
-        "released": payload.released,
-        "salts": salts,
-        "screened": [[message.role.value, message.content] for message in payload.screened],
-    }
-    return _encode(told).encode()
+    screened = ",".join([f'["{one.role.value}",{_text(one.content)}]' for one in payload.screened])
+    told = f'{{"released":{_text(payload.released)},"salts":{{{salts}}},"screened":[{screened}]}}'
+    return told.encode()
 
 
 def read_payload(raw: bytes) -> Opened:

@@ -8,12 +8,9 @@ Source: https://schema.ocsf.io/1.8.0/classes
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from meshkit.contract import Phase, Reason
-
-if TYPE_CHECKING:
-    from meshkit.contract import Event
 
 __all__ = [
     "ACTIONS",
@@ -127,13 +124,13 @@ _BY_OUTCOME = {
 _UNKNOWN = Activity(_API, _OTHER)
 
 
-def activity_of(event: Event) -> Activity:
+def activity_of(action: str, outcome: str) -> Activity:
     """Return what an event is: what became of it tells more than what was asked."""
-    return _BY_OUTCOME.get(event.outcome) or ACTIONS.get(event.action) or _UNKNOWN
+    return _BY_OUTCOME.get(outcome) or ACTIONS.get(action) or _UNKNOWN
 
 
-def status_of(event: Event) -> Status:
+def status_of(outcome: str, phase: Phase) -> Status:
     """Return whether it worked: an INTENT does not know yet."""
-    if event.phase is Phase.INTENT or not event.outcome:
+    if phase is Phase.INTENT or not outcome:
         return Status.UNKNOWN
-    return Status.SUCCESS if event.outcome in {"released", "ok"} else Status.FAILURE
+    return Status.SUCCESS if outcome in {"released", "ok"} else Status.FAILURE
