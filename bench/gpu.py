@@ -1,4 +1,4 @@
-"""Figures of the forward pass on an NVIDIA GPU; needs one, PyTorch with CUDA, and nothing else.
+"""Figures of the forward pass on an NVIDIA GPU; needs one, and PyTorch with CUDA.
 
     python -m bench.gpu --shape 8b --slots 1,8,32,128
     python -m bench.gpu --shape smollm2 --temperature 0.8 --top-p 0.95 --json gpu.json
@@ -38,6 +38,10 @@ PROMPT_TOKENS, ANSWER_TOKENS = 256, 200
 SHAPES = {
     "smollm2": Architecture(
         layers=30, width=576, hidden=1_536, heads=9, kv_heads=3, head=64, vocabulary=49_152,
+        context_tokens=1_024, rope_base=1e5, norm_epsilon=1e-5,
+    ),
+    "half-depth": Architecture(
+        layers=15, width=576, hidden=1_536, heads=9, kv_heads=3, head=64, vocabulary=49_152,
         context_tokens=1_024, rope_base=1e5, norm_epsilon=1e-5,
     ),
     "8b": Architecture(
@@ -230,20 +234,20 @@ def main() -> None:
     read_bps = bandwidth()
     print(f"{torch.cuda.get_device_name()}: reads {read_bps / 1e12:.2f} TB/s")
     rates = []
-    for name in args.shape or list(SHAPES):
+    for name in args.shape or ("smollm2", "8b"):
         with torch.inference_mode():
             weights = random_weights(SHAPES[name], device="cuda")
             if args.fp8:
                 weights = to_fp8(weights)
             for slots in (1, 8, 40) if args.check else ():
-                print(f"{name:8} slots {slots:4}  worst regret {check(weights, slots):.4f}")
+                print(f"{name:10} slots {slots:4}  worst regret {check(weights, slots):.4f}")
             for slots in map(int, args.slots.split(",")):
                 rate = measure(
                     name, weights, slots, parameters, read_bps=read_bps, chunk=args.chunk
                 )
                 rates.append(rate)
                 print(
-                    f"{name:8} slots {slots:4}  {rate.tokens_per_s:9,.0f} tokens/s  "
+                    f"{name:10} slots {slots:4}  {rate.tokens_per_s:9,.0f} tokens/s  "
                     f"{rate.step_ms:7.3f} ms a step  {rate.roofline:5.1%} of the roofline  "
                     f"first token {rate.first_token_ms:6.1f} ms, all {rate.prefill_ms:6.1f} ms",
                     flush=True,

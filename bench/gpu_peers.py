@@ -66,7 +66,7 @@ def ratios(ours: Sequence[dict[str, Any]], peers: Sequence[Peer]) -> list[str]:
     """A line for each shape and number of slots that both have: our rate over theirs."""
     rates = {(rate["shape"], rate["slots"]): rate for rate in ours}
     return [
-        f"{there.shape:8} slots {there.slots:4}  ours {here['tokens_per_s']:9,.0f}  "
+        f"{there.shape:10} slots {there.slots:4}  ours {here['tokens_per_s']:9,.0f}  "
         f"vLLM {there.tokens_per_s:9,.0f} tokens/s  "
         f"{here['tokens_per_s'] / there.tokens_per_s:5.2f} times; "
         f"roofline {here['roofline']:5.1%} and {there.roofline:5.1%}; "
@@ -116,15 +116,15 @@ def main() -> None:
     torch.cuda.empty_cache()
     print(f"{torch.cuda.get_device_name()}: reads {read_bps / 1e12:.2f} TB/s", flush=True)
     peers: list[Peer] = []
-    for shape in args.shape or list(SHAPES):
+    for shape in args.shape or ("smollm2", "8b"):
         for told in measured(shape, list(map(int, args.slots.split(","))), args.python):
             if "version" in told:
-                print(f"{shape:8} vLLM {told['version']}, ready in {told['ready_s']:.0f} s")
+                print(f"{shape:10} vLLM {told['version']}, ready in {told['ready_s']:.0f} s")
                 continue
             row = peer(shape, told, read_bps)
             peers.append(row)
             print(
-                f"{shape:8} slots {row.slots:4}  {row.tokens_per_s:9,.0f} tokens/s  "
+                f"{shape:10} slots {row.slots:4}  {row.tokens_per_s:9,.0f} tokens/s  "
                 f"{row.step_ms:7.3f} ms a step  {row.roofline:5.1%} of the roofline  "
                 f"all first tokens {row.prefill_ms:6.1f} ms",
                 flush=True,

@@ -50,12 +50,16 @@ class Accuracy:
 class Speed:
     """Tokens a second: of prompts in batches, and of one answer as it is made.
 
+    decode_per_s: 0 where a product cannot do a single row (PyTorch's int8 on a GPU).
     how: what ran: blocks compiled or not, a decoding step as one CUDA graph or not.
+    peak_bytes: what PyTorch held of a GPU's memory at most while one answer was made, weights
+        included; 0 on a CPU.
     """
 
     prefill_per_s: float
     decode_per_s: float
     how: str
+    peak_bytes: int = 0
 
 
 @torch.no_grad()
@@ -137,22 +141,33 @@ def speed_of(
             all between them run one by one.
     """
     device = next(network.parameters()).device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     step = _decoding(network, text[0].to(device), steps)
     if compiled:
         for layer in network.model.layers:
             layer.compile(dynamic=False)
-    plain = step
-    if device.type == "cuda":
-        step = _captured(step)
-    how = f"{'compiled' if compiled else 'as torchao has it'}{', graph' if step != plain else ''}"
-    decoding = [_timed(step, device) for _ in range(_WARM_STEPS + steps)]
+    decode_per_s, ran = _decoded(step, steps, device)
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
     ids = text[:batch].to(device)
     reading = [_timed(lambda: network(ids), device) for _ in range(_WARM_STEPS + _PREFILLS)]
-    return Speed(
-        ids.numel() / statistics.median(reading[_WARM_STEPS:]),
-        1 / statistics.median(decoding[_WARM_STEPS:]),
-        how,
-    )
+    prefill_per_s = ids.numel() / statistics.median(reading[_WARM_STEPS:])
+    how = f"{'compiled' if compiled else 'as torchao has it'}{ran}"
+    return Speed(prefill_per_s, decode_per_s, how, peak)
+
+
+def _decoded(step: Callable[[], None], steps: int, device: torch.device) -> tuple[float, str]:
+    """Time single steps; return how many a second, and what to say of how they ran."""
+    plain = step
+    try:
+        if device.type == "cuda":
+            step = _captured(step)
+        times = [_timed(step, device) for _ in range(_WARM_STEPS + steps)]
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        return 0.0, ", no single row"
+    return 1 / statistics.median(times[_WARM_STEPS:]), ", graph" if step != plain else ""
 
 
 def _decoding(network: Network, ids: torch.Tensor, steps: int) -> Callable[[], None]:

@@ -17,6 +17,7 @@ _COLUMNS = (
     "KL, nats",
     "file",
     "in memory",
+    "of a GPU, decoding",
     "prefill, tokens/s",
     "decode, tokens/s",
     "timed",
@@ -43,6 +44,7 @@ class Row:
     decode_per_s: float
     served: str
     timed: str = ""
+    peak_bytes: int = 0
 
     def against(self, original: Row) -> float:
         """How much perplexity rose over the original's: 0.01 is one per cent."""
@@ -64,6 +66,7 @@ def markdown(rows: list[Row], about: dict[str, Any]) -> str:
     lines = [
         f"| {row.name} | {row.perplexity:.3f} | {row.against(rows[0]):+.1%} | {row.agreement:.1%} "
         f"| {row.divergence:.4f} | {_mb(row.file_bytes)} | {_mb(row.memory_bytes)} "
+        f"| {_mb(row.peak_bytes)} "
         f"| {_rate(row.prefill_per_s)} | {_rate(row.decode_per_s)} | {row.timed} | {row.served} |"
         for row in rows
     ]

@@ -91,6 +91,7 @@ def measured(
         prefill_per_s=speed.prefill_per_s,
         decode_per_s=speed.decode_per_s,
         timed=speed.how,
+        peak_bytes=speed.peak_bytes,
         served=SERVED[variant.precision],
     )
 

@@ -9,6 +9,7 @@ import signal
 import struct
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -621,3 +622,21 @@ def test_the_report_is_told_three_ways(rows) -> None:
 
 def test_speed_says_what_ran(source, text) -> None:
     assert speed_of(source.network(), text, batch=2, steps=1).how == "as torchao has it"
+
+
+def test_what_cannot_do_a_single_row_is_timed_reading(source, text, monkeypatch) -> None:
+    from inference.precision import measure
+
+    def step(fault) -> None:
+        raise fault
+
+    fault = RuntimeError("self.size(0) needs to be greater than 16")
+    monkeypatch.setattr(measure, "_decoding", lambda *_: partial(step, fault))
+    told = speed_of(source.network(), text, batch=2, steps=1)
+    assert told.decode_per_s == 0
+    assert told.prefill_per_s > 0
+    assert told.how == "as torchao has it, no single row"
+
+    fault = torch.OutOfMemoryError()
+    with pytest.raises(torch.OutOfMemoryError):
+        speed_of(source.network(), text, batch=2, steps=1)
