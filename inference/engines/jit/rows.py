@@ -76,7 +76,7 @@ def _scaled(c: Code, part: ir.Value) -> tuple[ir.Value, ir.Value]:
     inverse = b.select(
         b.fcmp_ordered("==", peak, zero), zero, b.fdiv(ir.Constant(F32, _INT8_MAX), peak)
     )
-    whole = c.integers(c.rounded(b.fmul(part, c.splat(inverse))))
+    whole = c.integers(b.fmul(part, c.splat(inverse)))
     return whole, b.fdiv(peak, ir.Constant(F32, _INT8_MAX))
 
 
