@@ -1,4 +1,9 @@
-"""Attention of one row and one key head, with the query heads that share it. All fp32."""
+"""Attention of one row and one key head, with the query heads that share it. All fp32.
+
+Keys and values of several requests come from memory, in pieces too short for the CPU to notice in
+time that it could read ahead. So values are asked for while keys are worked on, and the next unit's
+keys while values are.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +29,7 @@ class Unit:
 
     head: width of a head. queries: how many share the key head; they stand together at `query`.
     keys, values: of the slot and key head, (context, head). end: tokens to see.
+    next_keys: of what is worked on next, or any. asks: whether to ask for what is needed soon.
     """
 
     head: int
@@ -31,7 +37,9 @@ class Unit:
     query: ir.Value
     keys: ir.Value
     values: ir.Value
+    next_keys: ir.Value
     end: ir.Value
+    asks: bool = True
 
     @property
     def parts(self) -> range:
@@ -78,8 +86,7 @@ def _score(c: Code, unit: Unit, scores: ir.Value, room: int) -> None:
         nothing = ir.Constant(ir.VectorType(F32, _LANES), [float("-inf")] * _LANES)
         c.store(nothing, c.at(scores, c.mul(c.add(last, query * room), _F32)))
     with c.loop(0, unit.end) as token:
-        key = c.at(unit.keys, c.mul(token, unit.head * _F32))
-        parts = [c.load(c.at(key, part)) for part in unit.parts]
+        parts = _vectors(c, unit, token, unit.keys, unit.values)
         for query in range(unit.queries):
             mine = c.at(unit.query, query * unit.head * _F32)
             total = c.b.fmul(parts[0], c.load(mine))
@@ -111,11 +118,20 @@ def _mix(c: Code, unit: Unit, scores: ir.Value, room: int) -> list[list[ir.Value
     """Return variables: the sum of values by weight, for each query, in vectors of 16."""
     seen = [[c.variable(c.floats(0.0)) for _ in unit.parts] for _ in range(unit.queries)]
     with c.loop(0, unit.end) as token:
-        value = c.at(unit.values, c.mul(token, unit.head * _F32))
-        parts = [c.load(c.at(value, part)) for part in unit.parts]
+        parts = _vectors(c, unit, token, unit.values, unit.next_keys)
         for query, mine in enumerate(seen):
             at = c.mul(c.add(token, query * room), _F32)
             weight = c.splat(c.load(c.at(scores, at), F32))
             for part, variable in zip(parts, mine, strict=True):
                 c.put(variable, c.fma(part, weight, c.get(variable)))
     return seen
+
+
+def _vectors(
+    c: Code, unit: Unit, token: ir.Value, these: ir.Value, soon: ir.Value
+) -> list[ir.Value]:
+    """Load a token's key or value; ask for what stands in another place at the same offset."""
+    at = c.mul(token, unit.head * _F32)
+    for part in unit.parts if unit.asks else ():
+        c.soon(c.at(soon, c.add(at, part)))
+    return [c.load(c.at(these, c.add(at, part))) for part in unit.parts]

@@ -11,17 +11,18 @@ units, and all meet before the next. A block is eight phases:
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, auto
 from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
 from inference.engines.jit.attention import Unit, attended, turned
-from inference.engines.jit.emit import I32, I64, PTR, Code
+from inference.engines.jit.emit import I64, PTR, Code
 from inference.engines.jit.packing import BLOCK4_BYTES, BLOCK8_BYTES, TILE
 from inference.engines.jit.products import SCRATCH_BYTES, emit_products
 from inference.engines.jit.rows import Pair, Quantised, embedded, gated, normed
+from inference.engines.jit.waiting import emit_help, emit_meeting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,8 +35,8 @@ __all__ = ["Argument", "Field", "Plan", "emit_step"]
 _GROUP, _F32, _I64 = 32, 4, 8
 _TILE_BYTES = TILE * _F32
 _TILES_A_UNIT = 2
-_SPINS = 500
-_YIELD = "sched_yield"
+_FEW_ROWS = 16
+"""Up to so many, rows are taken for those of several requests: their keys are not in a cache."""
 
 
 class Argument(IntEnum):
@@ -93,66 +94,11 @@ class Plan:
 def emit_step(module: ir.Module, plan: Plan) -> None:
     """Write `step(arguments, thread)`, `help(arguments, thread, event)` and what they call."""
     emit_products(module)
-    _emit_meeting(module)
+    emit_meeting(module)
     c = Code(module, "step", [PTR, I64])
     _Step(c, plan).emit()
     c.finish()
-    _emit_help(module)
-
-
-def _emit_help(module: ir.Module) -> None:
-    """Write `help`: a step for each event (eventfd(2)), until CLOSING is not 0.
-
-    So a helper needs the interpreter's lock neither to begin nor to end a step.
-    """
-    c = Code(module, "help", [PTR, I64, I64])
-    given, thread, event = c.arguments
-    counter = c.variable(c.number(0))
-    wait, leave = (c.function.append_basic_block() for _ in range(2))
-    c.b.branch(wait)
-    c.b.position_at_end(wait)
-    got = c.call("read", I64, c.b.trunc(event, I32), counter, c.number(_I64))
-    closing = c.load(c.at(given, Argument.CLOSING * _I64), I64)
-    with c.when(c.b.icmp_signed("==", got, c.number(_I64))), c.when(_is_zero(c, closing)):
-        c.call("step", ir.VoidType(), given, thread)
-    c.b.cbranch(_is_zero(c, closing), wait, leave)
-    c.b.position_at_end(leave)
-    c.finish()
-
-
-def _is_zero(c: Code, number: ir.Value) -> ir.Value:
-    return c.b.icmp_signed("==", number, c.number(0))
-
-
-def _emit_meeting(module: ir.Module) -> None:
-    """Write `meet(place, threads)`: nobody leaves before all have come.
-
-    place: two numbers, 64 bytes apart: who has come, and how often all had. A thread whose fellows
-    lag gives its core away now and then, for they may be waiting for one.
-    """
-    c = Code(module, "meet", [PTR, I64])
-    place, threads = c.arguments
-    b, often = c.b, c.at(place, 64)
-    before = b.load_atomic(often, "acquire", _I64, typ=I64)
-    come = b.atomic_rmw("add", place, c.number(1), "acq_rel")
-    with b.if_else(b.icmp_signed("==", c.add(come, 1), threads)) as (last, others):
-        with last:
-            b.atomic_rmw("xchg", place, c.number(0), "monotonic")
-            b.atomic_rmw("add", often, c.number(1), "release")
-        with others:
-            spins = c.variable(c.number(0))
-            again, done = (c.function.append_basic_block() for _ in range(2))
-            b.branch(again)
-            b.position_at_end(again)
-            c.call("llvm.x86.sse2.pause", ir.VoidType())
-            spun = c.add(c.get(spins, I64), 1)
-            c.put(spins, spun)
-            with b.if_then(b.icmp_unsigned("==", b.urem(spun, c.number(_SPINS)), c.number(0))):
-                c.call(_YIELD, I32)
-            now = b.load_atomic(often, "acquire", _I64, typ=I64)
-            b.cbranch(b.icmp_signed("==", now, before), again, done)
-            b.position_at_end(done)
-    c.finish()
+    emit_help(module, closing_at=Argument.CLOSING * _I64)
 
 
 class _Step:
@@ -262,7 +208,13 @@ class _Step:
         with self._units() as (row, key_head):
             first = c.mul(key_head, group * arch.head // _GROUP)
             unit = self._unit(fields, row, key_head)
-            attended(c, unit, scores, room, (self._seen, row, first))
+            few = c.b.icmp_signed("<=", self._rows, c.number(_FEW_ROWS))
+            with c.b.if_else(few) as cases:
+                for case, asks in zip(cases, (True, False), strict=True):
+                    with case:
+                        attended(
+                            c, replace(unit, asks=asks), scores, room, (self._seen, row, first)
+                        )
         self._meet()
 
     def _add_product(self, weight: ir.Value, inputs: Quantised) -> None:
@@ -345,22 +297,40 @@ class _Step:
     def _units(self) -> Iterator[tuple[ir.Value, ir.Value]]:
         c, heads = self._c, self._arch.kv_heads
         with self._mine(c.mul(self._rows, heads)) as unit:
-            row = c.div(unit, heads)
-            yield row, c.b.sub(unit, c.mul(row, heads))
+            yield self._of_unit(unit)
 
     def _unit(self, fields: dict[Field, ir.Value], row: ir.Value, key_head: ir.Value) -> Unit:
-        c, arch, room = self._c, self._arch, self._plan.context_tokens
+        c, arch = self._c, self._arch
         queries = arch.heads // arch.kv_heads
-        slot = c.add(c.mul(self._entry(Argument.SLOTS, row), arch.kv_heads), key_head)
-        kept = c.mul(slot, room * arch.head * _F32)
+        kept = self._kept(row, key_head)
         return Unit(
             arch.head,
             queries,
             self._qkv_head(row, c.mul(key_head, queries)),
             c.at(fields[Field.KEYS], kept),
             c.at(fields[Field.VALUES], kept),
+            c.at(fields[Field.KEYS], self._kept(*self._next(row, key_head))),
             c.add(self._entry(Argument.POSITIONS, row), 1),
         )
+
+    def _kept(self, row: ir.Value, key_head: ir.Value) -> ir.Value:
+        """Where in a layer's keys, and values, those of a row's slot and key head begin."""
+        c, arch = self._c, self._arch
+        slot = c.add(c.mul(self._entry(Argument.SLOTS, row), arch.kv_heads), key_head)
+        return c.mul(slot, self._plan.context_tokens * arch.head * _F32)
+
+    def _next(self, row: ir.Value, key_head: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Row and key head of the unit behind one; behind the last, that one."""
+        c, heads = self._c, self._arch.kv_heads
+        unit = c.add(c.mul(row, heads), c.add(key_head, 1))
+        last = c.add(c.mul(self._rows, heads), -1)
+        unit = c.b.select(c.b.icmp_signed("<", unit, last), unit, last)
+        return self._of_unit(unit)
+
+    def _of_unit(self, unit: ir.Value) -> tuple[ir.Value, ir.Value]:
+        c, heads = self._c, self._arch.kv_heads
+        row = c.div(unit, heads)
+        return row, c.b.sub(unit, c.mul(row, heads))
 
     def _new(self, row: ir.Value, key_head: ir.Value) -> tuple[ir.Value, ir.Value]:
         c, arch = self._c, self._arch
