@@ -7,6 +7,7 @@ by its seed: who else is in the forward pass draws from other generators.
 
 from __future__ import annotations
 
+import math
 import secrets
 from typing import TYPE_CHECKING
 
@@ -76,10 +77,18 @@ class Sampler:
         Raises:
             BadLogitsError: a logit is NaN or infinite.
         """
+        if self._temperature == 0:
+            return _likeliest(logits)
         if not np.isfinite(logits).all():
             raise BadLogitsError
-        if self._temperature == 0:
-            return int(logits.argmax())
         tokens, shares = nucleus(logits, temperature=self._temperature, top_p=self._top_p)
         at = int(np.searchsorted(np.cumsum(shares), self._random.random(), side="right"))
         return int(tokens[min(at, tokens.size - 1)])
+
+
+def _likeliest(logits: NDArray[np.float32]) -> int:
+    """Return the first of the largest; see `Sampler.draw`. NaN is above all others to numpy."""
+    at = int(logits.argmax())
+    if not (math.isfinite(logits[at]) and math.isfinite(logits.min())):
+        raise BadLogitsError
+    return at

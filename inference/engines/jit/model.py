@@ -119,10 +119,9 @@ class CompiledLlama:
         for first in range(0, len(tokens), self._rows):
             some = tokens[first : first + self._rows]
             count, at = len(some), start + first
-            self._tokens[:count], self._of[:count] = some, slot
-            self._at[:count] = range(at, at + count)
             self._wanted[0] = count - 1
-            self._run(count, logits[: first + count == len(tokens)])
+            wanted = logits[: first + count == len(tokens)]
+            self._run(some, [slot] * count, range(at, at + count), wanted)
         self.slots.filled[slot] = start + len(tokens)
         return logits[0]
 
@@ -141,12 +140,9 @@ class CompiledLlama:
         of = range(rows) if slots is None else slots
         logits = torch.empty(rows, self._arch.vocabulary)
         for first in range(0, rows, self._rows):
-            stop = min(first + self._rows, rows)
-            count = stop - first
-            self._tokens[:count], self._of[:count] = tokens[first:stop], of[first:stop]
-            self._at[:count] = positions[first:stop]
-            self._wanted[:count] = range(count)
-            self._run(count, logits[first:stop])
+            part = slice(first, min(first + self._rows, rows))
+            self._wanted[: part.stop - first] = range(part.stop - first)
+            self._run(tokens[part], of[part], positions[part], logits[part])
         for slot, position in zip(of, positions, strict=True):
             self.slots.filled[slot] = position + 1
         return logits
@@ -155,17 +151,20 @@ class CompiledLlama:
         """Copy the keys and values of a slot to another."""
         self.slots.move(move)
 
-    def _run(self, rows: int, logits: torch.Tensor) -> None:
-        """Run the rows that stand in the buffers.
+    def _run(
+        self, tokens: Sequence[int], of: Sequence[int], at: Sequence[int], logits: torch.Tensor
+    ) -> None:
+        """Run rows: tokens, slots and positions, one a row.
 
         Raises:
             IndexError: a token, slot or position that there is not; machine code would not ask.
         """
-        for buffer, bound in self._bounds:
-            part = buffer[:rows]
-            if part.min() < 0 or part.max() >= bound:
+        rows = len(tokens)
+        for values, (buffer, bound) in zip((tokens, of, at), self._bounds, strict=True):
+            if min(values) < 0 or max(values) >= bound:
                 msg = "a token, slot or position is out of range"
                 raise IndexError(msg)
+            buffer[:rows] = values
         self._given[Argument.ROWS] = rows
         self._given[Argument.WANTED_COUNT] = logits.shape[0]
         self._given[Argument.LOGITS] = logits.data_ptr()
