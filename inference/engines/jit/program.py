@@ -35,6 +35,7 @@ __all__ = ["Argument", "Field", "Plan", "emit_step"]
 _GROUP, _F32, _I64 = 32, 4, 8
 _TILE_BYTES = TILE * _F32
 _TILES_A_UNIT = 2
+_KEYS_AT_ONCE, _LINE = 4, 64
 _FEW_ROWS = 16
 """Up to so many, rows are taken for those of several requests: their keys are not in a cache."""
 
@@ -109,6 +110,7 @@ class _Step:
         self._given, self._thread = c.arguments
         self._threads = self._number(Argument.THREADS)
         self._rows = self._number(Argument.ROWS)
+        self._few = c.b.icmp_signed("<=", self._rows, c.number(_FEW_ROWS))
         self._x, self._qkv = self._address(Argument.X), self._address(Argument.QKV)
         arch = plan.arch
         narrow = self._address(Argument.NARROW_CODES), self._address(Argument.NARROW_FACTORS)
@@ -128,7 +130,7 @@ class _Step:
             layer = c.at(layers, c.mul(number, len(Field) * _I64))
             fields = {field: c.load(c.at(layer, field * _I64), PTR) for field in Field}
             self._norm(fields[Field.ATTENTION_NORM], twice=True)
-            self._multiply_qkv(fields[Field.QKV])
+            self._multiply_qkv(fields)
             self._turn(fields)
             self._attend(fields)
             self._add_product(fields[Field.ATTENTION_OUT], self._seen)
@@ -166,18 +168,36 @@ class _Step:
         size = self._arch.width, self._arch.norm_epsilon
         normed(self._c, self._x_row(row), weight, size, put)
 
-    def _multiply_qkv(self, weight: ir.Value) -> None:
+    def _multiply_qkv(self, fields: dict[Field, ir.Value]) -> None:
         """Each row is two here: what enters queries and keys is what rounding harms most."""
         c, arch = self._c, self._arch
         outputs = (arch.heads + 2 * arch.kv_heads) * arch.head
+        asked = c.variable(c.number(0))
         with self._tiles(outputs) as tile:
-            self._product(weight, tile, self._normed, rows=c.mul(self._rows, 2))
+            self._ask_for_keys(fields, asked)
+            self._product(fields[Field.QKV], tile, self._normed, rows=c.mul(self._rows, 2))
             with c.loop(0, self._rows) as row:
                 at = c.add(c.mul(row, outputs * _F32), c.mul(tile, _TILE_BYTES))
                 first = c.mul(row, 2)
                 both = c.b.fadd(self._produced(first), self._produced(c.add(first, 1)))
                 c.store(both, c.at(self._qkv, at))
         self._meet()
+
+    def _ask_for_keys(self, fields: dict[Field, ir.Value], asked: ir.Value) -> None:
+        """Ask for some keys of each of my units: products leave memory time to bring them.
+
+        asked: variable, tokens that were asked for.
+        """
+        c, size = self._c, self._arch.head * _F32
+        start = c.get(asked, I64)
+        stop = c.add(start, _KEYS_AT_ONCE)
+        c.put(asked, stop)
+        with c.when(self._few), self._units() as (row, key_head):
+            end = self._entry(Argument.POSITIONS, row)
+            end = c.b.select(c.b.icmp_signed("<", end, stop), end, stop)
+            keys = c.at(fields[Field.KEYS], self._kept(row, key_head))
+            with c.loop(c.mul(start, size), c.mul(end, size), _LINE) as at:
+                c.soon(c.at(keys, at))
 
     def _turn(self, fields: dict[Field, ir.Value]) -> None:
         """Turn queries and keys; keep keys and values. Queries get the scale of scores."""
@@ -208,8 +228,7 @@ class _Step:
         with self._units() as (row, key_head):
             first = c.mul(key_head, group * arch.head // _GROUP)
             unit = self._unit(fields, row, key_head)
-            few = c.b.icmp_signed("<=", self._rows, c.number(_FEW_ROWS))
-            with c.b.if_else(few) as cases:
+            with c.b.if_else(self._few) as cases:
                 for case, asks in zip(cases, (True, False), strict=True):
                     with case:
                         attended(
