@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from inference.architecture import Architecture, RopeScaling
 from inference.engines.cuda import kernels
 from inference.engines.cuda.device import random_weights, turns
+from inference.engines.cuda.prefill import Chunk
 from inference.engines.cuda.products import Products, to_fp8
 from inference.engines.cuda.runner import CudaRunner
 from inference.scheduler import Scheduler
@@ -145,6 +146,41 @@ def test_answers_are_the_references_whoever_joins_and_leaves(arch) -> None:
         want = continued(weights, one.prompt, count)
         assert one.tokens == want[: len(one.tokens)]
         assert number == 2 or len(one.tokens) == count
+
+
+@settings(max_examples=3, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 24), min_size=1, max_size=3),
+    chunk=st.integers(16, 40),
+    layers=st.integers(1, 2),
+)
+def test_prompts_of_any_lengths_and_chunks_begin_as_the_reference_does(
+    lengths, chunk, layers
+) -> None:
+    """The last block runs for their ends alone, and keeps what decoding reads of all of them."""
+    weights, runner = runner_of(replace(LLAMA, layers=layers))
+    asked = [Asked(prompt_of(length, number)) for number, length in enumerate(lengths)]
+
+    answered(runner, [(0, number, one, 2) for number, one in enumerate(asked)], chunk=chunk)
+
+    for one in asked:
+        assert one.tokens[:2] == continued(weights, one.prompt, 2)
+
+
+def test_the_last_block_reads_ends_alone(monkeypatch) -> None:
+    """What comes after its keys and values has a row a prompt, none for one that goes on."""
+    _, runner = runner_of(replace(LLAMA, layers=2))
+    products, rows = runner._decoder.products, []
+    activated = products.activated
+    monkeypatch.setattr(products, "activated", lambda x: rows.append(len(x)) or activated(x))
+    prefiller = runner._prefiller
+
+    prefiller.run([Chunk(0, 0, (1, 2, 3), last=True), Chunk(1, 0, (4, 5, 6, 7), last=True)])
+    assert rows == [8, 2]
+    prefiller.run([Chunk(2, 0, (1, 2, 3), last=False)])
+    assert rows == [8, 2, 3]
+    prefiller.run([Chunk(2, 3, (4, 5), last=True)])
+    assert rows == [8, 2, 3, 2, 1]
 
 
 def test_whom_a_broken_step_began_is_out_of_the_next_ones(monkeypatch) -> None:

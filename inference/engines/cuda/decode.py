@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812 -- everybody's name for it
 import triton
 
 from inference.engines.cuda import kernels
-from inference.engines.cuda.device import turns
+from inference.engines.cuda.device import sent, turns
 from inference.engines.cuda.graphs import captured
 from inference.engines.cuda.products import Product, Products, parts
 
@@ -80,10 +80,10 @@ class Slots:
         seeds: torch.Tensor,
     ) -> None:
         """Take over how requests are to be sampled; their prompts come next."""
-        here = slots.to(self.rows.device)
+        here = sent(slots, self.rows.device)
         told = ((self.temperatures, temperatures), (self.top_ps, top_ps), (self.seeds, seeds))
         for row, values in told:
-            row.index_copy_(0, here, values.to(row.device, row.dtype))
+            row.index_copy_(0, here, sent(values.to(row.dtype), row.device))
 
     def fill(self, slot: int, tokens: int) -> None:
         """Note how much of a slot is in use: what `move` copies."""

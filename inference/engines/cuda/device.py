@@ -21,7 +21,25 @@ if TYPE_CHECKING:
     from inference.engines.cuda.products import Matrix
     from inference.weights import Layer, Weights
 
-__all__ = ["DeviceLayer", "DeviceWeights", "from_codes", "from_state", "random_weights", "turns"]
+__all__ = [
+    "DeviceLayer",
+    "DeviceWeights",
+    "from_codes",
+    "from_state",
+    "random_weights",
+    "sent",
+    "turns",
+]
+
+
+def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Queue a copy to the device.
+
+    The host does not wait for what runs there: meanwhile it reads and tells the step before.
+    """
+    if device.type != "cuda" or not len(values):
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,10 @@
 Whole prompts of about one length run together, padded to the longest: attention is causal, so what
 stands behind a prompt's end sways nothing before it. A chunk that goes on reads what its slot
 holds. A single short prompt is bound by launches, so it has captured graphs of its own.
+
+Of a prompt only the last token's logits are wanted, so the last block computes keys and values for
+all of it, and the rest for that token: of 32 blocks, nine tenths of one are saved. Nothing here
+waits for the device.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import triton
 from torch.nn.attention.bias import causal_lower_right
 
 from inference.engines.cuda import kernels
+from inference.engines.cuda.device import sent
 from inference.engines.cuda.graphs import captured
 from inference.engines.cuda.products import Product, parts
 
@@ -87,9 +92,9 @@ class Prefiller:
         """Return the logits after each token of a text: (tokens, vocabulary). In the last slot."""
         count = len(tokens)
         x = self._blocks(
-            torch.tensor(tokens).to(self._device),
-            torch.full((count,), self._slots.count - 1).to(self._device),
-            torch.arange(count, dtype=torch.int32).to(self._device),
+            self._sent(torch.tensor(tokens)),
+            self._sent(torch.full((count,), self._slots.count - 1)),
+            self._sent(torch.arange(count, dtype=torch.int32)),
             (1, count),
         )
         return self._logits(x)
@@ -112,10 +117,10 @@ class Prefiller:
         tokens, slot, length = inputs[:-2], inputs[-2:-1], inputs[-1:]
         size = tokens.shape[0]
         at = torch.arange(size, device=self._device, dtype=torch.int32)
-        x = self._blocks(tokens, slot.expand(size).contiguous(), at, (1, size))
-        ends = x.index_select(0, length - 1)
-        self._slots.positions.index_copy_(0, slot, (length - 1).to(torch.int32))
-        self._decoder.sample(self._logits(ends), slot)
+        ends = length - 1
+        x = self._blocks(tokens, slot.expand(size).contiguous(), at, (1, size), ends=ends)
+        self._slots.positions.index_copy_(0, slot, ends.to(torch.int32))
+        self._decoder.sample(self._logits(x), slot)
 
     def _together(self, group: Sequence[Chunk]) -> None:
         """Run whole prompts, or beginnings of prompts, padded to the longest."""
@@ -126,39 +131,43 @@ class Prefiller:
         lengths = torch.tensor([len(chunk.tokens) for chunk in group])
         slots = torch.tensor([chunk.slot for chunk in group])
         at = torch.arange(size, dtype=torch.int32).repeat(len(group))
-        x = self._blocks(
-            rows.flatten().to(self._device),
-            slots.repeat_interleave(size).to(self._device),
-            at.to(self._device),
-            (len(group), size),
-        )
         done = torch.tensor([chunk.last for chunk in group])
-        if done.any():
-            ends = (torch.arange(len(group)) * size + lengths - 1)[done]
-            self._first_tokens(x, ends, slots[done], lengths[done])
+        ends = torch.arange(len(group)) * size + lengths - 1
+        x = self._blocks(
+            self._sent(rows.flatten()),
+            self._sent(slots.repeat_interleave(size)),
+            self._sent(at),
+            (len(group), size),
+            ends=self._sent(ends[done]),
+        )
+        self._first_tokens(x, slots[done], lengths[done])
 
     def _onwards(self, chunk: Chunk) -> None:
         """Run a chunk behind what its slot holds."""
         count = len(chunk.tokens)
         at = torch.arange(chunk.start, chunk.start + count, dtype=torch.int32)
         slots = torch.full((count,), chunk.slot)
+        done = torch.tensor([chunk.last])
         x = self._blocks(
-            torch.tensor(chunk.tokens).to(self._device),
-            slots.to(self._device),
-            at.to(self._device),
+            self._sent(torch.tensor(chunk.tokens)),
+            self._sent(slots),
+            self._sent(at),
             (1, count),
             behind=chunk,
+            ends=self._sent(torch.tensor([count - 1])[done]),
         )
-        if chunk.last:
-            length = torch.tensor([chunk.start + count])
-            self._first_tokens(x, torch.tensor([count - 1]), slots[:1], length)
+        self._first_tokens(x, slots[:1][done], torch.tensor([chunk.start + count])[done])
 
-    def _first_tokens(
-        self, x: torch.Tensor, ends: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor
-    ) -> None:
-        here = slots.to(self._device)
-        self._slots.positions.index_copy_(0, here, (lengths - 1).to(self._device, torch.int32))
-        self._decoder.sample(self._logits(x.index_select(0, ends.to(self._device))), here)
+    def _first_tokens(self, x: torch.Tensor, slots: torch.Tensor, lengths: torch.Tensor) -> None:
+        """Draw the first token of prompts from the stream at their ends; of none, maybe."""
+        if not len(slots):
+            return
+        here = self._sent(slots)
+        self._slots.positions.index_copy_(0, here, self._sent((lengths - 1).to(torch.int32)))
+        self._decoder.sample(self._logits(x), here)
+
+    def _sent(self, values: torch.Tensor) -> torch.Tensor:
+        return sent(values, self._device)
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
         weights = self._weights
@@ -173,15 +182,23 @@ class Prefiller:
         shape: tuple[int, int],
         *,
         behind: Chunk | None = None,
+        ends: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Run all blocks over (requests, tokens) of prompt; return the stream: (tokens, width)."""
-        do = self._decoder.products
+        """Run all blocks over (requests, tokens) of prompt; return the stream: (tokens, width).
+
+        ends: tokens whose stream is wanted, and returned, of all of them; None: every one's.
+        """
+        do, final = self._decoder.products, len(self._weights.layers) - 1
         x = F.embedding(tokens, self._weights.embedding)
         rest: Product | None = None
         for number, layer in enumerate(self._weights.layers):
             qkv = do.product(do.normed(x, rest, layer.attention_norm), layer.qkv, layer.qkv_bias)
             q, k, v = self._turn_and_keep(qkv, slots, positions, number=number, layer=layer)
+            if ends is not None and not len(ends) and number == final:
+                return x[:0]
             seen = self._seen(q, k, v, shape, number=number, behind=behind)
+            if ends is not None and number == final:
+                x, seen = x.index_select(0, ends), seen.index_select(0, ends)
             rest = do.product(do.plain(seen), layer.attention_out)
             gate_up = do.product(do.normed(x, rest, layer.feed_norm), layer.gate_up)
             rest = do.product(do.activated(gate_up), layer.down)
