@@ -70,7 +70,7 @@ def ratios(ours: Sequence[dict[str, Any]], peers: Sequence[Peer]) -> list[str]:
         f"vLLM {there.tokens_per_s:9,.0f} tokens/s  "
         f"{here['tokens_per_s'] / there.tokens_per_s:5.2f} times; "
         f"roofline {here['roofline']:5.1%} and {there.roofline:5.1%}; "
-        f"all first tokens {here['prefill_ms']:6.1f} and {there.prefill_ms:6.1f} ms"
+        f"prompts alone {here['prompts_ms']:6.1f} and {there.prefill_ms:6.1f} ms"
         for there in peers
         if (here := rates.get((there.shape, there.slots)))
     ]

@@ -40,7 +40,7 @@ def test_a_step_is_what_the_answer_took_beyond_its_first_token():
 
 def test_ratios_are_of_what_both_measured():
     there = [peer("8b", {"slots": n, "prefill_s": 0.5, "all_s": 2.5}, 3e12) for n in (1, 8)]
-    here = {"shape": "8b", "slots": 8, "tokens_per_s": 1_000, "roofline": 0.8, "prefill_ms": 9.0}
+    here = {"shape": "8b", "slots": 8, "tokens_per_s": 1_000, "roofline": 0.8, "prompts_ms": 9.0}
     (line,) = ratios([here, here | {"shape": "smollm2"}], there)
     assert "slots    8" in line
     assert " 1.25 times" in line
