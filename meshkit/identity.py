@@ -17,6 +17,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote
 
@@ -44,6 +45,7 @@ TLS_VERSION = "TLSv1.3"
 SPIFFE_ID_BYTES_MAX = 2_048
 """SPIFFE-ID, 2.3: no longer id must be supported."""
 
+_LABEL_CHARS_MAX, _LABELS_MAX = 63, 4_096
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _TRUST_DOMAIN_MAX = 255
 _SCHEME = "spiffe://"
@@ -93,6 +95,11 @@ class PeerContext(Protocol):
 
 def is_label(text: str) -> bool:
     """Whether `text` is one lower-case DNS label: what tenants, workloads, services are named."""
+    return len(text) <= _LABEL_CHARS_MAX and _is_label(text)
+
+
+@lru_cache(maxsize=_LABELS_MAX)
+def _is_label(text: str) -> bool:
     return _LABEL.fullmatch(text) is not None
 
 

@@ -11,7 +11,6 @@ to check, since they differ by method.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -35,6 +34,7 @@ from meshkit.contract import (
     is_subject,
 )
 from meshkit.identity import is_label
+from meshkit.remembered import remembered
 from sealgate.v1 import common_pb2 as pb
 
 if TYPE_CHECKING:
@@ -103,7 +103,6 @@ _ACTIONS_BACK: dict[int, str] = {number: action for action, number in _ACTIONS.i
 
 
 _DEFAULTS = Parameters()
-_COUNTS_MAX = 4_096
 
 _T = TypeVar("_T")
 
@@ -192,8 +191,7 @@ def counts_from_wire(counts: Iterable[pb.FindingCount]) -> tuple[FindingCount, .
     return tuple([_count(each.SerializeToString()) for each in counts])
 
 
-# The same few again and again: to find one by its bytes takes a quarter of the time of reading it.
-@lru_cache(maxsize=_COUNTS_MAX)
+@remembered
 def _count(serialised: bytes) -> FindingCount:
     count = pb.FindingCount.FromString(serialised)
     return FindingCount(

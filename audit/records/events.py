@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from audit.records.ocsf import activity_of, status_of
 from meshkit.contract import Phase, Reason, Refusal
+from meshkit.identity import is_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +58,7 @@ JSON_INTEGER_MAX = 2**53 - 1
 """Beyond it, readers that keep numbers as doubles would see another one (RFC 7493, 2.2)."""
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", re.ASCII)
-_TENANT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_LABEL_CHARS_MAX = 128
 _DETAIL = re.compile(r"[ -~]{0,512}", re.ASCII)
 
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
@@ -100,14 +101,13 @@ class Leaf:
     log: dict[str, Any]
 
 
-@lru_cache(maxsize=8_192)
 def _is_label(text: str) -> bool:
-    return _LABEL.fullmatch(text) is not None
+    return len(text) <= _LABEL_CHARS_MAX and _is_short_label(text)
 
 
 @lru_cache(maxsize=8_192)
-def _is_tenant(text: str) -> bool:
-    return _TENANT.fullmatch(text) is not None
+def _is_short_label(text: str) -> bool:
+    return _LABEL.fullmatch(text) is not None
 
 
 def _need(holds: object, field: str) -> None:
@@ -129,7 +129,7 @@ def check_event(event: Event) -> None:
     _need(len(event.trace.trace_id) == _TRACE_ID_BYTES, "trace_id")
     _need(len(event.trace.span_id) == _SPAN_ID_BYTES, "span_id")
     _need(0 < event.occurred_at_us <= JSON_INTEGER_MAX, "occurred_at")
-    _need(_is_tenant(event.tenant) or (event.phase is Phase.NOTE and not event.tenant), "tenant")
+    _need(is_label(event.tenant) or (event.phase is Phase.NOTE and not event.tenant), "tenant")
     _check_labels(
         event.action,
         event.outcome,
