@@ -22,13 +22,15 @@ _VALUES_MAX, _BYTES_MAX = 4_096, 1_024
 def remembered(read: Callable[[*_Ts], _T]) -> Callable[[*_Ts], _T]:
     """Remember what a function of hashable, positional, sized arguments returned lately.
 
-    4,096 values at most, and none whose arguments are 1 kB long together, about.
+    4,096 values at most, and none that has an argument of more than 1 kB.
     """
     kept = lru_cache(maxsize=_VALUES_MAX)(read)
 
     @wraps(read)
     def found(*given: *_Ts) -> _T:
-        small = sum(map(len, given)) < _BYTES_MAX  # type: ignore[arg-type] # sized, see above
-        return kept(*given) if small else read(*given)
+        for each in given:
+            if len(each) > _BYTES_MAX:  # type: ignore[arg-type] # sized, see above
+                return read(*given)
+        return kept(*given)
 
     return found
