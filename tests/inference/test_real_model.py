@@ -75,17 +75,21 @@ async def test_closing_the_iterator_stops_the_engine(smollm) -> None:
 
 
 async def test_cancelling_the_task_stops_the_engine(smollm) -> None:
+    engine = smollm.service
+    before = engine.generated_tokens
     task = asyncio.create_task(smollm.ask(STORY, max_tokens=1_000))
-    before = smollm.service.generated_tokens
-    await asyncio.sleep(1)
+    async with asyncio.timeout(60):
+        while engine.generated_tokens < before + 10:
+            await asyncio.sleep(0.005)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    at_cancel = smollm.service.generated_tokens
+    at_cancel = engine.generated_tokens
     await asyncio.sleep(0.5)
 
-    assert before < at_cancel < before + 500
-    assert smollm.service.generated_tokens - at_cancel <= 1
+    # One step may have been under way, and some tokens guessed in it.
+    assert engine.generated_tokens - at_cancel <= 4
+    assert engine.generated_tokens < before + 200
 
 
 async def test_a_stop_sequence_ends_the_answer_before_it(smollm) -> None:
