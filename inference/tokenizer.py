@@ -15,6 +15,7 @@ ChatML, as the file's own template has it (its SHA-256 is pinned by the manifest
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -78,6 +79,10 @@ class ChatTokenizer:
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
             ]
         )
+        self._between = [self._end, *self.encode("\n")]
+        self._opening = [self._start, *self.encode(f"{Role.ASSISTANT.value}\n")]
+        # One of them is asked for again and again: the manifest's.
+        self._default = lru_cache(maxsize=1)(self._system)
         letters = byte_letters()
         self.pieces = len(tokens)
         self._raw = [
@@ -92,14 +97,18 @@ class ChatTokenizer:
 
     def encode_chat(self, messages: Sequence[Message], *, default_system: str) -> list[int]:
         """Render a conversation and open the assistant's turn."""
-        turns = list(messages)
-        if not turns or turns[0].role is not Role.SYSTEM:
-            turns.insert(0, Message(Role.SYSTEM, default_system))
-        ids: list[int] = []
-        for turn in turns:
-            body = self.encode(f"{turn.role.value}\n{turn.content}")
-            ids += [self._start, *body, self._end, *self.encode("\n")]
-        return [*ids, self._start, *self.encode(f"{Role.ASSISTANT.value}\n")]
+        given = bool(messages) and messages[0].role is Role.SYSTEM
+        ids = [] if given else list(self._default(default_system))
+        for turn in messages:
+            ids += self._turn(turn)
+        return ids + self._opening
+
+    def _turn(self, turn: Message) -> list[int]:
+        body = self.encode(f"{turn.role.value}\n{turn.content}")
+        return [self._start, *body, *self._between]
+
+    def _system(self, content: str) -> list[int]:
+        return self._turn(Message(Role.SYSTEM, content))
 
     def raw(self, token: int) -> bytes:
         """Return the bytes a token stands for; none for a control token."""
