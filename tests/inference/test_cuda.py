@@ -168,19 +168,24 @@ def test_prompts_of_any_lengths_and_chunks_begin_as_the_reference_does(
 
 
 def test_the_last_block_reads_ends_alone(monkeypatch) -> None:
-    """What comes after its keys and values has a row a prompt, none for one that goes on."""
+    """What comes after its keys and values has a row a prompt, none for one that goes on; those
+
+    are kept of every token.
+    """
     _, runner = runner_of(replace(LLAMA, layers=2))
     products, rows = runner._decoder.products, []
     activated = products.activated
     monkeypatch.setattr(products, "activated", lambda x: rows.append(len(x)) or activated(x))
     prefiller = runner._prefiller
 
-    prefiller.run([Chunk(0, 0, (1, 2, 3), last=True), Chunk(1, 0, (4, 5, 6, 7), last=True)])
-    assert rows == [8, 2]
+    prefiller.run([Chunk(0, 0, (1, 2, 3, 4, 5), last=True), Chunk(1, 0, (6, 7), last=True)])
+    assert rows == [2, 1, 5, 1]
     prefiller.run([Chunk(2, 0, (1, 2, 3), last=False)])
-    assert rows == [8, 2, 3]
+    assert rows == [2, 1, 5, 1, 3]
     prefiller.run([Chunk(2, 3, (4, 5), last=True)])
-    assert rows == [8, 2, 3, 2, 1]
+    assert rows == [2, 1, 5, 1, 3, 2, 1]
+    for kept in (runner.slots.keys, runner.slots.values):
+        torch.testing.assert_close(kept[:, 2, :, :5], kept[:, 0, :, :5])
 
 
 def test_whom_a_broken_step_began_is_out_of_the_next_ones(monkeypatch) -> None:
