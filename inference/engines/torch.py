@@ -21,7 +21,6 @@ import math
 import threading
 import time
 from collections import defaultdict, deque
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -51,15 +50,6 @@ log = structlog.get_logger()
 
 _LONG_PROMPT_CHARACTERS = 8_192
 """Above it, tokenising takes milliseconds that the event loop should not spend."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Unread:
-    """A step that was begun: when, with how many tokens of prompts, and what waits for its own."""
-
-    began_s: float
-    prompt_tokens: int
-    read: Callable[[], list[tuple[int, int]]]
 
 
 class TorchEngine:
@@ -240,30 +230,27 @@ class TorchEngine:
 
     def _serve(self) -> None:
         """Queue steps, and read each once `Runner.ahead` others are queued behind it."""
-        unread: deque[_Unread] = deque()
+        unread: deque[Callable[[], list[tuple[int, int]]]] = deque()
         self._runner.shrink(0)
         while self._take_inbox():
             with self._watch.step():
                 self._step(unread)
             self._post()
 
-    def _step(self, unread: deque[_Unread]) -> None:
+    def _step(self, unread: deque[Callable[[], list[tuple[int, int]]]]) -> None:
         began_s = time.monotonic()
         self._refuse_late(began_s)
         step = self._scheduler.plan(self._reusable)
         if step:
             answers = {job: request.answer for job, request in self._requests.items()}
-            prompt_tokens = sum(prefill.stop - prefill.start for prefill in step.prefills)
-            unread.append(_Unread(began_s, prompt_tokens, self._runner.run(step, answers)))
+            unread.append(self._runner.run(step, answers))
         while len(unread) > (self._runner.ahead if step else 0):
-            self._read(unread.popleft())
-
-    def _read(self, step: _Unread) -> None:
-        """Take a step's tokens. A GPU's step has only been queued until they are read."""
-        self._settle(step.read())
-        if step.prompt_tokens:
-            took_s = time.monotonic() - step.began_s
-            self._token_s = min(self._token_s, took_s / step.prompt_tokens)
+            self._settle(unread.popleft()())
+        # A runner that is ahead has only queued it: what a prompt takes, nobody saw.
+        prompt_tokens = sum(prefill.stop - prefill.start for prefill in step.prefills)
+        if prompt_tokens and not self._runner.ahead:
+            took_s = time.monotonic() - began_s
+            self._token_s = min(self._token_s, took_s / prompt_tokens)
 
     def _reusable(self, job: int) -> int:
         return self._runner.reusable(self._requests[job].answer)

@@ -84,13 +84,27 @@ def model() -> ScriptedModel:
     return ScriptedModel()
 
 
+class Ahead(CpuRunner):
+    """Queues a step, and works once the step is read: as a device seems to."""
+
+    ahead = 1
+
+    def run(self, step, answers):
+        begin = super().run
+
+        def read():
+            return begin(step, answers)()
+
+        return read
+
+
 @pytest_asyncio.fixture
 async def make_engine(model, make_settings):
     engines = []
 
-    def make(vocabulary=None, **changes) -> TorchEngine:
+    def make(vocabulary=None, *, runner=CpuRunner, **changes) -> TorchEngine:
         engine = TorchEngine(
-            CpuRunner(model, chunk_tokens=256, vocabulary=vocabulary),
+            runner(model, chunk_tokens=256, vocabulary=vocabulary),
             byte_tokenizer(),
             info=INFO,
             default_system="s",
@@ -298,6 +312,19 @@ async def test_who_comes_too_late_or_could_not_be_done_in_time_is_refused_at_onc
 
     assert (late.reason, hopeless.reason) == (Reason.OUT_OF_TIME, Reason.OUT_OF_TIME)
     assert len(model.prompts) == 2
+    assert isinstance(answer[-1], Ended)
+
+
+async def test_a_device_that_is_ahead_refuses_nobody_by_a_pace_that_was_not_seen(
+    make_engine, model
+) -> None:
+    engine = make_engine(slots=1, runner=Ahead)
+    model.step_s = 0.2
+    await drain(engine, max_tokens=1)
+    model.step_s = 0
+    # Begun in time, it is done in time: a short prompt says nothing of how long this one takes.
+    answer = await drain(engine, in_time(1.0), ask=(Message(Role.USER, "x" * 170),), max_tokens=2)
+
     assert isinstance(answer[-1], Ended)
 
 
