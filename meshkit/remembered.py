@@ -16,13 +16,13 @@ __all__ = ["remembered"]
 
 _Ts = TypeVarTuple("_Ts")
 _T = TypeVar("_T")
-_VALUES_MAX, _BYTES_MAX = 4_096, 1_024
+_VALUES_MAX, _BYTES_MAX = 1_024, 1_024
 
 
 def remembered(read: Callable[[*_Ts], _T]) -> Callable[[*_Ts], _T]:
     """Remember what a function of hashable, positional, sized arguments returned lately.
 
-    4,096 values at most, and none that has an argument of more than 1 kB.
+    1,024 values at most, and none that has an argument longer than 1,024 bytes or characters.
     """
     kept = lru_cache(maxsize=_VALUES_MAX)(read)
 

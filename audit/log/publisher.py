@@ -326,6 +326,7 @@ class Publisher:
 
     def _finish(self, under: _Under, note: str) -> None:
         self._put(under.tree, note)  # step 6
+        self.fresh.drop_before(under.tree.size)
         self._published_s = time.monotonic()
         self._store.prune(under.tree)
 

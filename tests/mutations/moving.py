@@ -47,4 +47,11 @@ MOVING = (
         "            self.process.hurried = False\n",
         f"{_MOVER}test_one_that_is_stopped_does_not_hold_up_the_end",
     ),
+    Mutation(
+        "leaves passed over on their way into the tree",
+        "audit/log/fresh.py",
+        "if group.first > start or len(leaves) >= most:",
+        "if len(leaves) >= most:",
+        "tests/audit/test_fresh.py::test_no_gap_is_passed_over",
+    ),
 )

@@ -34,8 +34,8 @@ FIVE = (
     Mutation(
         "AAD",
         "meshkit/sealing.py",
-        "            *(size(len(aad)), aad),\n",
-        "",
+        '    return b"".join((whose, _LENGTH.pack(len(aad)), aad))\n',
+        "    return whose\n",
         f"{_SEALING}test_a_record_opens_only_where_it_belongs",
     ),
     Mutation(
