@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from inference.precision.corpus import read_corpus
+from inference.precision.faults import PrecisionError
 from inference.precision.making import (
     Making,
     Progress,
@@ -167,7 +168,7 @@ class Bench:
             steps, compiled = self.sizes.decode_steps, self.compiled
             try:
                 took = speed_of(network, text, batch=32, steps=steps, compiled=compiled)
-            except RuntimeError as error:  # what the compiler makes of a product, say
+            except (RuntimeError, PrecisionError) as error:  # the compiler's of a product, say
                 print(f"  {name}: not timed: {error}", flush=True)
                 continue
             finally:

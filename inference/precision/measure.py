@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F  # noqa: N812 -- everybody's name for it
 
+from inference.engines.faults import out_of_memory
 from inference.precision.faults import Fault, PrecisionError
 from inference.precision.network import Cache
 
@@ -34,6 +35,8 @@ __all__ = ["Accuracy", "Speed", "accuracy_of", "bytes_in_memory", "speed_of"]
 _CONTEXT = 256
 _WARM_STEPS = 3
 _PREFILLS = 5
+_NO_SINGLE_ROW = "greater than 16"
+"""In what PyTorch's int8 product on a GPU says of fewer rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,8 @@ class Speed:
 
     decode_per_s: 0 where a product cannot do a single row (PyTorch's int8 on a GPU).
     how: what ran: blocks compiled or not, a decoding step as one CUDA graph or not.
-    peak_bytes: what PyTorch held of a GPU's memory at most while one answer was made, weights
-        included; 0 on a CPU.
+    peak_bytes: what PyTorch held of a GPU's memory at most while a prompt of 256 tokens was read
+        and one answer made, weights included; 0 on a CPU.
     """
 
     prefill_per_s: float
@@ -139,7 +142,22 @@ def speed_of(
         steps: decoding steps timed.
         compiled: whether blocks are compiled first (half a minute), or torchao's products and
             all between them run one by one.
+
+    Raises:
+        PrecisionError: OUT_OF_MEMORY.
+        RuntimeError: what the compiler or a product says, but of a single row.
     """
+    try:
+        return _speed(network, text, batch=batch, steps=steps, compiled=compiled)
+    except (RuntimeError, MemoryError) as error:
+        if out_of_memory(error):
+            raise PrecisionError(Fault.OUT_OF_MEMORY) from error
+        raise
+
+
+def _speed(
+    network: Network, text: torch.Tensor, *, batch: int, steps: int, compiled: bool
+) -> Speed:
     device = next(network.parameters()).device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -163,9 +181,9 @@ def _decoded(step: Callable[[], None], steps: int, device: torch.device) -> tupl
         if device.type == "cuda":
             step = _captured(step)
         times = [_timed(step, device) for _ in range(_WARM_STEPS + steps)]
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:
+    except RuntimeError as error:
+        if out_of_memory(error) or _NO_SINGLE_ROW not in str(error):
+            raise
         return 0.0, ", no single row"
     return 1 / statistics.median(times[_WARM_STEPS:]), ", graph" if step != plain else ""
 

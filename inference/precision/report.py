@@ -17,7 +17,7 @@ _COLUMNS = (
     "KL, nats",
     "file",
     "in memory",
-    "of a GPU, decoding",
+    "of a GPU, reading and decoding",
     "prefill, tokens/s",
     "decode, tokens/s",
     "timed",
@@ -67,7 +67,8 @@ def markdown(rows: list[Row], about: dict[str, Any]) -> str:
         f"| {row.name} | {row.perplexity:.3f} | {row.against(rows[0]):+.1%} | {row.agreement:.1%} "
         f"| {row.divergence:.4f} | {_mb(row.file_bytes)} | {_mb(row.memory_bytes)} "
         f"| {_mb(row.peak_bytes)} "
-        f"| {_rate(row.prefill_per_s)} | {_rate(row.decode_per_s)} | {row.timed} | {row.served} |"
+        f"| {_rate(row.prefill_per_s, row)} | {_rate(row.decode_per_s, row)} "
+        f"| {row.timed} | {row.served} |"
         for row in rows
     ]
     told = ", ".join(f"{key} {value}" for key, value in about.items())
@@ -78,5 +79,7 @@ def _mb(size: int) -> str:
     return f"{size / _MB:,.0f} MB" if size else ""
 
 
-def _rate(per_s: float) -> str:
-    return f"{per_s:,.0f}" if per_s else "not timed"
+def _rate(per_s: float, row: Row) -> str:
+    if per_s:
+        return f"{per_s:,.0f}"
+    return "cannot" if row.timed else "not timed"

@@ -637,6 +637,31 @@ def test_what_cannot_do_a_single_row_is_timed_reading(source, text, monkeypatch)
     assert told.prefill_per_s > 0
     assert told.how == "as torchao has it, no single row"
 
-    fault = torch.OutOfMemoryError()
-    with pytest.raises(torch.OutOfMemoryError):
+
+@pytest.mark.parametrize(
+    ("fault", "wanted"),
+    [
+        (torch.OutOfMemoryError(), PrecisionError),
+        (RuntimeError("CUDA error: out of memory"), PrecisionError),
+        (RuntimeError("another fault"), RuntimeError),
+    ],
+)
+def test_another_fault_of_a_step_is_not_taken_for_a_single_row(
+    source, text, monkeypatch, fault, wanted
+) -> None:
+    from inference.precision import measure
+
+    def step() -> None:
+        raise fault
+
+    monkeypatch.setattr(measure, "_decoding", lambda *_: step)
+    with pytest.raises(wanted) as told:
         speed_of(source.network(), text, batch=2, steps=1)
+    assert wanted is RuntimeError or told.value.fault is Fault.OUT_OF_MEMORY
+
+
+def test_what_cannot_is_told_from_what_was_not_timed(rows) -> None:
+    row = replace(rows[1], prefill_per_s=9_000.0, decode_per_s=0.0, timed="compiled")
+    assert "| 9,000 | cannot | compiled |" in markdown([rows[0], row], {})
+    row = replace(row, prefill_per_s=0.0, timed="")
+    assert "| not timed | not timed |  |" in markdown([rows[0], row], {})
