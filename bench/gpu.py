@@ -58,6 +58,7 @@ class Rate:
     """One line: what a number of slots gave."""
 
     shape: str
+    precision: str
     slots: int
     tokens_per_s: float
     step_ms: float
@@ -209,6 +210,11 @@ def _leave(runner: CudaRunner, scheduler: Scheduler, job: int) -> None:
     runner.shrink(scheduler.running)
 
 
+def precision_of(weights: DeviceWeights) -> str:
+    """Say of what the matrices of the blocks are: bf16 or fp8."""
+    return "fp8" if isinstance(weights.layers[0].qkv, Fp8) else "bf16"
+
+
 def measure(
     name: str,
     weights: DeviceWeights,
@@ -236,6 +242,7 @@ def measure(
     floor = (weights.bytes_read + slots * context * runner.slots.bytes_per_token) / read_bps
     return Rate(
         shape=name,
+        precision=precision_of(weights),
         slots=slots,
         tokens_per_s=slots / step,
         step_ms=step * 1e3,

@@ -4,7 +4,8 @@
     python -m bench.gpu_peers --shape 8b --shape smollm2 --ours ours.json --python VENV/bin/python
 
 Needs a GPU and `pip install vllm==0.21.0`, which pins another PyTorch than ours: give it an
-environment of its own and name that by --python. Each shape is a process of its own, so its memory
+environment of its own, of Python 3.11 or later, and name that by --python. vLLM runs in bf16, so
+ours must be bf16 too. Each shape is a process of its own, so its memory
 is free again for whoever comes next. The best of three rounds counts on both sides. A step of
 vLLM's is (an answer of 201 tokens - an answer of one) / 200; ours are timed one by one.
 """
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from inference.architecture import Architecture
 
 CHILD = Path(__file__).with_name("vllm_child.py")
+MARK = "sealgate-figure "
+"""What the child's own lines begin with; `vllm_child.py` has the same."""
+PRECISION = "bf16"
+"""Of vLLM's figures, and so of ours beside them."""
 BYTES = 2
 """Of a weight, a key or a value in bf16."""
 
@@ -63,7 +68,14 @@ def peer(shape: str, told: dict[str, Any], read_bps: float) -> Peer:
 
 
 def ratios(ours: Sequence[dict[str, Any]], peers: Sequence[Peer]) -> list[str]:
-    """A line for each shape and number of slots that both have: our rate over theirs."""
+    """A line for each shape and number of slots that both have: our rate over theirs.
+
+    Raises:
+        ValueError: one of ours is not of bf16, or does not say of what it is.
+    """
+    if any(rate.get("precision") != PRECISION for rate in ours):
+        msg = "ours: not every figure says that it is of bf16, as vLLM's are"
+        raise ValueError(msg)
     rates = {(rate["shape"], rate["slots"]): rate for rate in ours}
     return [
         f"{there.shape:10} slots {there.slots:4}  ours {here['tokens_per_s']:9,.0f}  "
@@ -88,15 +100,19 @@ def measured(shape: str, slots: Sequence[int], python: str) -> Iterator[dict[str
         "prompt": PROMPT_TOKENS,
         "answer": ANSWER_TOKENS,
     }
-    # -P: this folder's statistics.py is not what others mean by that name.
+    # -P (Python 3.11 and later): this folder's statistics.py is not what others mean by that name.
     command = [python, "-P", str(CHILD), json.dumps(asked)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("{"):
-                yield json.loads(line)
-            else:
-                sys.stderr.write(line)
+        try:
+            for line in process.stdout:
+                if line.startswith(MARK):
+                    yield json.loads(line.removeprefix(MARK))
+                else:
+                    sys.stderr.write(line)
+        except BaseException:  # Ctrl-C among them, or whoever reads has left
+            process.kill()
+            raise
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
 
@@ -112,6 +128,8 @@ def main() -> None:
     parser.add_argument("--ours", type=Path, help="what bench.gpu --json wrote on this card")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    ours = json.loads(args.ours.read_text()) if args.ours else []
+    ratios(ours, [])  # refused now rather than after an hour of measuring
     read_bps = bandwidth()
     torch.cuda.empty_cache()
     print(f"{torch.cuda.get_device_name()}: reads {read_bps / 1e12:.2f} TB/s", flush=True)
@@ -131,8 +149,8 @@ def main() -> None:
             )
             if args.json:
                 args.json.write_text(json.dumps([asdict(one) for one in peers], indent=2))
-    if args.ours:
-        print(*ratios(json.loads(args.ours.read_text()), peers), sep="\n")
+    if ours:
+        print(*ratios(ours, peers), sep="\n")
 
 
 if __name__ == "__main__":

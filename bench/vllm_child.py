@@ -5,7 +5,7 @@
 Started by `bench.gpu_peers`. vLLM compiles the model and captures whole graphs of these numbers of
 rows; everything is in this process, without a tokenizer. Standard output: `{"version", "ready_s"}`,
 then for each number of slots `{"slots", "prefill_s", "all_s"}`, the shortest of the rounds for an
-answer of one token and for one of `answer` more. Other lines are vLLM's own.
+answer of one token and for one of `answer` more; each behind MARK. Other lines are vLLM's own.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 ROUNDS = 3
+MARK = "sealgate-figure "
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -83,7 +84,7 @@ def taken(llm: Any, asked: dict[str, Any], slots: int, tokens: int) -> float:  #
 
 def tell(what: dict[str, Any]) -> None:
     """Write a line."""
-    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.write(f"\n{MARK}{json.dumps(what)}\n")
     sys.stdout.flush()
 
 
