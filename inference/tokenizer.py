@@ -15,7 +15,6 @@ ChatML, as the file's own template has it (its SHA-256 is pinned by the manifest
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -81,8 +80,9 @@ class ChatTokenizer:
         )
         self._between = [self._end, *self.encode("\n")]
         self._opening = [self._start, *self.encode(f"{Role.ASSISTANT.value}\n")]
-        # One of them is asked for again and again: the manifest's.
-        self._default = lru_cache(maxsize=1)(self._system)
+        # One of them is asked for again and again: the manifest's. Text and ids are one tuple, so
+        # whoever reads it from another thread has a pair that belongs together.
+        self._last_system: tuple[str, tuple[int, ...]] = ("", tuple(self._system("")))
         letters = byte_letters()
         self.pieces = len(tokens)
         self._raw = [
@@ -98,7 +98,7 @@ class ChatTokenizer:
     def encode_chat(self, messages: Sequence[Message], *, default_system: str) -> list[int]:
         """Render a conversation and open the assistant's turn."""
         given = bool(messages) and messages[0].role is Role.SYSTEM
-        ids = [] if given else list(self._default(default_system))
+        ids = [] if given else self._default(default_system)
         for turn in messages:
             ids += self._turn(turn)
         return ids + self._opening
@@ -106,6 +106,13 @@ class ChatTokenizer:
     def _turn(self, turn: Message) -> list[int]:
         body = self.encode(f"{turn.role.value}\n{turn.content}")
         return [self._start, *body, *self._between]
+
+    def _default(self, content: str) -> list[int]:
+        text, ids = self._last_system
+        if text != content:
+            ids = tuple(self._system(content))
+            self._last_system = content, ids
+        return list(ids)
 
     def _system(self, content: str) -> list[int]:
         return self._turn(Message(Role.SYSTEM, content))
