@@ -2,11 +2,12 @@
 
     python -m bench.gpu_faults --models var/models
 
-Needs a GPU and SmolLM2's weights (`make models`). Each round fills the card to the last kilobytes,
-asks for more than the captured graphs hold, frees the card and asks again: the answers must be
-those of before, from the thread of before. The first round comes before the engine's thread has run
-any product that is not captured. OVERLOADED is RESOURCE_EXHAUSTED on the wire (`meshkit.status`).
-Ends with status 1 if anything was otherwise.
+Needs a GPU and SmolLM2's weights (`make models`). Each round fills the card to the last 2 MiB or
+so (2,240 KiB were left, as the driver told), asks for more than the captured graphs hold, frees the
+card and asks again: the answers must be those of before, from the thread of before. The first round
+comes before the engine's thread has run any product that is not captured. OVERLOADED is
+RESOURCE_EXHAUSTED on the wire (`meshkit.status`). Ends with status 1 if anything was
+otherwise.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ Whole prompts of about one length run together, padded to the longest: attention
 stands behind a prompt's end sways nothing before it. A chunk that goes on reads what its slot
 holds. A single short prompt is bound by launches, so it has captured graphs of its own.
 
-Of a prompt only the last token's logits are wanted, so the last block computes keys and values for
-all of it, and the rest for that token: of 32 blocks, nine tenths of one are saved. Nothing here
-waits for the device.
+Of a prompt only the last token's logits are wanted, so the last block computes keys, values and
+attention for all of it, and what follows attention for that token: of 32 blocks, nine tenths of one
+are saved. Nothing here waits for the device.
 """
 
 from __future__ import annotations

@@ -194,6 +194,9 @@ class Code:
         """Convert to the nearest 32-bit integers, ties to even; NaN and what is too large: -2**31.
 
         LLVM's own conversions leave these undefined, or take each lane by itself: 20 times as slow.
+        Bits are those of a conversion lane by lane but in two cases: a half of a block whose peak
+        is below 3.7e-37, as 127 over it overflows, and infinities, whose sum of codes becomes -inf
+        instead of NaN; what is computed of them stays NaN.
         """
         nothing, all_lanes = ir.Constant(I32X16, None), ir.Constant(I16, -1)
         return self.call(_TO_INTEGERS, I32X16, x, nothing, all_lanes, ir.Constant(I32, _TO_NEAREST))
