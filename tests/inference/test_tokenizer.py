@@ -142,3 +142,11 @@ def test_an_answer_is_the_text_of_its_tokens_piece_by_whole_piece(tokenizer, tex
     assert isinstance(ended, Ended)
     assert ended.finish_reason is FinishReason.STOP
     assert ended.usage.completion_tokens == len(ids) == sum(piece.tokens for piece in pieces)
+
+
+def test_each_default_system_message_is_its_own(tokenizer) -> None:
+    ask = (Message(Role.USER, "Hello"),)
+    for content in ("", "Be brief.", "Be kind.", "Be kind.", "Be brief."):
+        given = tokenizer.encode_chat((Message(Role.SYSTEM, content), *ask), default_system="Else.")
+        assert tokenizer.encode_chat(ask, default_system=content) == given
+        tokenizer.encode_chat((), default_system=content).clear()
