@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import httpx2
 import pytest
@@ -168,6 +169,13 @@ async def test_of_many_requests_at_once_one_is_cosigned(ask, log):
     assert (await ask(forks[won].request(20 + won, 40))).status_code == 200
 
 
+async def closed(writer):
+    """Close a connection and wait until it is: the other end may have broken it off."""
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+
+
 async def test_a_slow_sender_is_cut_off_and_others_are_served(ask, served, certificates, log):
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", served.port, ssl=trusting(certificates[0])
@@ -177,7 +185,7 @@ async def test_a_slow_sender_is_cut_off_and_others_are_served(ask, served, certi
     assert (await ask(log.request(0, 4))).status_code == 200
     async with asyncio.timeout(30):
         assert b" 408 " in await reader.readline()
-    writer.close()
+    await closed(writer)
 
 
 async def test_who_says_nothing_does_not_stay(tmp_path, certificates):
@@ -193,7 +201,7 @@ async def test_who_says_nothing_does_not_stay(tmp_path, certificates):
             writer.write(said)
             async with asyncio.timeout(30):
                 assert await reader.read() == b""
-            writer.close()
+            await closed(writer)
         async with httpx2.AsyncClient(verify=context) as client:
             reply = await client.post(f"{process.url}/add-checkpoint", content=log.request(0, 4))
         assert reply.status_code == 200

@@ -133,7 +133,9 @@ def test_the_builder_has_no_more_memory_than_it_may(graph, tmp_path) -> None:
     limits = Limits(memory_bytes=100 << 20)
     work = {"home": HOME, "capabilities": ["8.9"], "shapes": SHAPES, "limits": limits}
 
-    assert fault_of(make_plan, graph, tmp_path, **work) is Fault.OUT_OF_MEMORY
+    # The library says so, or dies of it.
+    faults = {Fault.OUT_OF_MEMORY, Fault.KILLED}
+    assert fault_of(make_plan, graph, tmp_path, **work) in faults
     assert names_in(tmp_path) == []
 
 
