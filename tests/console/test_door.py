@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from contextlib import suppress
 
 import httpx2
 import pytest
@@ -226,6 +227,13 @@ async def ended(reader) -> bytes:
             return b""
 
 
+async def closed(writer):
+    """Close a connection and wait until it is: the other end may have broken it off."""
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+
+
 async def test_who_sends_slowly_or_nothing_at_all_does_not_stay(tmp_path) -> None:
     limits = {"body_s": 0.2, "connection_life_s": 0.4, "handshake_s": 0.4, "connections_max": 3}
     async with house(tmp_path, **limits) as running:
@@ -243,7 +251,7 @@ async def test_who_sends_slowly_or_nothing_at_all_does_not_stay(tmp_path) -> Non
         silent = [await asyncio.open_connection(**there) for _ in range(6)]
         assert [await ended(reader) for reader, _ in silent] == [b""] * 6
         for writer in (slow, head, *(writer for _, writer in silent)):
-            writer.close()
+            await closed(writer)
         async with running.client(running.certificate()) as client:
             assert (await client.get("/login")).status_code == 200
 
@@ -254,7 +262,7 @@ async def test_a_door_counts_connections_that_do_not_shake_hands(tmp_path) -> No
         over = [await ended(reader) for reader, _ in silent[2:]]
         assert over == [b""] * 3
         for _, writer in silent:
-            writer.close()
+            await closed(writer)
 
 
 @pytest.mark.parametrize(
