@@ -339,7 +339,7 @@ async def test_a_paused_cache_is_a_miss_after_a_bounded_wait(mesh):
             os.kill(paused, signal.SIGCONT)
 
     assert result.cache_tier == "down"
-    assert 1.4 < took < 10
+    assert took < 10
 
 
 async def test_a_paused_compliance_is_down_long_before_the_callers_deadline(mesh):
