@@ -39,6 +39,7 @@ from meshkit.contract import (
     Verdict,
 )
 from meshkit.counters import counted
+from meshkit.reading import wanted
 from meshkit.screening_mac import digest_of_answer, digest_of_prompt
 
 if TYPE_CHECKING:
@@ -186,6 +187,7 @@ class ComplianceService:
         answer = _Answer(
             self._scanner(scope.tenant, policy_digest), scope, self._tokens, self._text_chars_max
         )
+        answer.tell_wanted()
         source = aiter(deltas)
         try:
             async for delta in source:
@@ -250,6 +252,7 @@ class _Answer:
         self._scope = scope
         self._tokens = tokens
         self._segmenter = scanner.segmenter()
+        self._wanted = wanted()
         self._chars_left = chars_max
         self.pieces: list[str] = []
         self.total = Tally()
@@ -260,7 +263,14 @@ class _Answer:
         self._chars_left -= len(delta)
         if self._chars_left < 0:
             raise Refusal(Reason.COMPLIANCE_DOWN)
-        return self._segmenter.feed(delta)
+        ready = self._segmenter.feed(delta)
+        self.tell_wanted()
+        return ready
+
+    def tell_wanted(self) -> None:
+        """Say how much more is worth handing over, where somebody is there to hear it."""
+        if self._wanted is not None:
+            self._wanted.characters = self._segmenter.wants
 
     def close(self) -> list[Window]:
         """Return the rest: the answer is complete."""

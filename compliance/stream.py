@@ -138,6 +138,11 @@ class Segmenter:
         """Characters taken in but not yet part of a window."""
         return len(self._held)
 
+    @property
+    def wants(self) -> int:
+        """Characters with fewer of which `feed` returns nothing: 1 or more."""
+        return max(1, self._look_at - len(self._held))
+
     def feed(self, chunk: str) -> list[Window]:
         """Take a chunk; return the windows that are now complete. A few us, if there are none."""
         if len(chunk) > SLICE:

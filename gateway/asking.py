@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 from gateway.tokens import Pace, TokenStream
 from meshkit.contract import FinishReason, Reason, Refusal, Released
 from meshkit.counters import counted
+from meshkit.reading import opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -44,12 +45,18 @@ class Asking:
         """
         assert run.screened is not None
         call = run.call
+        wanted = opened()
         source = self.inference.generate(
             call.scope, run.model.name, run.screened, call.parameters, digest=run.model.digest
         )
         pace = self.whole if run.deliver is None else self.streamed
         tokens = TokenStream(
-            source, pace, run.answer_tokens, lambda: self._more(run), first=run.token_came
+            source,
+            pace,
+            run.answer_tokens,
+            lambda: self._more(run),
+            first=run.token_came,
+            wanted=wanted,
         )
         run.served = True
         try:

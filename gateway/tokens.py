@@ -2,7 +2,8 @@
 
 A task of its own reads the engine, so that tokens gather while a chunk is being released. The
 first chunks pass at once; once something was delivered they gather, `tokens` of them or `ms` long.
-Leaving the block cancels that task, and with it the engine.
+Where compliance says how much it waits for (`meshkit.reading`), that much is gathered instead: less
+would be kept there, and nothing leave. Leaving the block cancels that task, and with it the engine.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self, cast
 
 from meshkit.contract import Ended, Generated, Usage
+from meshkit.reading import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -39,6 +41,7 @@ class TokenStream:
     allowed: tokens that are paid for.
     more: pays for more; returns how many, 0 if the limit is used up.
     first: told when a piece of the answer has come, and of each that follows.
+    wanted: what the reader of the chunks waits for, if it says so.
     """
 
     source: AsyncIterator[Generated | Ended]
@@ -46,12 +49,14 @@ class TokenStream:
     allowed: int
     more: Callable[[], Awaitable[int]]
     first: Callable[[], None] = lambda: None
+    wanted: Wanted = field(default_factory=Wanted)
     ended: Ended | None = None
     limited: bool = False
     failure: Exception | None = None
     tokens: int = 0
     _texts: list[str] = field(default_factory=list)
     _gathered: int = 0
+    _characters: int = 0
     _gather: bool = False
     _over: bool = False
     _ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -84,6 +89,8 @@ class TokenStream:
     async def deltas(self) -> AsyncIterator[str]:
         """Yield the answer in chunks, none empty. Raises what the engine raised."""
         while True:
+            if self._full():  # what is wanted may be less by now
+                self._ready.set()
             await self._ready.wait()
             text = self._take()
             if text:
@@ -96,7 +103,7 @@ class TokenStream:
     def _take(self) -> str:
         text = "".join(self._texts)
         self._texts.clear()
-        self._gathered = 0
+        self._gathered = self._characters = self.wanted.held = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -135,8 +142,18 @@ class TokenStream:
     def _gather_in(self, item: Generated) -> None:
         self._texts.append(item.text)
         self._gathered += item.tokens
-        if not self._gather or self._gathered >= self.pace.tokens:
+        self._characters += len(item.text)
+        if self.pace.eager:
+            self.wanted.held = self._characters
+        if self._full():
             self._ready.set()
-        elif self._timer is None and self.pace.ms:
+        elif self._timer is None and self.pace.ms and not self.wanted.characters:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self.pace.ms / 1_000, self._ready.set)
+
+    def _full(self) -> bool:
+        """Whether what was gathered is to be handed over."""
+        if not self._gathered or self._characters < self.wanted.characters:
+            return False
+        enough = self.pace.eager if self.wanted.characters else not self._gather
+        return enough or self._gathered >= self.pace.tokens

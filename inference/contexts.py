@@ -11,6 +11,7 @@ import secrets
 from typing import TYPE_CHECKING, Literal
 
 from inference.engines.base import RequestContext
+from meshkit.reading import wanted
 from meshkit.request import current
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Contexts:
             salt=self._salt(scope),
             deadline_s=_deadline_s(),
             priority=self._priorities.get(scope.tenant, 0),
+            wanted=wanted(),
         )
 
     def _salt(self, scope: Scope) -> bytes:

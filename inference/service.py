@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -179,7 +179,9 @@ class InferenceService:
         engine = self.desk.engines[model, served.version]
         context = self._contexts.of(scope)
         if self._shadowed(scope, served):
-            served.answered = Answered(screened.messages, parameters, context)
+            # Nobody reads what a shadow says, so nobody waits for so much of it.
+            alone = replace(context, wanted=None)
+            served.answered = Answered(screened.messages, parameters, alone)
         try:
             async with aclosing(
                 engine.generate(screened.messages, parameters, context=context)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from meshkit.contract import Embedded, Ended, Generated, Message, ModelInfo, Parameters
+    from meshkit.reading import Wanted
 
 __all__ = ["ANONYMOUS", "EmbeddingEngine", "Engine", "RequestContext"]
 
@@ -20,11 +21,13 @@ class RequestContext:
     salt: Prompts of one salt may share what the engine computed for them; of an empty one, none.
     deadline_s: When the answer is of no use any more, on `time.monotonic()`; None: never.
     priority: Higher is served sooner.
+    wanted: What the reader of the answer waits for, if it says so: text may be gathered by it.
     """
 
     salt: bytes = b""
     deadline_s: float | None = None
     priority: int = 0
+    wanted: Wanted | None = field(default=None, compare=False)
 
 
 ANONYMOUS = RequestContext()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from inference.engines.base import RequestContext
     from inference.tokenizer import Tokenizing
     from meshkit.contract import Parameters
+    from meshkit.reading import Wanted
 
 __all__ = ["Answer", "Item", "Mailbox", "Request"]
 
@@ -40,6 +41,7 @@ class Answer:
         room: tokens that the context leaves for the answer; 1 or more.
         pieces: how text is handed over.
         stops, keys: where the prompt is cut, and by what each chunk is known: `inference.prefix`.
+        wanted: what the reader waits for; where it says so, text may wait for that, not for time.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Answer:
         pieces: Pieces = EACH_TOKEN,
         stops: tuple[int, ...] = (),
         keys: tuple[bytes, ...] = (),
+        wanted: Wanted | None = None,
     ) -> None:
         self.prompt = tuple(prompt)
         self.parameters = parameters
@@ -66,6 +69,7 @@ class Answer:
         self._characters = Utf8()
         self._stop = StopScan(parameters.stop)
         self._pieces = pieces
+        self._wanted = wanted
         self._waiting = 0
         self._told_s = 0.0
 
@@ -129,12 +133,17 @@ class Answer:
 
     def _due(self, now_s: float) -> bool:
         """Whether text may not wait: the first, enough of it, or that which may hold a stop."""
-        return (
+        if (
             self._waiting >= self._pieces.tokens
-            or now_s - self._told_s >= self._pieces.seconds
             or len(self.tokens) == 1
             or bool(self.parameters.stop)
-        )
+        ):
+            return True
+        if self._wanted is not None and self._wanted.characters:
+            # Bytes are as many as characters, or more: what is enough is never held.
+            held = sum(len(self._tokenizer.raw(token)) for token in self.tokens[-self._waiting :])
+            return held >= self._wanted.left
+        return now_s - self._told_s >= self._pieces.seconds
 
     def _ended(self, reason: FinishReason) -> Ended:
         usage = Usage(prompt_tokens=len(self.prompt), completion_tokens=len(self.tokens))

@@ -167,12 +167,14 @@ class TorchEngine:
     async def _answer_to(
         self, messages: Sequence[Message], parameters: Parameters, context: RequestContext
     ) -> Answer:
-        begin = partial(self._begin, messages, parameters, context.salt)
+        begin = partial(self._begin, messages, parameters, context)
         if sum(len(message.content) for message in messages) > _LONG_PROMPT_CHARACTERS:
             return await asyncio.to_thread(begin)
         return begin()
 
-    def _begin(self, messages: Sequence[Message], parameters: Parameters, salt: bytes) -> Answer:
+    def _begin(
+        self, messages: Sequence[Message], parameters: Parameters, context: RequestContext
+    ) -> Answer:
         prompt = self._tokenizer.encode_chat(messages, default_system=self._default_system)
         room = self._info.context_tokens - len(prompt)
         if room < 1 or not prompt:
@@ -190,7 +192,8 @@ class TorchEngine:
             room=room,
             pieces=self._settings.pieces,
             stops=stops,
-            keys=keys_of(salt, prompt, stops),
+            keys=keys_of(context.salt, prompt, stops),
+            wanted=context.wanted,
         )
 
     # --- in the engine's thread -------------------------------------------------------------

@@ -16,6 +16,7 @@ from compliance.service import ComplianceService
 from compliance.stream import CONTEXT, HOLDBACK_MAX, Kind, Segmenter
 from compliance.transform import masked
 from meshkit.contract import Direction, Released
+from meshkit.reading import opened
 
 
 @pytest.fixture
@@ -168,6 +169,17 @@ def test_no_more_is_held_than_promised(data, parts):
         assert segmenter.held <= HOLDBACK_MAX
 
 
+@given(data=st.data())
+@settings(max_examples=50, deadline=None, suppress_health_check=SLOW_OK)
+def test_less_than_is_wanted_completes_no_segment(data, parts):
+    segmenter = parts.scanner.segmenter()
+    for chunk in chunked(data.draw, data.draw(texts(parts))):
+        wants = segmenter.wants
+        ready = segmenter.feed(chunk)
+        assert wants >= 1
+        assert not ready or len(chunk) >= wants
+
+
 async def answer_of(service, scope, chunks):
     async def deltas():
         for chunk in chunks:
@@ -221,6 +233,35 @@ def test_any_chunking_releases_the_same(data, parts):
 
     assert split == whole
     assert single == whole
+
+
+@given(data=st.data())
+@settings(max_examples=50, deadline=None, suppress_health_check=SLOW_OK)
+def test_who_hands_over_what_is_wanted_gets_each_piece_as_soon_as_who_hands_over_all(data, parts):
+    text = data.draw(texts(parts))
+    policy = POLICIES[data.draw(st.sampled_from(sorted(POLICIES)))]
+    service = service_of(parts.scanner, parts.mac_keys, policy)
+
+    async def pieces(*, gathering):
+        """What is released, and how much had been said by then."""
+        meeting, said, out = opened(), 0, []
+
+        async def deltas():
+            nonlocal said
+            held = ""
+            for character in text:
+                held, said = held + character, said + 1
+                if not gathering or len(held) >= meeting.characters:
+                    yield held
+                    held = ""
+            if held:
+                yield held
+
+        async for item in service.release(parts.scope, deltas()):
+            out.append((said, item))
+        return out
+
+    assert run(pieces(gathering=True)) == run(pieces(gathering=False))
 
 
 @given(data=st.data())

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from meshkit.contract import Message, Phase, Role, answer_bytes, prompt_bytes
+from meshkit.reading import wanted
 from meshkit.tlog import commit
 from sealgate.v1 import gateway_pb2 as pb
 from sealgate.v1.common_pb2 import FINISH_REASON_STOP
@@ -67,6 +68,32 @@ async def test_the_steps_have_one_order(start) -> None:
             "sent outcome",
             "durable outcome",
         ]
+
+
+async def test_engine_and_compliance_of_a_call_meet_in_what_is_wanted(start) -> None:
+    """Of this call alone: what another waits for says nothing here."""
+    async with start() as house, house.caller() as stub:
+        met = {"generate": [], "release": []}
+
+        def watched(service, method):
+            real = getattr(service, method)
+
+            async def watching(*args, **rest):
+                met[method].append(wanted())
+                async for item in real(*args, **rest):
+                    yield item
+
+            setattr(service, method, watching)
+
+        watched(house.inference, "generate")
+        watched(house.compliance, "release")
+        await asyncio.gather(
+            streamed(stub, chat("one", no_cache=True)), streamed(stub, chat("two", no_cache=True))
+        )
+
+    assert sorted(map(id, met["generate"])) == sorted(map(id, met["release"]))
+    assert len({id(each) for each in met["generate"]}) == 2
+    assert None not in met["generate"]
 
 
 @pytest.mark.parametrize("warm", [False, True])

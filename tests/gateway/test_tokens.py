@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.tokens import Pace, TokenStream
 from meshkit.contract import Ended, FinishReason, Generated, Reason, Refusal, Usage
+from meshkit.reading import Wanted
 
 ENDED = Ended(finish_reason=FinishReason.STOP, usage=Usage(prompt_tokens=3, completion_tokens=9))
 pieces = st.lists(st.tuples(st.text(max_size=3), st.integers(1, 4), st.booleans()), max_size=30)
@@ -73,6 +74,55 @@ async def test_a_slow_engine_is_not_waited_for() -> None:
 
     chunks = await collected(TokenStream(slow(), Pace(8, 10, eager=True), 10**6, free))
     assert chunks == ["a"] * 5
+
+
+async def reads(stream, wants):
+    """Read as compliance does: say before each chunk how much the next one should have."""
+    chunks, wants = [], iter(wants)
+    async with stream:
+        stream.wanted.characters = next(wants, 1)
+        async for chunk in stream.deltas():
+            chunks.append((stream.wanted.characters, chunk))
+            stream.wanted.characters = next(wants, 1)
+            stream.delivered()
+            await asyncio.sleep(0)
+    return chunks
+
+
+@settings(max_examples=60, deadline=None)
+@given(pieces, st.lists(st.integers(1, 40), max_size=20), st.booleans())
+def test_the_text_is_the_engines_whatever_its_reader_waits_for(pieces, wants, eager) -> None:
+    stream = TokenStream(engine(pieces), Pace(4, 1, eager=eager), 10**6, free, wanted=Wanted())
+    chunks = asyncio.run(reads(stream, wants))
+
+    assert "".join(text for _, text in chunks) == "".join(text for text, _, _ in pieces)
+    assert all(len(text) >= wanted for wanted, text in chunks[:-1])
+
+
+async def test_a_reader_is_woken_for_what_it_waits_for_and_not_for_each_token() -> None:
+    each = [("four", 1, True)] * 100
+    stream = TokenStream(engine(each), Pace(8, 1, eager=True), 10**6, free, wanted=Wanted())
+    chunks = await reads(stream, [25] + [16] * 100)
+
+    assert [len(text) for _, text in chunks] == [28, *[16] * 23, 4]
+    assert stream.wanted.held == 0
+
+
+async def test_what_is_wanted_less_meanwhile_is_handed_over_without_another_token() -> None:
+    async def two():
+        yield Generated("a" * 20)
+        await asyncio.sleep(0)
+        yield Generated("b" * 10)
+        await asyncio.Event().wait()
+
+    stream = TokenStream(two(), Pace(8, eager=True), 10**6, free, wanted=Wanted(characters=20))
+    async with stream:
+        deltas = stream.deltas()
+        assert await anext(deltas) == "a" * 20
+        while not stream.wanted.held:
+            await asyncio.sleep(0)
+        stream.wanted.characters = 5
+        assert await asyncio.wait_for(anext(deltas), 30) == "b" * 10
 
 
 @settings(max_examples=40, deadline=None)

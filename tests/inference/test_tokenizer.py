@@ -12,6 +12,7 @@ from inference.registry import ModelFileError, load_manifest
 from inference.text import Pieces
 from inference.tokenizer import ChatTokenizer, load_tokenizer
 from meshkit.contract import Ended, FinishReason, Message, Parameters, Role
+from meshkit.reading import Wanted
 
 START, END = 1, 2
 MARKS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<repo_name>", "<jupyter_start>")
@@ -127,6 +128,43 @@ def test_pieces_of_several_tokens_hold_the_same_text(tokenizer, text, tokens, st
     assert said[0].tokens == 1
     assert all(1 <= piece.tokens <= tokens for piece in said)
     assert sum(piece.tokens for piece in said) == ended.usage.completion_tokens == len(ids)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    text=st.text(known, min_size=1, max_size=60),
+    wants=st.lists(st.integers(1, 30), min_size=1, max_size=20),
+)
+def test_pieces_wait_for_what_their_reader_does_and_not_for_time(tokenizer, text, wants) -> None:
+    wanted = Wanted(wants[0])
+    answer = Answer(
+        [1], Parameters(max_tokens=500), tokenizer, room=500, pieces=Pieces(8, 0.0), wanted=wanted
+    )
+    told, waiting = [], 0
+    for at, token in enumerate([*tokenizer.encode(text), END]):
+        wanted.characters = wants[at % len(wants)]
+        wanted.held = at % 3
+        waiting += len(tokenizer.raw(token))
+        items = answer.add(token, float(at))
+        enough = waiting >= max(1, wanted.characters - wanted.held)
+        assert items or not enough  # what is enough is never held
+        waiting = 0 if items else waiting
+        told += items
+    *said, ended = told
+
+    assert "".join(piece.text for piece in said) == text
+    assert said[0].tokens == 1
+    assert all(piece.tokens <= 8 for piece in said)
+    assert sum(piece.tokens for piece in said) == ended.usage.completion_tokens
+
+
+def test_a_hundred_short_tokens_are_thirteen_pieces_for_who_waits_for_much(tokenizer) -> None:
+    parameters, pieces = Parameters(max_tokens=100), Pieces(8, 0.0)
+    answer = Answer([1], parameters, tokenizer, room=500, pieces=pieces, wanted=Wanted(1_000))
+    (token,) = tokenizer.encode("a")
+    told = [item for at in range(100) for item in answer.add(token, float(at))]
+
+    assert [piece.tokens for piece in told[:-1]] == [1, *[8] * 12, 3]
 
 
 @settings(max_examples=60, deadline=None)
