@@ -75,11 +75,13 @@ def explain(text: str, parts: Parts, direction: Direction) -> dict[str, Any]:
 
     told: dict[str, list[Any]] = {"windows": [], "findings": [], "dropped": []}
     for window in windows(text, crossing):
-        asked = parts.names is not None and parts.names.wants(window)
+        named = None if parts.names is None else _named(parts.names, window)
         place = {"start": window.start, "end": window.end}
-        told["windows"].append(place | {"kind": window.kind.value, "names_asked": asked})
+        told["windows"].append(
+            place | {"kind": window.kind.value, "names_asked": named is not None}
+        )
         if window.kind is not Kind.REST:
-            _window(window, parts, direction, told)
+            _window(window, named or [], parts, direction, told)
         elif told["findings"]:
             # The rest of a block belongs to the finding that its mark is.
             told["findings"][-1]["end"] = window.end
@@ -89,14 +91,19 @@ def explain(text: str, parts: Parts, direction: Direction) -> dict[str, Any]:
     return about | told
 
 
-def _window(window: Window, parts: Parts, direction: Direction, told: dict[str, list[Any]]) -> None:
+def _window(
+    window: Window,
+    named: list[Finding],
+    parts: Parts,
+    direction: Direction,
+    told: dict[str, list[Any]],
+) -> None:
     parts.notes.forget()
     raw = list(parts.finder.find(window.text, window.core))
     seen = list(parts.notes.seen)
     if (block := block_finding(window)) is not None:
         raw.append(block)
-    if parts.names is not None and parts.names.wants(window):
-        raw += _named(parts.names, window)
+    raw += named
     policy = parts.policy
     kept = decide(raw, policy, direction)
     shift = window.start - window.core
@@ -124,9 +131,10 @@ def _window(window: Window, parts: Parts, direction: Direction, told: dict[str, 
             told["dropped"].append(kind | where | name)
 
 
-def _named(names: NameRunner, window: Window) -> list[Finding]:
+def _named(names: NameRunner, window: Window) -> list[Finding] | None:
     try:
-        return names.find(window)
+        ask = names.ask(window)
+        return None if ask is None else ask.find()
     except Exception:  # noqa: BLE001 -- a model's message might quote the text
         raise Refusal(Reason.COMPLIANCE_DOWN) from None
 

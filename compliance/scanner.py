@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from compliance.findings import Finding
-    from compliance.names import NameModel
+    from compliance.names_base import Ask, NameModel
     from compliance.policy import Policy
     from meshkit.contract import Direction
 
@@ -59,50 +59,62 @@ class NameRunner:
         """Stop the threads; jobs that wait are dropped."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def wants(self, window: Window) -> bool:
-        """Whether the model would be asked about this window."""
-        return window.kind is Kind.TEXT and self._model.wants(window.text, window.core)
+    def ask(self, window: Window) -> Ask | None:
+        """Read a window; None: it holds no name. Its `find` runs here and now."""
+        return self._model.ask(window.text, window.core) if window.kind is Kind.TEXT else None
 
-    def find(self, window: Window) -> list[Finding]:
-        """Ask the model here and now; milliseconds."""
-        return self._model.find(window.text, window.core)
+    async def find_all(self, found: Sequence[Window], tenant: str) -> dict[int, Sequence[Finding]]:
+        """Findings of those windows that may hold names, by their place in `found`.
 
-    async def find_all(self, jobs: Sequence[Window], tenant: str) -> list[tuple[Finding, ...]]:
-        """Findings of each window: remembered, or asked of the model off the event loop.
+        Where rules know all, they are asked here; else what is remembered, or what the model finds,
+        off the event loop.
 
         Raises:
-            Refusal: OVERLOADED, if too many wait; COMPLIANCE_DOWN, if the model fails.
+            Refusal: OVERLOADED, if too many wait; COMPLIANCE_DOWN, if rules or model fail.
         """
-        keys = [self._key(window, tenant) for window in jobs]
-        known = [self._memo.get(key) for key in keys]
-        missing = [i for i, findings in enumerate(known) if findings is None]
-        fresh = await self._ask([jobs[i] for i in missing]) if missing else []
-        for i, findings in zip(missing, fresh, strict=True):
-            known[i] = findings
-            self._memo.put(keys[i], findings)
-        return [findings or () for findings in known]
+        try:
+            return await self._find_all(found, tenant)
+        except Refusal:
+            raise
+        except Exception:  # noqa: BLE001 -- any failure of a model must refuse the text
+            raise Refusal(Reason.COMPLIANCE_DOWN) from None
+
+    async def _find_all(self, found: Sequence[Window], tenant: str) -> dict[int, Sequence[Finding]]:
+        asks = {i: ask for i, each in enumerate(found) if (ask := self.ask(each)) is not None}
+        known: dict[int, Sequence[Finding]] = {}
+        keys: dict[int, bytes] = {}
+        for i, ask in asks.items():
+            if not ask.runs:
+                known[i] = ask.find()
+            elif (findings := self._memo.get(key := self._key(found[i], tenant))) is not None:
+                known[i] = findings
+            else:
+                keys[i] = key
+        if keys:
+            fresh = await self._ask([asks[i] for i in keys])
+            for (i, key), findings in zip(keys.items(), fresh, strict=True):
+                known[i] = findings
+                self._memo.put(key, findings)
+        return known
 
     def _key(self, window: Window, tenant: str) -> bytes:
         # A lone surrogate cannot leave anyway (the service refuses it): any stand-in will do.
         text = window.text.encode("utf-8", "replace").decode()
         return self._memo.key(f"{window.core}/{tenant}".encode(), text)
 
-    async def _ask(self, jobs: list[Window]) -> list[tuple[Finding, ...]]:
+    async def _ask(self, jobs: list[Ask]) -> list[tuple[Finding, ...]]:
         if self._waiting >= self._queue_max:
             raise Refusal(Reason.OVERLOADED, retry_after_ms=100)
         self._waiting += 1
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._executor, self._find_each, jobs)
-        except Refusal:
-            raise
-        except Exception:  # noqa: BLE001 -- any failure of a model must refuse the text
-            raise Refusal(Reason.COMPLIANCE_DOWN) from None
+            return await loop.run_in_executor(self._executor, _find_each, jobs)
         finally:
             self._waiting -= 1
 
-    def _find_each(self, jobs: list[Window]) -> list[tuple[Finding, ...]]:
-        return [tuple(self.find(window)) for window in jobs]
+
+def _find_each(jobs: list[Ask]) -> list[tuple[Finding, ...]]:
+    return [tuple(ask.find()) for ask in jobs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +160,12 @@ class Scanner:
                 await asyncio.sleep(0)
             raw += self._patterns(found[first : first + WINDOWS_A_TURN])
         if self.names is not None:
-            wanted = [i for i, window in enumerate(found) if self.names.wants(window)]
-            for first in range(0, len(wanted), WINDOWS_A_TURN):
-                batch = wanted[first : first + WINDOWS_A_TURN]
-                named = await self.names.find_all([found[i] for i in batch], tenant)
-                for i, more in zip(batch, named, strict=True):
-                    raw[i] += more
+            for first in range(0, len(found), WINDOWS_A_TURN):
+                if first:
+                    await asyncio.sleep(0)
+                batch = found[first : first + WINDOWS_A_TURN]
+                for i, more in (await self.names.find_all(batch, tenant)).items():
+                    raw[first + i] += more
         if self._spares:
             raw = [
                 spared(each, window.text) if each else each

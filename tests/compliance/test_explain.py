@@ -9,6 +9,7 @@ import pytest
 
 from compliance.engine import Engine
 from compliance.explain import Parts, Why, explain
+from compliance.names_base import Ask
 from compliance.policy import default_policy, parse_policy
 from compliance.recognizers import ALL
 from compliance.scanner import findings_of
@@ -159,10 +160,10 @@ def test_watching_changes_no_finding_and_not_the_recognizers(watched, engine, ex
 
 def test_a_model_that_fails_refuses_and_does_not_quote(told):
     class Broken:
-        def wants(self, _window):
-            return True
+        def ask(self, _window):
+            return Ask(runs=True, find=self.find)
 
-        def find(self, _window):
+        def find(self):
             msg = "canary"
             raise RuntimeError(msg)
 

@@ -166,7 +166,7 @@ async def test_settings_put_triton_into_the_scanner(server, place, expected, fal
 
     async with open_scanner(settings) as scanner:
         (window,) = scanner.windows(TEXTS[0])
-        assert [*await scanner.names.find_all([window], "t")] == [tuple(expected[0])]
+        assert await scanner.names.find_all([window], "t") == {0: tuple(expected[0])}
     assert server.rows("names_latin") > before
     assert fallbacks() == {}
 

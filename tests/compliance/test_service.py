@@ -1,12 +1,14 @@
 """`screen` and `release` as neighbours see them: masks, blocks, counts, MACs, memo, failures."""
 
 import asyncio
+import threading
 import time
 
 import pytest
 
 from compliance.engine import Engine
 from compliance.memo import Memo
+from compliance.names_base import Ask
 from compliance.policy import parse_policy
 from compliance.recognizers.base import Recognizer
 from compliance.scanner import NameRunner, Scanner
@@ -202,10 +204,10 @@ class SlowNames:
     def __init__(self, failure=None):
         self.failure = failure
 
-    def wants(self, _window, _core):
-        return True
+    def ask(self, _window, _core):
+        return Ask(runs=True, find=self.find)
 
-    def find(self, _window, _core):
+    def find(self):
         time.sleep(0.05)
         if self.failure:
             raise self.failure
@@ -244,10 +246,16 @@ async def test_a_full_queue_of_the_name_model_says_overloaded(scanner, mac_keys,
 class CountingNames(SlowNames):
     """Counts how often it is asked."""
 
-    asked = 0
+    def __init__(self, *, runs=True):
+        super().__init__()
+        self.runs, self.threads, self.asked = runs, set(), 0
 
-    def find(self, _window, _core):
+    def ask(self, _window, _core):
+        return Ask(self.runs, self.find)
+
+    def find(self):
         self.asked += 1
+        self.threads.add(threading.current_thread())
         return []
 
 
@@ -260,6 +268,16 @@ async def test_a_window_seen_before_is_not_asked_about_again_but_per_tenant(scan
     runner.close()
 
     assert model.asked == 2
+
+
+async def test_what_rules_know_is_asked_without_another_thread(scanner):
+    model = CountingNames(runs=False)
+    runner = NameRunner(model, workers=1, queue_max=0)
+    found = await runner.find_all(scanner.windows("Ada Lovelace came."), "acme")
+    runner.close()
+
+    assert found == {0: []}
+    assert model.threads == {threading.current_thread()}
 
 
 async def test_the_event_loop_runs_while_a_model_does(scanner, mac_keys, scope):
