@@ -10,7 +10,6 @@ checkpoint, proof the same; public by nature, so they are not recorded
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -265,36 +264,32 @@ class _AppendStream:
         self._producer = producer
         self._context = context
         self._room = asyncio.Semaphore(BATCHES_MAX)
-        self._acks: deque[pb.AppendResponse] = deque()
-        self._ready = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._under_way: set[asyncio.Task[None]] = set()
-        self._read_all = False
         self._reading: asyncio.Task[None] | None = None
-        self._settling: asyncio.Task[None] | None = None
+        self._broken: BaseException | None = None
 
     async def serve(self, requests: AsyncIterator[pb.AppendRequest]) -> None:
         """Read, append and ack until the producer has no more, or `drain`."""
         self._reading = asyncio.create_task(self._read(requests))
-        self._settling = asyncio.create_task(self._settle(self._reading))
-        await self._write()
-        await self._settling
+        await asyncio.wait([self._reading])
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+        if self._broken is not None:
+            raise self._broken
+        if not self._reading.cancelled():
+            self._reading.result()
 
     def drain(self) -> None:
         """Read no further; `serve` ends once what was read has its acks."""
         if self._reading is not None:
             self._reading.cancel()
 
-    async def _settle(self, reading: asyncio.Task[None]) -> None:
-        """Wait for the last ack, however the reading ended; raise why, unless it was drained."""
-        try:
-            await asyncio.wait([reading])
-            if self._under_way:
-                await asyncio.wait(self._under_way)
-        finally:
-            self._read_all = True
-            self._ready.set()
-        if not reading.cancelled():
-            reading.result()
+    def cancel(self) -> None:
+        """Stop waiting for events of a stream that broke: its producer sends them again."""
+        for task in (self._reading, *self._under_way):
+            if task is not None:
+                task.cancel()
 
     async def _read(self, requests: AsyncIterator[pb.AppendRequest]) -> None:
         """Take events in until the producer has no more."""
@@ -303,24 +298,19 @@ class _AppendStream:
             await self._room.acquire()
             task = asyncio.create_task(self._append(request.events))
             self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            task.add_done_callback(self._appended)
 
-    async def _write(self) -> None:
-        """Send each batch's acks; that makes room for another batch."""
-        while True:
-            await self._ready.wait()
-            self._ready.clear()
-            while self._acks:
-                await self._context.write(self._acks.popleft())
-                self._room.release()
-            if self._read_all:
-                return
+    def _appended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self._broken = failure
+            self.drain()
 
-    def cancel(self) -> None:
-        """Stop waiting for events of a stream that broke: its producer sends them again."""
-        for task in (self._reading, self._settling, *self._under_way):
-            if task is not None:
-                task.cancel()
+    async def _tell(self, acks: pb.AppendResponse) -> None:
+        """Send a batch's acks; that makes room for another batch."""
+        async with self._writing:
+            await self._context.write(acks)
+        self._room.release()
 
     async def _append(self, batch: Sequence[pb.AuditEvent]) -> None:
         await self._turns.take()
@@ -340,8 +330,7 @@ class _AppendStream:
         for event, told in zip(batch, results, strict=True):
             if not isinstance(told, Event):
                 write_ack(event, told, response.acks.add())
-        self._acks.append(response)
-        self._ready.set()
+        await self._tell(response)
 
 
 @contextmanager

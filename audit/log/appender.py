@@ -145,6 +145,7 @@ class AuditLog:
             Refusal: INVALID_FIELD, CONFLICT, OVERLOADED, AUDIT_DOWN, KEYS_DOWN, EVIDENCE_LOST.
         """
         entered = await self._enter(event, producer)
+        self._ready()
         return entered if isinstance(entered, Appended) else await entered
 
     async def append_many(
@@ -152,11 +153,14 @@ class AuditLog:
     ) -> list[Appended | Refusal]:
         """Record a batch, in order; each event has its own answer. Cheaper than a task for each."""
         entered: list[Appended | Refusal | asyncio.Future[Appended]] = []
-        for event in events:
-            try:
-                entered.append(await self._enter(event, producer))
-            except Refusal as refusal:
-                entered.append(refusal)
+        try:
+            for event in events:
+                try:
+                    entered.append(await self._enter(event, producer))
+                except Refusal as refusal:
+                    entered.append(refusal)
+        finally:
+            self._ready()
         answers: list[Appended | Refusal] = []
         for one in entered:
             if isinstance(one, (Appended, Refusal)):
@@ -204,6 +208,10 @@ class AuditLog:
         assert self._committer is not None  # attached before the first append
         self._committer.put(waiting)
         return waiting.done
+
+    def _ready(self) -> None:
+        assert self._committer is not None  # as above
+        self._committer.ready()
 
     def _admit(self) -> None:
         if self._closed is not None:

@@ -1,8 +1,12 @@
 """Group commit: many callers' events, one fsync. The only place where indexes are given.
 
-One writer task takes all that waits, gives each event its index, makes the group durable in the
-write-ahead log (in a thread) and only then answers. While the disk works, the event loop hashes the
-leaves and signs the receipts of that same group, and takes in the next one.
+One group at a time takes all that waits, gives each event its index, is made durable in the
+write-ahead log (in a thread) and only then answered. While the disk works, the event loop hashes
+the leaves and signs the receipts of that same group, and takes in the next one.
+
+Whatever ends goes before whatever begins: a group's answers, and the group behind it, do not queue
+up for a turn of the event loop, for in each turn a batch of events is let in, which takes
+milliseconds.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict, deque
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,7 +28,7 @@ from meshkit.counters import counted, observed
 from meshkit.tlog import leaf_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Executor
 
     from audit.keys.pseudonyms import EventNames
@@ -41,7 +46,7 @@ log = structlog.get_logger()
 
 _TURNS_MAX = 8
 """Turns of the event loop that a group waits for at most, and only as long as it grows."""
-_GATHERED_MAX = 32
+_GATHERED_MAX = 16
 """A group of so many waits for nobody: those in it would wait longer than an fsync takes."""
 
 
@@ -89,6 +94,21 @@ class Waiting:
         _refuse((self.done, *self.followers, *self.rivals), reason)
 
 
+@dataclass(slots=True, eq=False)
+class _Group:
+    """Events on their way to the disk together: entries `first` and following."""
+
+    first: int
+    events: list[Waiting]
+    received_us: int
+    began_s: float
+    intents: list[Intent | None] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    answers: list[Appended] = field(default_factory=list)
+    opened: list[bytes] = field(default_factory=list)
+    """Calls whose INTENT is among them."""
+
+
 def _refuse(futures: Iterable[asyncio.Future[Appended]], reason: Reason) -> None:
     for future in futures:
         if not future.done():
@@ -124,22 +144,34 @@ class Committer:
         self._on_settled = on_settled
         self._queue: deque[Waiting] = deque()
         self._wake = asyncio.Event()
+        self._under_way = False
+        self._bug: BaseException | None = None
         self.open_calls: OrderedDict[bytes, Intent] = OrderedDict()
         """Calls whose OUTCOME has not come, oldest first; bounded by `open_calls_max`."""
 
     def put(self, waiting: Waiting) -> None:
-        """Queue an event; it is answered through its future."""
+        """Queue an event, which is answered through its future. After the last, `ready`."""
         self._queue.append(waiting)
-        self._wake.set()
+
+    def ready(self) -> None:
+        """Commit what is queued: enough of it at once, less with what is about to come."""
+        if len(self._queue) >= _GATHERED_MAX:
+            self._begin()
+        else:
+            self._wake.set()
 
     async def run(self) -> None:
-        """Commit groups until cancelled; the group under way is finished first."""
-        while True:
+        """Begin groups until cancelled; the one under way ends by itself.
+
+        Raises:
+            BaseException: a bug's. Nothing is committed any more.
+        """
+        while self._bug is None:
             await self._wake.wait()
             self._wake.clear()
-            while self._queue:
-                await self._gather()
-                await self._commit(self._next_group())
+            await self._gather()
+            self._begin()
+        raise self._bug
 
     async def _gather(self) -> None:
         """Let those who are about to append join the group: an fsync costs the same for all."""
@@ -149,6 +181,26 @@ class Committer:
                 break
             waiting = len(self._queue)
             await asyncio.sleep(0)
+
+    def _begin(self) -> None:
+        """Send the next group to the disk; if one is under way, this is done when it ends."""
+        if self._under_way or self._bug is not None or not self._queue:
+            return
+        self._under_way = True
+        with self._guarded():
+            first = self._wal.end
+            self._commit(
+                _Group(first, self._next_group(), time.time_ns() // 1_000, time.perf_counter())
+            )
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Have `run` raise what is raised in here: whoever happened to call is not to blame."""
+        try:
+            yield
+        except BaseException as bug:  # noqa: BLE001 -- nothing may be committed behind it
+            self._bug = bug
+            self._wake.set()
 
     def _next_group(self) -> list[Waiting]:
         group: list[Waiting] = []
@@ -162,35 +214,44 @@ class Committer:
             size += len(group[-1].sealed)
         return group
 
-    async def _commit(self, group: list[Waiting]) -> None:
-        now_us = time.time_ns() // 1_000
-        first = self._wal.end
-        opened: list[bytes] = []
-        intents: list[Intent | None] = []
-        entries: list[Entry] = []
-        for index, waiting in enumerate(group, first):
-            intents.append(self._match(waiting, index, opened))
-            entries.append(self._entry(waiting, now_us, intents[-1]))
-        loop, began_s = asyncio.get_running_loop(), time.perf_counter()
-        durable = loop.run_in_executor(self._executor, self._wal.append, entries)
-        answers = [
+    def _commit(self, group: _Group) -> None:
+        for index, waiting in enumerate(group.events, group.first):
+            group.intents.append(self._match(waiting, index, group.opened))
+            group.entries.append(self._entry(waiting, group.received_us, group.intents[-1]))
+        loop = asyncio.get_running_loop()
+
+        def write() -> None:
+            failure: BaseException | None = None
+            try:
+                self._wal.append(group.entries)
+            except BaseException as caught:  # noqa: BLE001 -- raised again in the event loop
+                failure = caught
+            # An executor's future would cost every answer one more turn of the event loop.
+            loop.call_soon_threadsafe(self._landed, group, failure)
+
+        self._executor.submit(write)
+        parts = zip(group.events, group.entries, group.intents, strict=True)
+        group.answers += [
             self._appended(waiting, index, entry.leaf, intent)
-            for index, (waiting, entry, intent) in enumerate(
-                zip(group, entries, intents, strict=True), first
-            )
+            for index, (waiting, entry, intent) in enumerate(parts, group.first)
         ]
-        try:
-            await durable
-        except OSError as failure:
-            counted("audit.not_durable")
-            log.critical("audit.not_durable", errno=failure.errno, events=len(group))
-            self._undo(group, opened)
-            return
-        observed("audit.fsync", time.perf_counter() - began_s)
-        counted("audit.appended", len(group))
-        leaves, hashes = [one.leaf for one in entries], [one.leaf_hash for one in answers]
-        self._fresh.put(first, leaves, hashes)
-        self._settle(group, answers, now_us, first)
+
+    def _landed(self, group: _Group, failure: BaseException | None) -> None:
+        """Answer a group that is durable, or has failed; then the next one may begin."""
+        self._under_way = False
+        with self._guarded():
+            if self._bug is not None:
+                return  # without its receipts, perhaps; `abandon` tells all who wait
+            if failure is None:
+                self._settle(group)
+            elif isinstance(failure, OSError):
+                counted("audit.not_durable")
+                log.critical("audit.not_durable", errno=failure.errno, events=len(group.events))
+                self._undo(group)
+            else:
+                raise failure
+        if self._queue:
+            self.ready()
 
     def _match(self, waiting: Waiting, index: int, opened: list[bytes]) -> Intent | None:
         """Note a call's INTENT, or find it for its OUTCOME."""
@@ -227,20 +288,23 @@ class Committer:
             receipt = self._receipts.make(waiting.event, index, hashed, prompt)
         return Appended(index=index, leaf_hash=hashed, receipt=receipt)
 
-    def _undo(self, group: list[Waiting], opened: list[bytes]) -> None:
-        for call_id in opened:
+    def _undo(self, group: _Group) -> None:
+        for call_id in group.opened:
             self.open_calls.pop(call_id, None)
-        for waiting in group:
+        for waiting in group.events:
             self._on_settled(waiting)
             waiting.refuse(Reason.AUDIT_DOWN)
 
-    def _settle(
-        self, group: list[Waiting], answers: list[Appended], now_us: int, first: int
-    ) -> None:
+    def _settle(self, group: _Group) -> None:
+        observed("audit.fsync", time.perf_counter() - group.began_s)
+        counted("audit.appended", len(group.events))
+        leaves = [entry.leaf for entry in group.entries]
+        self._fresh.put(group.first, leaves, [one.leaf_hash for one in group.answers])
+        numbered = enumerate(group.events, group.first)
         self._on_durable(
-            [row_of_event(index, w.event, w.who, now_us) for index, w in enumerate(group, first)]
+            [row_of_event(index, one.event, one.who, group.received_us) for index, one in numbered]
         )
-        for waiting, appended in zip(group, answers, strict=True):
+        for waiting, appended in zip(group.events, group.answers, strict=True):
             if waiting.event.phase is Phase.OUTCOME:
                 self.open_calls.pop(waiting.event.call_id, None)
             self._on_settled(waiting)

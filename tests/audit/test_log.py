@@ -257,16 +257,42 @@ async def test_the_write_ahead_log_is_emptied_even_when_nothing_happens(world):
         await audit.append(make_outcome())
 
 
-async def test_a_bug_in_the_writer_closes_the_log_and_leaves_nobody_waiting(world, monkeypatch):
-    def broken(_entries):
+@pytest.mark.parametrize(
+    "where", [("wal", "append"), ("receipts", "make"), ("publisher", "wake")], ids=" ".join
+)
+async def test_a_bug_in_the_writer_closes_the_log_and_leaves_nobody_waiting(
+    world, monkeypatch, where
+):
+    """Before the disk, while the disk works, and after it."""
+
+    def broken(*_):
         raise RuntimeError
 
+    part, method = where
     async with world.open() as audit:
-        monkeypatch.setattr(audit._parts.wal, "append", broken)
+        monkeypatch.setattr(getattr(audit._parts, part), method, broken)
         answers = await audit.append_many([make_outcome() for _ in range(3)])
         assert {answer.reason for answer in answers} == {Reason.AUDIT_DOWN}
         with pytest.raises(Refusal, match="AUDIT_DOWN"):
             await audit.append(make_outcome())
+        monkeypatch.undo()
+
+
+async def test_a_batch_is_one_group_and_what_comes_meanwhile_the_next(world, monkeypatch):
+    groups = []
+    async with world.open(SlowDisk()) as audit:
+        write = audit._parts.wal.append
+
+        def noted(entries):
+            groups.append(len(entries))
+            return write(entries)
+
+        monkeypatch.setattr(audit._parts.wal, "append", noted)
+        await asyncio.gather(
+            audit.append_many([make_outcome() for _ in range(20)]),
+            *(audit.append(make_outcome()) for _ in range(40)),
+        )
+    assert groups == [20, 40]
 
 
 class SlowDisk(Disk):

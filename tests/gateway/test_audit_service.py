@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager
 from functools import partial
@@ -10,10 +11,11 @@ from hashlib import sha256
 import grpc
 import pytest
 
+from audit.log.turns import Turns
 from audit.records.archive import Archive
 from audit.records.notes import Notes
 from audit.records.reads import Reads
-from audit.servicer import SERVICE, AuditServicer, admits
+from audit.servicer import SERVICE, AuditServicer, _AppendStream, admits
 from meshkit.authorization import Authorizer
 from meshkit.contract import Phase, Reason, Refusal
 from meshkit.interceptors import MeshInterceptor
@@ -125,6 +127,25 @@ async def test_an_event_that_cannot_be_taken_is_refused_alone(connect, log) -> N
         assert (acks[2].refusal.reason, acks[2].refusal.field) == ("INVALID_FIELD", "occurred_at")
         assert acks[3].refusal.field == "phase"
         assert acks[4].appended.index == 1
+
+
+class GoneAway:
+    """The context of a stream whose client cannot be written to."""
+
+    async def write(self, _acks):
+        raise grpc.aio.UsageError
+
+
+async def test_a_stream_that_cannot_be_answered_ends(log) -> None:
+    async def for_ever():
+        yield pb.AppendRequest(events=[event(1)])
+        await asyncio.Event().wait()
+
+    stream = _AppendStream(log, GATEWAY, GoneAway(), Turns())
+    async with asyncio.timeout(10):
+        with pytest.raises(grpc.aio.UsageError):
+            await stream.serve(for_ever())
+    assert len(log.events) == 1
 
 
 async def test_a_bug_is_acked_as_internal_and_mute(connect, log) -> None:
