@@ -100,9 +100,9 @@ def reference(weights: DeviceWeights, tokens: Sequence[int]) -> torch.Tensor:
     heads = [arch.heads, arch.kv_heads, arch.kv_heads]
     for layer in weights.layers:
         qkv = F.linear(norm(x, layer.attention_norm), full(layer.qkv))
-        q, k, v = qkv.view(len(tokens), -1, arch.head).split(heads, 1)
-        parts = (part.transpose(0, 1)[None] for part in (turned(q), turned(k), v))
-        seen = F.scaled_dot_product_attention(*parts, is_causal=True, enable_gqa=True)[0]
+        q, k, v = torch.split(qkv.view(len(tokens), -1, arch.head), heads, 1)
+        q, k, v = (part.transpose(0, 1)[None] for part in (turned(q), turned(k), v))
+        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0]
         x = x + F.linear(seen.transpose(0, 1).flatten(1), full(layer.attention_out))
         gate, up = F.linear(norm(x, layer.feed_norm), full(layer.gate_up)).chunk(2, -1)
         x = x + F.linear(F.silu(gate) * up, full(layer.down))

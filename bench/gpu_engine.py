@@ -20,12 +20,13 @@ from meshkit.contract import Ended, Message, Parameters, Role
 
 if TYPE_CHECKING:
     from inference.engines.torch import TorchEngine
+    from inference.engines.triton.engine import TritonEngine
 
 TOKENS = 400
 ASK = (Message(Role.USER, "Tell me a long story about a lighthouse keeper and the sea."),)
 
 
-async def one(engine: TorchEngine) -> tuple[float, int, str]:
+async def one(engine: TorchEngine | TritonEngine) -> tuple[float, int, str]:
     """Ask once; return when the first token came, how many there were, and the text."""
     began, first, text, tokens = time.perf_counter(), 0.0, "", 0
     async for item in engine.generate(ASK, Parameters(temperature=0.0, max_tokens=TOKENS)):
@@ -71,10 +72,15 @@ def main() -> None:
     parser.add_argument("--precision", choices=["bf16", "fp8"], default="bf16")
     args = parser.parse_args()
     for streams in map(int, args.streams.split(",")):
-        settings = InferenceSettings(
-            models_dir=args.models, device="cuda", slots=streams, context_tokens_max=1_024,
-            gpu_precision=args.precision,
-        )  # fmt: skip
+        settings = InferenceSettings.model_validate(
+            {
+                "models_dir": args.models,
+                "device": "cuda",
+                "slots": streams,
+                "context_tokens_max": 1_024,
+                "gpu_precision": args.precision,
+            }
+        )
         asyncio.run(measure(settings, streams))
 
 

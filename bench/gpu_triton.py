@@ -18,7 +18,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -148,8 +147,8 @@ def served(args: argparse.Namespace, port: int, repository: Path, streams: int, 
         "piece_ms": str(args.piece_ms),
     }
     write_own(repository, MODEL, settings=given)
-    settings = InferenceSettings(
-        engine="triton", models_dir=args.models, triton={"url": f"127.0.0.1:{port}"}
+    settings = InferenceSettings.model_validate(
+        {"engine": "triton", "models_dir": args.models, "triton": {"url": f"127.0.0.1:{port}"}}
     )
     control = Control(settings.triton)
     try:
@@ -202,4 +201,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

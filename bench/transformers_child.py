@@ -28,7 +28,8 @@ def main() -> None:
     torch.set_num_threads(int(sys.argv[2]))
     source = read_gguf_source(Path(sys.argv[1]))
     config = transformers.LlamaConfig(**config_of(source.architecture, ends=source.ends))
-    model: torch.nn.Module = transformers.LlamaForCausalLM(config).eval()
+    model: torch.nn.Module = transformers.LlamaForCausalLM(config)
+    model.eval()
     left_out, unknown = model.load_state_dict(source.state, strict=False)
     if set(left_out) - {"lm_head.weight"} or unknown:
         msg = "transformers has other tensors than the file"
