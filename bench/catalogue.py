@@ -168,6 +168,10 @@ ENTRIES: dict[str, Entry] = {
         meaning="99th percentile of the time to the durable ack, at half that rate",
         budget=_value("lower", 25, 10),
     ),
+    "audit_append_p99_2500_ms": Entry(
+        unit="ms",
+        meaning="the same at 2,500 events/s, whatever the highest rate is",
+    ),
     "cache_l1_hit_us": Entry(
         unit="us",
         meaning="L1 hit in process, sealed value",
