@@ -272,13 +272,12 @@ class _AppendStream:
     async def serve(self, requests: AsyncIterator[pb.AppendRequest]) -> None:
         """Read, append and ack until the producer has no more, or `drain`."""
         self._reading = asyncio.create_task(self._read(requests))
+        self._reading.add_done_callback(self._ended)
         await asyncio.wait([self._reading])
         while self._under_way:
             await asyncio.wait(self._under_way)
         if self._broken is not None:
             raise self._broken
-        if not self._reading.cancelled():
-            self._reading.result()
 
     def drain(self) -> None:
         """Read no further; `serve` ends once what was read has its acks."""
@@ -298,12 +297,12 @@ class _AppendStream:
             await self._room.acquire()
             task = asyncio.create_task(self._append(request.events))
             self._under_way.add(task)
-            task.add_done_callback(self._appended)
+            task.add_done_callback(self._ended)
 
-    def _appended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
         if not task.cancelled() and (failure := task.exception()) is not None:
-            self._broken = failure
+            self._broken = self._broken or failure  # what came first is why
             self.drain()
 
     async def _tell(self, acks: pb.AppendResponse) -> None:
@@ -314,6 +313,11 @@ class _AppendStream:
 
     async def _append(self, batch: Sequence[pb.AuditEvent]) -> None:
         await self._turns.take()
+        acks = await self._acks(batch)
+        del batch  # a producer may be long in taking its acks: they alone are kept for it
+        await self._tell(acks)
+
+    async def _acks(self, batch: Sequence[pb.AuditEvent]) -> pb.AppendResponse:
         results: list[Event | Appended | Refusal] = [_read(event) for event in batch]
         good = [(at, each) for at, each in enumerate(results) if isinstance(each, Event)]
         try:
@@ -330,7 +334,7 @@ class _AppendStream:
         for event, told in zip(batch, results, strict=True):
             if not isinstance(told, Event):
                 write_ack(event, told, response.acks.add())
-        await self._tell(response)
+        return response
 
 
 @contextmanager

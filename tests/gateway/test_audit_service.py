@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections import Counter
 from contextlib import asynccontextmanager
 from functools import partial
 from hashlib import sha256
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -15,7 +18,7 @@ from audit.log.turns import Turns
 from audit.records.archive import Archive
 from audit.records.notes import Notes
 from audit.records.reads import Reads
-from audit.servicer import SERVICE, AuditServicer, _AppendStream, admits
+from audit.servicer import BATCHES_MAX, SERVICE, AuditServicer, _AppendStream, admits
 from meshkit.authorization import Authorizer
 from meshkit.contract import Phase, Reason, Refusal
 from meshkit.interceptors import MeshInterceptor
@@ -146,6 +149,64 @@ async def test_a_stream_that_cannot_be_answered_ends(log) -> None:
         with pytest.raises(grpc.aio.UsageError):
             await stream.serve(for_ever())
     assert len(log.events) == 1
+
+
+async def test_a_stream_that_fails_at_both_ends_says_so_once(log) -> None:
+    async def two_batches():
+        yield pb.AppendRequest(events=[event(1)])
+        yield pb.AppendRequest()
+
+    unseen = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: unseen.append(told))
+    stream = _AppendStream(log, GATEWAY, GoneAway(), Turns())
+    with pytest.raises(Refusal, match="INVALID_FIELD"):
+        await stream.serve(two_batches())
+    del stream
+    gc.collect()
+    assert unseen == []
+
+
+class Paused:
+    """The context of a stream whose client reads no acks until it is told to."""
+
+    def __init__(self) -> None:
+        self.goes_on = asyncio.Event()
+        self.sent = []
+
+    async def write(self, acks):
+        await self.goes_on.wait()
+        self.sent.append(acks)
+
+
+class Batch(list):
+    """As in a request, but a weak reference can be had to it."""
+
+
+async def test_for_a_client_that_does_not_read_acks_are_kept_and_no_events(log) -> None:
+    read = []
+
+    async def for_ever():
+        while True:
+            batch = Batch([event(len(read))])
+            read.append(weakref.ref(batch))
+            yield SimpleNamespace(events=batch)
+            del batch
+
+    context = Paused()
+    stream = _AppendStream(log, GATEWAY, context, Turns())
+    serving_it = asyncio.create_task(stream.serve(for_ever()))
+    async with asyncio.timeout(10):
+        while len(log.events) < BATCHES_MAX or len(read) <= BATCHES_MAX:
+            await asyncio.sleep(0)
+        for _ in range(3):  # from the log's answer to the blocked write
+            await asyncio.sleep(0)
+        gc.collect()
+        assert len(read) == BATCHES_MAX + 1
+        assert [batch() for batch in read[:-1]] == [None] * BATCHES_MAX
+        stream.drain()
+        context.goes_on.set()
+        await serving_it
+    assert len(context.sent) == BATCHES_MAX
 
 
 async def test_a_bug_is_acked_as_internal_and_mute(connect, log) -> None:
