@@ -101,7 +101,8 @@ class _Group:
     first: int
     events: list[Waiting]
     received_us: int
-    began_s: float
+    began_s: float = 0.0
+    """By the performance counter: when it was handed to the disk's thread."""
     intents: list[Intent | None] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     answers: list[Appended] = field(default_factory=list)
@@ -117,7 +118,7 @@ def _refuse(futures: Iterable[asyncio.Future[Appended]], reason: Reason) -> None
 
 
 class Committer:
-    """Owns the queue and the writer task.
+    """Owns the queue, and says when a group of it goes to the disk.
 
     fresh: given each group's leaves, in order, once they are durable.
     on_durable: told each group's index rows, likewise.
@@ -189,9 +190,7 @@ class Committer:
         self._under_way = True
         with self._guarded():
             first = self._wal.end
-            self._commit(
-                _Group(first, self._next_group(), time.time_ns() // 1_000, time.perf_counter())
-            )
+            self._commit(_Group(first, self._next_group(), time.time_ns() // 1_000))
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -229,6 +228,7 @@ class Committer:
             # An executor's future would cost every answer one more turn of the event loop.
             loop.call_soon_threadsafe(self._landed, group, failure)
 
+        group.began_s = time.perf_counter()
         self._executor.submit(write)
         parts = zip(group.events, group.entries, group.intents, strict=True)
         group.answers += [

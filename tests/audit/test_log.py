@@ -4,13 +4,16 @@ import asyncio
 import os
 import time
 from base64 import b64encode
+from types import SimpleNamespace
 
 import pytest
 
 from audit.log.disk import Disk
 from audit.log.locks import SqliteLock
+from audit.records.events import leaf_bytes
 from meshkit.call_id import new_call_id
 from meshkit.contract import Appended, Message, Payload, Phase, Reason, Refusal, Role, TraceContext
+from meshkit.counters import histograms
 from meshkit.tlog import (
     Proof,
     ReceiptInvalid,
@@ -293,6 +296,24 @@ async def test_a_batch_is_one_group_and_what_comes_meanwhile_the_next(world, mon
             *(audit.append(make_outcome()) for _ in range(40)),
         )
     assert groups == [20, 40]
+
+
+async def test_the_commit_duration_is_the_disks_and_not_the_leaves(world, monkeypatch):
+    late_s = 0.0
+
+    def slow(*given):
+        nonlocal late_s
+        late_s += 1_000
+        return leaf_bytes(*given)
+
+    clock = SimpleNamespace(time_ns=time.time_ns, perf_counter=lambda: time.perf_counter() + late_s)
+    async with world.open() as audit:
+        monkeypatch.setattr("audit.log.intake.leaf_bytes", slow)
+        monkeypatch.setattr("audit.log.intake.time", clock)
+        before = histograms()["audit.fsync"].total
+        await audit.append(make_outcome())
+        assert late_s
+        assert histograms()["audit.fsync"].total - before < 1_000
 
 
 class SlowDisk(Disk):
