@@ -82,6 +82,8 @@ _PUBLIC = frozenset(
 """What public bodies end with, though all their words be common ones: Legal Aid Board."""
 _PUBLIC_WORDS_MIN = 3
 _LOWER_NAME_MIN = 4
+_LETTERS_END = 0x250
+"""Behind the last letter that a word may hold: `name_patterns.LETTERS`."""
 _ACRONYMS = frozenset(
     ["ADA", "ALBERT", "ARIA", "BERT", "DORA", "ELMO", "ERNIE", "ISA", "LISA", "PAM", "SAM"]
 )
@@ -116,6 +118,8 @@ _QUIET = frozenset(
     + [title for title in TITLES if title.islower()]
 )
 """Words in lower case that may begin a name."""
+_INITIALS = frozenset(one for one in map(chr, range(_LETTERS_END)) if one.isupper())
+"""Capital letters, alone."""
 
 
 def survey(window: str, core: int) -> Survey | None:
@@ -146,7 +150,7 @@ def survey(window: str, core: int) -> Survey | None:
         ):
             words.append((start, end))
     if words or places or address or not seen.isdisjoint(TITLES | LABELS):
-        return _explained(window, core, (seen, places, words))
+        return _explained(window, core, (seen, places, words), shouting=shouting)
     return None
 
 
@@ -189,7 +193,11 @@ def _announced(window: str, core: int) -> list[tuple[int, int]]:
 
 
 def _explained(
-    window: str, core: int, read: tuple[set[str], list[Spot], list[tuple[int, int]]]
+    window: str,
+    core: int,
+    read: tuple[set[str], list[Spot], list[tuple[int, int]]],
+    *,
+    shouting: bool,
 ) -> Survey | None:
     seen, places, words = read
     spots = [*_people(window, core, seen), *places, *addresses(window), *_firms(window, seen)]
@@ -210,7 +218,7 @@ def _explained(
         both = window[one[0]].isupper() and window[other[0]].isupper()
         if both and window[one[1] : other[0]] == " ":
             likely += (one, other)
-    return Survey(spots, unexplained, likely, shouting=_shouting(seen))
+    return Survey(spots, unexplained, likely, shouting=shouting)
 
 
 def _may_name(word: str, lower: str) -> bool:
@@ -235,7 +243,7 @@ def _people(window: str, core: int, seen: set[str]) -> Iterator[Spot]:
                 yield Spot("PERSON", *found.span("name"), WEAK)
     if not seen.isdisjoint(LABELS):
         yield from _labelled(window)
-    if any(len(word) == 1 and word.isupper() for word in seen):
+    if not seen.isdisjoint(_INITIALS):
         yield from _initialled(window)
     yield from _given(window, core)
     yield from _given_quietly(window, core, seen)
@@ -292,7 +300,7 @@ def _given(window: str, core: int) -> Iterator[Spot]:
 
 def _given_quietly(window: str, core: int, seen: set[str]) -> Iterator[Spot]:
     """A given name and a family name in lower case."""
-    if all(word != word.lower() or word not in GIVEN_NAMES for word in seen):
+    if seen.isdisjoint(GIVEN_NAMES):  # which are in lower case
         return
     for found in QUIET_PAIR.finditer(window, core):
         if found["first"] in GIVEN_NAMES and found["last"] in SURNAMES:
@@ -344,7 +352,7 @@ def _firms(window: str, seen: set[str]) -> Iterator[Spot]:
     if not seen.isdisjoint(ORG_HEADS):
         for found in ORG_OF.finditer(window):
             yield Spot("ORG", *found.span(), LIKELY)
-    if any(word.lower() in ORG_NOUNS for word in seen):
+    if not ORG_NOUNS.isdisjoint(map(str.lower, seen)):
         for found in ORG_NOUN.finditer(window):
             start = _firm_start(found)
             words = WORD.findall(window, start, found.end())

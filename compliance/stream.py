@@ -66,6 +66,8 @@ _WEAK = re.compile(
     r"[\s，、；：](?:(?<=[a-z]{2} )(?=[a-z]{2})|(?<=[A-Za-z一-鿿][,;:]\s)(?=\S)"
     r"|(?<=[一-鿿][，、；：])(?=[一-鿿]))"
 )
+_MAY_END = re.compile(r"[。！？…\n.!?]")
+"""What stands at every place of rule 2."""
 _GAP = "[\\s*_`~|>()\\-./·•\u200b-\u200f\u2060\ufeff]"
 _DIGIT_WORD = "(?:zero|oh|one|two|three|four|five|six|seven|eight|nine|double|triple)"
 _NOT_WITHIN = tuple(
@@ -151,6 +153,9 @@ class Segmenter:
         self._held += chunk
         if len(self._held) < self._look_at:
             return []
+        if self._nothing_ends():
+            self._look_at = len(self._held) + _LOOK_EVERY
+            return []
         return self._advance(final=False)
 
     def close(self) -> list[Window]:
@@ -171,6 +176,13 @@ class Segmenter:
         look_at = max(STRONG_MIN + 1, len(self._held) + _LOOK_EVERY)
         self._look_at = 1 if self._block else min(look_at, HOLDBACK_MAX)
         return out
+
+    def _nothing_ends(self) -> bool:
+        """Whether `_advance` would surely find nothing yet; cheaper than to have it look."""
+        held = self._held
+        if len(held) >= WEAK_MIN or self._block is not None:
+            return False
+        return _MAY_END.search(held, STRONG_MIN) is None and "-----BEGIN " not in held
 
     def _emit(self, out: list[Window], cut: int, kind: Kind) -> None:
         text, self._held = self._held[:cut], self._held[cut:]

@@ -13,6 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self, cast
 
+from meshkit.bell import Bell
 from meshkit.contract import Ended, Generated, Usage
 from meshkit.reading import Wanted
 
@@ -59,7 +60,7 @@ class TokenStream:
     _characters: int = 0
     _gather: bool = False
     _over: bool = False
-    _ready: asyncio.Event = field(default_factory=asyncio.Event)
+    _ready: Bell = field(default_factory=Bell)
     _timer: asyncio.TimerHandle | None = None
     _pump: asyncio.Task[None] | None = None
 
@@ -90,8 +91,8 @@ class TokenStream:
         """Yield the answer in chunks, none empty. Raises what the engine raised."""
         while True:
             if self._full():  # what is wanted may be less by now
-                self._ready.set()
-            await self._ready.wait()
+                self._ready.ring()
+            await self._ready.heard()
             text = self._take()
             if text:
                 yield text
@@ -108,7 +109,7 @@ class TokenStream:
             self._timer.cancel()
             self._timer = None
         if not self._over:
-            self._ready.clear()
+            self._ready.silence()
         return text
 
     async def _read(self) -> None:
@@ -129,7 +130,7 @@ class TokenStream:
             self.failure = error
         finally:
             self._over = True
-            self._ready.set()
+            self._ready.ring()
 
     async def _pay(self) -> bool:
         while self.tokens > self.allowed:
@@ -146,10 +147,10 @@ class TokenStream:
         if self.pace.eager:
             self.wanted.held = self._characters
         if self._full():
-            self._ready.set()
+            self._ready.ring()
         elif self._timer is None and self.pace.ms and not self.wanted.characters:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self.pace.ms / 1_000, self._ready.set)
+            self._timer = loop.call_later(self.pace.ms / 1_000, self._ready.ring)
 
     def _full(self) -> bool:
         """Whether what was gathered is to be handed over."""

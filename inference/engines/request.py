@@ -6,7 +6,6 @@ event loop once a step for all requests together, where `Mailbox` keeps them unt
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,9 +13,11 @@ from typing import TYPE_CHECKING
 from inference.sampling import Sampler
 from inference.speculation import Guesser
 from inference.text import EACH_TOKEN, Pieces, StopScan, Utf8
+from meshkit.bell import Bell
 from meshkit.contract import Ended, FinishReason, Generated, Reason, Refusal, Usage
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Sequence
 
     import numpy as np
@@ -155,18 +156,20 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._items: list[Item] = []
-        self._filled = asyncio.Event()
+        self._filled = Bell()
 
     def deliver(self, items: Sequence[Item]) -> None:
         """Add results, in order."""
         self._items += items
-        self._filled.set()
+        self._filled.ring()
 
     async def take(self) -> tuple[Item, ...]:
         """Wait for results; return them, text that came in several pieces as one."""
-        await self._filled.wait()
-        self._filled.clear()
+        await self._filled.heard()
+        self._filled.silence()
         items, self._items = self._items, []
+        if len(items) == 1:
+            return (items[0],)
         pieces = [item for item in items if isinstance(item, Generated)]
         rest = tuple(item for item in items if not isinstance(item, Generated))
         if not pieces:
