@@ -102,7 +102,11 @@ class InferenceSettings(MeshSettings):
     piece_tokens: int = Field(
         8, ge=1, description="Tokens handed to a caller at once, after the first, at most."
     )
-    piece_ms: int = Field(20, ge=0, description="How long they may wait for one another.")
+    piece_ms: int = Field(
+        20,
+        ge=0,
+        description="How long they may wait for one another; not where their reader tells how many it needs.",
+    )
     step_timeout_ms: int = Field(
         30_000,
         ge=1,
