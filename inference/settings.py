@@ -105,7 +105,7 @@ class InferenceSettings(MeshSettings):
     piece_ms: int = Field(
         20,
         ge=0,
-        description="How long they may wait for one another, unless their reader says what it needs.",
+        description="How long they may wait for one another, unless the reader says its need.",
     )
     step_timeout_ms: int = Field(
         30_000,
