@@ -153,12 +153,15 @@ class SharedTier:
         """See others' purges of these tenants, now; the generations of others are of no use."""
         for gone in self._seen.keys() - tenants:
             del self._seen[gone]
+        before = dict(self._seen)
         try:
             found = await self._tier.stamps(tuple(tenants))
         except RedisAway:
             return
         for tenant, stamp in found.items():
-            self._agree(tenant, stamp)
+            # Seen anew meanwhile, and perhaps later than this: the next check tells.
+            if self._seen.get(tenant) == before.get(tenant):
+                self._agree(tenant, stamp)
 
     def _agree(self, tenant: str, stamp: bytes) -> None:
         seen = self._seen.get(tenant)

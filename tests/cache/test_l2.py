@@ -316,6 +316,21 @@ async def test_l1_of_another_replica_forgets_soon(replica, made, answered) -> No
         assert isinstance(await one.cache.get(made.question()), CacheMiss)
 
 
+async def test_a_check_that_a_look_up_overtakes_forgets_nothing(replica, made, answered) -> None:
+    """What it read is older than what the look-up has seen: the tenant had no generation yet."""
+    async with replica() as one:
+        stamps = one.shared._tier.stamps
+
+        async def overtaken(tenants):
+            found = await stamps(tenants)
+            await answered(one.cache)
+            return found
+
+        one.shared._tier.stamps = overtaken
+        await one.shared.check({"acme"})
+        assert (await one.cache.get(made.question())).tier == "l1"
+
+
 async def test_what_is_on_its_way_anywhere_is_not_kept(two, observer, made) -> None:
     """Asked of one replica before another purges, answered after."""
     one, other = two
