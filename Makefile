@@ -86,7 +86,7 @@ client-packages: node_modules/.installed tests/node/node_modules/.installed # ot
 
 .PHONY: test lint types imports protos protos-check check bench chaos clean
 test: install models triton tensorrt system-packages client-packages ## the whole test suite, the servers it needs included
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadscope || $(BIN)/python -m tests.again $$?
 
 lint: install
 	@$(BIN)/ruff check
