@@ -30,6 +30,7 @@ from meshkit.contract import (
 from meshkit.envelope import keyring
 from meshkit.screening_mac import MacKeys, digest_of_answer, digest_of_prompt, mac_verifier
 from meshkit.vault import DataKey, VaultDown, VaultRejected
+from tests.ports import unused_port
 
 KEYS = MacKeys({1: b"k" * 32}, current=1)
 POLICY = b"p" * 32
@@ -160,7 +161,7 @@ def service_keys() -> KeysInMemory:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def redis(tmp_path_factory):
     """One for all: each test has a secret of its own, so none sees another's names."""
-    settings = RedisServerSettings(data=tmp_path_factory.mktemp("redis"))
+    settings = RedisServerSettings(data=tmp_path_factory.mktemp("redis"), port=unused_port())
     async with redis_server(settings) as server:
         yield server
 
