@@ -191,6 +191,8 @@ class ShoutingModel:
     dies_after: int | None = None
     endless: bool = False
     token_s: float = 0.0
+    hold: asyncio.Event | None = None
+    """First words wait for it."""
     generated: int = 0
     running: int = 0
     prompts: list = field(default_factory=list)
@@ -218,6 +220,8 @@ class ShoutingModel:
         words = screened.messages[-1].content.upper().split(" ")
         self.running += 1
         try:
+            if self.hold is not None:
+                await self.hold.wait()
             said = 0
             while said < parameters.max_tokens and (self.endless or said < len(words)):
                 await asyncio.sleep(self.token_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 from contextlib import asynccontextmanager
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 DOMAIN = "sealgate.local"
 ASSISTANT = f"spiffe://{DOMAIN}/tenant/demo/assistant"
 STRANGER = f"spiffe://{DOMAIN}/tenant/demo/stranger"
+PATIENCE_S = 60.0
 OTHER = f"spiffe://{DOMAIN}/tenant/other/assistant"
 
 
@@ -102,6 +104,31 @@ class House:
     async def caller(self, uri=ASSISTANT, **issue):
         async with self.raw_caller(uri, **issue) as channel:
             yield GatewayServiceStub(channel)
+
+    async def at_rest(self):
+        """Wait until no call is under way and all that cancelled ones left behind is done."""
+        await until(lambda: not self.pipeline.in_flight)
+        await self.pipeline.settled()
+
+    def seconds_of_refusals(self):
+        """Return a set that fills with the seconds in which something is refused from now on."""
+        ledger, seconds = self.pipeline.ledger, set()
+        clock_us = ledger.clock_us
+
+        def watching():
+            now_us = clock_us()
+            seconds.add(now_us // 1_000_000)
+            return now_us
+
+        ledger.clock_us = watching
+        return seconds
+
+
+async def until(condition):
+    """Wait until something is so; however busy the machine, it will be."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 def chat(text="hello big world", **rest):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ import pytest
 from meshkit.authorization import Authorizer, PoliciesInvalid, Request, load_policies
 from meshkit.contract import Actor
 from meshkit.policies import FOLDER
+from tests.gateway.conftest import until
 
 PREFIX = "spiffe://sealgate.local/tenant/demo/"
 ROLES = ("model_admin", "data_scientist", "auditor", "application")
@@ -245,11 +245,7 @@ async def test_a_watched_folder_is_reloaded_by_itself(policies) -> None:
     before = authorizer.digest
     async with authorizer.watching(every_s=0.02):
         (policies / "more.cedar").write_text('@id("stop") forbid (principal, action, resource);')
-        for _ in range(100):
-            await asyncio.sleep(0.02)
-            if authorizer.digest != before:
-                break
-    assert authorizer.digest != before
+        await until(lambda: authorizer.digest != before)
 
 
 def test_a_decision_is_remembered_for_its_second_only(policies, monkeypatch) -> None:

@@ -24,7 +24,7 @@ from meshkit.tlog import commit
 from sealgate.v1 import gateway_pb2 as pb
 from sealgate.v1.common_pb2 import FINISH_REASON_BLOCKED, FINISH_REASON_LIMITED
 from tests.fakes import POLICY
-from tests.gateway.conftest import OTHER, STRANGER, chat
+from tests.gateway.conftest import OTHER, STRANGER, chat, until
 
 LONG = " ".join(f"w{n}" for n in range(60))
 
@@ -247,11 +247,11 @@ async def test_cancelling_stops_the_engine_and_records_what_was_released(start) 
         stream = streaming(stub, chat("over and over", parameters={"max_tokens": 4_000}))
         seen = (await stream.read()).delta
         stream.cancel()
-        await asyncio.sleep(0.2)
+        await house.at_rest()
         stopped_at = house.inference.generated
         await asyncio.sleep(0.2)
 
-        assert house.inference.generated == stopped_at < 200
+        assert house.inference.generated == stopped_at < 4_000
         assert house.inference.running == 0
         outcome = house.audit.of(Phase.OUTCOME)[0]
         assert (outcome.outcome, outcome.finish_reason) == ("CANCELLED", FinishReason.CANCELLED)
@@ -264,9 +264,9 @@ async def test_a_unary_call_that_is_cancelled_delivered_nothing(start) -> None:
     fakes = {"inference": {"endless": True, "token_s": 0.002}}
     async with start(fakes) as house, house.caller() as stub:
         call = stub.Chat(chat("over and over", parameters={"max_tokens": 4_000}))
-        await asyncio.sleep(0.3)
+        await until(lambda: house.inference.generated > 100)  # three times what is released at once
         call.cancel()
-        await asyncio.sleep(0.2)
+        await house.at_rest()
 
         outcome = house.audit.of(Phase.OUTCOME)[0]
         assert outcome.answer_delivered is None
@@ -276,8 +276,8 @@ async def test_a_unary_call_that_is_cancelled_delivered_nothing(start) -> None:
 
 async def test_a_deadline_is_told_before_it_passes_and_recorded(start) -> None:
     fakes = {"inference": {"endless": True, "token_s": 0.01}}
-    async with start(fakes, reply_reserve_ms=200) as house, house.caller() as stub:
-        refusal, _ = await refused(stub.Chat(chat(), timeout=0.8))
+    async with start(fakes, reply_reserve_ms=9_000) as house, house.caller() as stub:
+        refusal, _ = await refused(stub.Chat(chat(), timeout=10))
 
         assert refusal.reason is Reason.OUT_OF_TIME
         assert refusal.receipt is not None
@@ -286,8 +286,8 @@ async def test_a_deadline_is_told_before_it_passes_and_recorded(start) -> None:
 
 
 async def test_hopeless_work_is_refused_at_the_door(start) -> None:
-    async with start(reply_reserve_ms=500) as house, house.caller() as stub:
-        refusal, _ = await refused(stub.Chat(chat(), timeout=0.4))
+    async with start(reply_reserve_ms=60_000) as house, house.caller() as stub:
+        refusal, _ = await refused(stub.Chat(chat(), timeout=30))
 
         assert refusal.reason is Reason.OUT_OF_TIME
         assert house.journal.count("screen") == 0
@@ -296,7 +296,7 @@ async def test_hopeless_work_is_refused_at_the_door(start) -> None:
 
 async def test_a_stream_ends_with_its_certificate(start) -> None:
     fakes = {"inference": {"endless": True, "token_s": 0.01}}
-    async with start(fakes) as house, house.caller(life_s=2) as stub:
+    async with start(fakes) as house, house.caller(life_s=3) as stub:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await drain(streaming(stub, chat(parameters={"max_tokens": 4_000})))
 
@@ -320,7 +320,7 @@ async def test_a_stream_that_outlives_its_life_is_ended(start) -> None:
 
 async def test_a_stream_that_overruns_the_token_limit_is_cut(start) -> None:
     fakes = {"inference": {"endless": True}}
-    limits = {"user_tokens_per_s": 1, "user_tokens_burst": 100}
+    limits = {"user_tokens_per_s": 0.01, "user_tokens_burst": 100}
     rest = {"expected_tokens": 20, "extend_tokens": 10}
     async with start(fakes, limits=limits, **rest) as house, house.caller() as stub:
         request = chat("over and over", parameters={"max_tokens": 4_000})
@@ -381,28 +381,28 @@ async def test_who_may_not_ask_is_not_told_what_exists(start) -> None:
 
 
 async def test_requests_over_the_limit_are_told_when_to_come_back(start) -> None:
-    limits = {"tenant_requests_per_s": 0.5, "tenant_requests_burst": 2}
+    limits = {"tenant_requests_per_s": 0.005, "tenant_requests_burst": 2}
     async with start(limits=limits) as house, house.caller() as stub:
         await stub.Chat(chat())
         await stub.Chat(chat())
         refusal, error = await refused(stub.Chat(chat()))
 
         assert refusal.reason is Reason.LIMITED
-        assert 500 < refusal.retry_after_ms <= 2_001
+        assert 100_000 < refusal.retry_after_ms <= 200_001
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         async with house.caller(OTHER) as other:
             assert (await other.Chat(chat())).text
 
 
 async def test_lists_of_models_are_limited_too_or_they_would_fill_the_log(start) -> None:
-    limits = {"user_requests_per_s": 0.5, "user_requests_burst": 2}
+    limits = {"user_requests_per_s": 0.005, "user_requests_burst": 2}
     async with start(limits=limits) as house, house.caller() as stub:
         await stub.ListModels(pb.ListModelsRequest())
         await stub.Chat(chat())
         refusal, _ = await refused(stub.ListModels(pb.ListModelsRequest()))
 
         assert refusal.reason is Reason.LIMITED
-        assert 500 < refusal.retry_after_ms <= 2_001
+        assert 100_000 < refusal.retry_after_ms <= 200_001
         assert house.audit.outcomes == ["released", "released", "LIMITED"]
 
 
@@ -417,27 +417,28 @@ async def test_a_denied_call_gives_its_tokens_back(start) -> None:
 
 async def test_a_flood_of_refusals_is_counted_not_recorded(start) -> None:
     async with start() as house, house.caller(STRANGER) as stub:
+        touched = house.seconds_of_refusals()
         calls = [refused(stub.Chat(chat())) for _ in range(60)]
         told = [refusal for refusal, _ in await asyncio.gather(*calls)]
+        singly_max = 10 * len(touched)
         assert {refusal.reason for refusal in told} == {Reason.DENIED}
         with_receipt = sum(refusal.receipt is not None for refusal in told)
-        for _ in range(100):  # the count of a second comes by itself, once the second is over
-            if house.audit.of(Phase.NOTE):
-                break
-            await asyncio.sleep(0.05)
-        assert house.audit.of(Phase.NOTE)
+        # The count of a second comes by itself, once the second is over.
+        await until(lambda: house.audit.of(Phase.NOTE))
 
     singly = house.audit.outcomes.count("DENIED")
     notes = [dict(e.detail) for e in house.audit.of(Phase.NOTE)]
     assert with_receipt == singly
     assert singly + sum(int(note["count"]) for note in notes) == 60
-    assert singly <= 20  # at most two seconds were touched
+    assert 10 <= singly <= singly_max
 
 
 async def test_too_many_at_once_are_turned_away(start) -> None:
     async with start(in_flight_max=3) as house, house.caller() as stub:
-        house.inference.token_s = 0.1
+        house.inference.hold = asyncio.Event()
         calls = [stub.Chat(chat(f"call {n}")) for n in range(8)]
+        await until(lambda: sum(call.done() for call in calls) == 5)
+        house.inference.hold.set()
         ends = await asyncio.gather(*calls, return_exceptions=True)
         reasons = [from_rpc_error(e).reason for e in ends if isinstance(e, grpc.aio.AioRpcError)]
 
@@ -452,8 +453,9 @@ async def test_a_drain_lets_calls_finish_and_loses_none(start) -> None:
         caller = house.caller()
         stub = await caller.__aenter__()
         calls = [asyncio.ensure_future(stub.Chat(chat(f"{LONG} {n}"))) for n in range(12)]
-        await asyncio.sleep(0.3)
-        assert house.inference.running == 12
+        house.inference.hold = asyncio.Event()
+        await until(lambda: house.inference.running == 12)
+        house.inference.hold.set()
     # Here the gateway has drained.
     replies = await asyncio.gather(*calls)
     assert len({reply.receipt.index for reply in replies}) == 12
@@ -479,7 +481,7 @@ async def test_a_cancelled_call_is_settled_too(start) -> None:
             stream = streaming(stub, chat(parameters={"max_tokens": 4_000}))
             await stream.read()
             stream.cancel()
-            await asyncio.sleep(0.2)
+            await house.at_rest()
 
         assert house.audit.outcomes == ["CANCELLED"] * 3
 
@@ -518,7 +520,7 @@ async def test_calls_of_a_connection_that_dies_are_recorded_and_stop(start) -> N
             for stream in streams:
                 await stream.read()
             cut()
-            await asyncio.sleep(0.3)
+            await house.at_rest()
 
         assert house.audit.outcomes == ["CANCELLED"] * 6
         assert house.inference.running == 0
@@ -531,10 +533,8 @@ async def test_a_caller_that_does_not_read_is_ended_with_its_stream_s_life(start
     async with start(fakes, **settings) as house, house.caller() as stub:
         request = chat("x" * 20_000 + " y", parameters={"max_tokens": 4_096})
         stream = streaming(stub, request)
-        for _ in range(100):
-            await asyncio.sleep(0.05)
-            if house.audit.outcomes:
-                break
+        await until(lambda: house.audit.outcomes)
+        await house.at_rest()
 
         assert house.audit.outcomes == ["OUT_OF_TIME"]
         assert house.inference.running == 0

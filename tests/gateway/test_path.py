@@ -12,7 +12,7 @@ from meshkit.reading import wanted
 from meshkit.tlog import commit
 from sealgate.v1 import gateway_pb2 as pb
 from sealgate.v1.common_pb2 import FINISH_REASON_STOP
-from tests.gateway.conftest import ASSISTANT, chat
+from tests.gateway.conftest import ASSISTANT, chat, until
 
 
 async def streamed(stub, request, **call):
@@ -106,6 +106,7 @@ async def test_nothing_happens_before_the_intent_is_durable(start, warm) -> None
         house.audit.hold = asyncio.Event()
         stream = stub.ChatStream(pb.ChatStreamRequest(chat=chat()))
         first = asyncio.create_task(stream.read())
+        await until(lambda: len(house.journal) >= 3)
         await asyncio.sleep(0.2)
 
         assert house.journal == ["sent intent", "screen", "cache.get"]
@@ -119,17 +120,19 @@ async def test_nothing_happens_before_the_intent_is_durable(start, warm) -> None
 async def test_the_last_frame_waits_for_the_outcome(start) -> None:
     async with start() as house, house.caller() as stub:
         stream = stub.ChatStream(pb.ChatStreamRequest(chat=chat("one")))
-        gate = asyncio.Event()
+        asked, gate = asyncio.Event(), asyncio.Event()
         append = house.audit.append
 
         async def held(event):
             if event.phase is Phase.OUTCOME:
+                asked.set()
                 await gate.wait()
             return await append(event)
 
         house.audit.append = held
         assert (await stream.read()).delta == "ONE"
         last = asyncio.create_task(stream.read())
+        await asked.wait()
         await asyncio.sleep(0.2)
         assert not last.done()
         gate.set()
@@ -178,7 +181,8 @@ async def test_models_are_listed_for_those_who_may_ask_them(start) -> None:
 
 async def test_frames_gather_after_the_first(start) -> None:
     text = " ".join(f"w{n}" for n in range(100))
-    async with start({"inference": {"token_s": 0.001}}) as house, house.caller() as stub:
+    slow = {"inference": {"token_s": 0.001}}
+    async with start(slow, frame_ms=60_000) as house, house.caller() as stub:
         deltas, _ = await streamed(stub, chat(text, no_cache=True))
 
         assert "".join(deltas) == text.upper()

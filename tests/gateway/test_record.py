@@ -2,49 +2,46 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import grpc
 import pytest
 
 from meshkit.contract import Phase
 from sealgate.v1 import gateway_pb2 as pb
 from tests.fakes import MODEL, MODEL_DIGEST, POLICY, TEMPLATE_DIGEST
-from tests.gateway.conftest import ASSISTANT, OTHER, STRANGER, chat
+from tests.gateway.conftest import ASSISTANT, OTHER, STRANGER, chat, until
 
-PATIENCE_S = 20.0
 SLOW = {"inference": {"endless": True, "token_s": 0.002}}
 
 
-async def ask(stub, request):
+async def ask(_, stub, request):
     await stub.Chat(request)
 
 
-async def ask_twice(stub, request):
+async def ask_twice(_, stub, request):
     await stub.Chat(request)
     await stub.Chat(request)
 
 
-async def refused(stub, request):
+async def refused(_, stub, request):
     with pytest.raises(grpc.aio.AioRpcError):
         await stub.Chat(request)
 
 
-async def stream(stub, request):
+async def stream(_, stub, request):
     frames = stub.ChatStream(pb.ChatStreamRequest(chat=request))
     while await frames.read() is not grpc.aio.EOF:
         pass
 
 
-async def stream_cancelled(stub, request):
+async def stream_cancelled(_, stub, request):
     frames = stub.ChatStream(pb.ChatStreamRequest(chat=request))
     await frames.read()
     frames.cancel()
 
 
-async def unary_cancelled(stub, request):
+async def unary_cancelled(house, stub, request):
     call = stub.Chat(request)
-    await asyncio.sleep(0.1)  # long enough to be asked; whether it was is seen in the record
+    await until(lambda: house.inference.generated > 1)
     call.cancel()
 
 
@@ -81,9 +78,7 @@ PATHS = {
 
 
 async def last_outcome(house, count=1):
-    async with asyncio.timeout(PATIENCE_S):
-        while len(house.audit.of(Phase.OUTCOME)) < count:
-            await asyncio.sleep(0.01)
+    await until(lambda: len(house.audit.of(Phase.OUTCOME)) >= count)
     return house.audit.of(Phase.OUTCOME)[-1]
 
 
@@ -100,7 +95,7 @@ def check_origin(event, uri=ASSISTANT):
 async def test_the_outcome_of_every_path_is_filled(start, path) -> None:
     act, request, fakes, expected = PATHS[path]
     async with start(fakes) as house, house.caller() as stub:
-        await act(stub, request)
+        await act(house, stub, request)
         outcome = await last_outcome(house, 2 if path == "hit" else 1)
 
     intent = next(e for e in house.audit.of(Phase.INTENT) if e.call_id == outcome.call_id)
@@ -133,7 +128,7 @@ async def test_a_refusal_at_the_door_tells_who_and_by_which_rules(
     start, uri, request_, outcome
 ) -> None:
     async with start() as house, house.caller(uri) as stub:
-        await refused(stub, request_)
+        await refused(house, stub, request_)
         (event,) = house.audit.of(Phase.OUTCOME)
 
     check_origin(event, uri)
@@ -155,7 +150,7 @@ async def test_a_list_of_models_is_a_record_of_its_own(start) -> None:
 
 async def test_a_stranger_s_connection_is_told(start) -> None:
     async with start() as house, house.caller("spiffe://sealgate.local/service/cache") as stub:
-        await refused(stub, chat())
+        await refused(house, stub, chat())
         (note,) = house.audit.events
 
     assert (note.phase, note.outcome, note.actor) == (Phase.NOTE, "DENIED", None)

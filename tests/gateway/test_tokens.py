@@ -35,8 +35,8 @@ async def none():
     return 0
 
 
-async def collected(stream, *, eager_until=0):
-    chunks = []
+async def collected(stream, *, eager_until=0, chunks=None):
+    chunks = [] if chunks is None else chunks
     async with stream:
         async for chunk in stream.deltas():
             chunks.append(chunk)
@@ -66,14 +66,18 @@ async def test_chunks_fill_up_once_something_was_delivered() -> None:
 
 
 async def test_a_slow_engine_is_not_waited_for() -> None:
+    chunks = []
+
     async def slow():
-        for _ in range(5):
+        for number in range(5):
             yield Generated("a")
-            await asyncio.sleep(0.05)
+            while len(chunks) == number:
+                await asyncio.sleep(0.001)
         yield ENDED
 
-    chunks = await collected(TokenStream(slow(), Pace(8, 10, eager=True), 10**6, free))
-    assert chunks == ["a"] * 5
+    async with asyncio.timeout(30):
+        stream = TokenStream(slow(), Pace(8, 10, eager=True), 10**6, free)
+        assert await collected(stream, chunks=chunks) == ["a"] * 5
 
 
 async def reads(stream, wants):

@@ -22,7 +22,8 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from gateway.settings import UserSettings
 from gateway.users import JwksInvalid, Users, parse_jwks, users
 from meshkit.contract import Phase, Reason, Refusal
-from tests.gateway.conftest import chat
+from meshkit.counters import counters
+from tests.gateway.conftest import chat, until
 from tests.gateway.test_failures import refused
 
 ISSUER = "https://idp.example"
@@ -226,11 +227,12 @@ async def test_a_file_that_changes_is_read_again_and_a_bad_one_is_not_taken(tmp_
     async with users(settings) as verifier:
         with pytest.raises(Refusal):
             await verify(verifier, token("d"))
+        refused = counters().get("users.jwks_refused", 0)
         path.write_bytes(b"garbage")
-        await asyncio.sleep(0.1)
+        await until(lambda: counters().get("users.jwks_refused", 0) > refused)
         assert (await verify(verifier, token("e"))).subject == "ada"
         path.write_bytes(jwks())
-        await asyncio.sleep(0.1)
+        await until(lambda: "d" in verifier.keys)
         assert (await verify(verifier, token("d"))).subject == "ada"
 
 
