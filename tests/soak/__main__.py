@@ -2,8 +2,8 @@
 
     python -m tests.soak [--list] [--seconds N] [--out FILE] [NAME …]
 
-One after another, in processes of their own, for a quarter of an hour together and N seconds of
-steady load (300 unless said). docs/audit.md says which fault each is about. Exits 1 if one failed;
+One after another, in processes of their own, for half an hour together and N seconds of steady
+load (300 unless said). docs/audit.md says which fault each is about. Exits 1 if one failed;
 the others are run all the same.
 """
 
@@ -57,6 +57,7 @@ LONG = (
     Long("fuzz", "11", ("-m", "tests.fuzz", "--inputs", "2000000", "--seed", "1")),
     Long("histories", "12", ("-m", "tests.audit.histories", "100000", "long")),
     Long("outage", "13, 14", ("-m", "tests.soak.outage", "--seconds", "20")),
+    Long("certificates", "17", ("-m", "tests.soak.certificates", "--seconds", "600")),
     Long("foreign", "18", ("-m", "tests.audit.foreign", "250")),
     Long("load", "20", ("-m", "tests.soak.load", "--seconds", SECONDS)),
     Long("million", "10", ("-m", "tests.soak.million")),
