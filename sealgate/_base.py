@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Self
 
-from sealgate._connect import Connection, Pem
+from sealgate._connect import Connection
 from sealgate._shape import ChatOptions, ChatResult, Fold, Prepared, Tries, prepared
 
 if TYPE_CHECKING:
@@ -12,11 +13,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from meshkit.contract import Message
+    from sealgate._files import Pem
 
 __all__ = ["BaseClient", "BaseStream"]
 
 
-class BaseClient:
+class BaseClient(ABC):
     """Talks to one gateway over one connection, which it opens when it is first needed."""
 
     def __init__(
@@ -38,8 +40,10 @@ class BaseClient:
 
         Args:
             target: host:port of the gateway.
-            tls: Folder with `ca.pem`, `client.pem` and `client.key`, as the appliance writes it; or
-            ca: of the gateway's certificate: PEM as bytes, or the path of a file; and
+            tls: Folder with `ca.pem`, `client.pem` and `client.key`, as the appliance writes it:
+                when they are replaced, the next call shows the new ones; or
+            ca: of the gateway's certificate: PEM as bytes, which stays as it is, or the path of a
+                file, which may be replaced; and
             cert: the client's own, ECDSA: the same; and
             key: of `cert`: the same.
             token: JWT of the user on whose behalf calls are made.
@@ -55,7 +59,7 @@ class BaseClient:
         Raises:
             TypeError: neither a folder nor all of ca, cert and key were given.
         """
-        self._connection = Connection.of(target, tls, (ca, cert, key), server_name=server_name)
+        self._reach(Connection.of(target, tls, (ca, cert, key), server_name=server_name))
         self._token = token
         self._vkey = vkey
         self._timeout_s = timeout_s
@@ -67,6 +71,10 @@ class BaseClient:
     ) -> Self:
         """Make a client of `ca.pem`, `client.pem` and `client.key` in a folder."""
         return cls(target, tls=folder, token=token, vkey=vkey)
+
+    @abstractmethod
+    def _reach(self, connection: Connection) -> None:
+        """Make the line and its stub."""
 
     def _begun(
         self,

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import grpc
+if TYPE_CHECKING:
+    from sealgate._files import Pem
 
-__all__ = ["Connection", "Pem"]
-
-Pem = str | Path | bytes
-"""PEM itself, as bytes, or the path of a file with it."""
+__all__ = ["Connection"]
 
 _RECEIVE_BYTES_MAX = 16 * 1_024 * 1_024
 _AGAIN = json.dumps(
@@ -71,10 +69,6 @@ class Connection:
             raise TypeError(msg)
         return cls(target=target, ca=ca, cert=cert, key=key, server_name=server_name)
 
-    def credentials(self) -> grpc.ChannelCredentials:
-        """Make mutual TLS credentials. Raises OSError: a file cannot be read."""
-        return grpc.ssl_channel_credentials(_pem(self.ca), _pem(self.key), _pem(self.cert))
-
     def options(self) -> list[tuple[str, Any]]:
         """Return channel options."""
         named = [("grpc.ssl_target_name_override", self.server_name)] if self.server_name else []
@@ -83,7 +77,3 @@ class Connection:
             ("grpc.service_config", _AGAIN),
             *named,
         ]
-
-
-def _pem(given: Pem) -> bytes:
-    return given if isinstance(given, bytes) else Path(given).read_bytes()

@@ -18,7 +18,8 @@ import grpc
 
 from meshkit.contract import Checkpoint, Phase, Record
 from meshkit.tlog import LogKeys, NoteInvalid, open_checkpoint, parse_checkpoint
-from sealgate._connect import Connection, Pem
+from sealgate._connect import Connection
+from sealgate._line import AsyncLine
 from sealgate.errors import InternalError, LimitedError, ReceiptError, error_of_rpc
 from sealgate.v1 import audit_pb2 as pb
 from sealgate.v1.audit_pb2_grpc import AuditServiceStub
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import TypeVar
 
+    from sealgate._files import Pem
     from sealgate.audit_search import Search
     from sealgate.v1.audit_pb2_grpc import AuditServiceAsyncStub
 
@@ -81,7 +83,8 @@ class AsyncAuditReader:
         self._connection = Connection.of(target, tls, (ca, cert, key), server_name=server_name)
         self._vkey = None if vkey is None else LogKeys.parse(vkey)
         self._timeout_s = timeout_s
-        self._channel: grpc.aio.Channel | None = None
+        self._line = AsyncLine(self._connection)
+        self._stub: AuditServiceAsyncStub = self._line.stub(AuditServiceStub)
 
     @classmethod
     def from_folder(cls, target: str, folder: str | Path, *, vkey: str | None = None) -> Self:
@@ -105,7 +108,7 @@ class AsyncAuditReader:
         """
         if call_id is not None and trace_id is None:
             by_call = pb.GetRecordRequest(tenant=tenant, call_id=call_id)
-            reply = await _told(self._stub().GetRecord(by_call, timeout=self._timeout_s))
+            reply = await _told(self._stub.GetRecord(by_call, timeout=self._timeout_s))
             return tuple(_records(reply.records))
         if trace_id is not None and call_id is None:
             return await self._of_trace(tenant, trace_id)
@@ -117,7 +120,7 @@ class AsyncAuditReader:
         found: list[Record] = []
         request = pb.GetByTraceRequest(tenant=tenant, trace_id=trace_id)
         while True:
-            reply = await _told(self._stub().GetByTrace(request, timeout=self._timeout_s))
+            reply = await _told(self._stub.GetByTrace(request, timeout=self._timeout_s))
             found += _records(reply.records)
             if not reply.next_page_token:
                 return tuple(found)
@@ -157,7 +160,7 @@ class AsyncAuditReader:
             SealgateError: see `sealgate.errors`.
         """
         request = pb.GetArchivedRequest(tenant=tenant, digest=digest)
-        reply = await _told(self._stub().GetArchived(request, timeout=self._timeout_s))
+        reply = await _told(self._stub.GetArchived(request, timeout=self._timeout_s))
         if sha256(reply.content).digest() != digest:
             msg = "the audit service gave a document of another digest"
             raise InternalError(msg)
@@ -167,10 +170,10 @@ class AsyncAuditReader:
         """Fetch a page; pages beyond so many in a second are waited for, and asked for again."""
         for _ in range(_PAGE_TRIES):
             try:
-                return await _told(self._stub().Search(request, timeout=self._timeout_s))
+                return await _told(self._stub.Search(request, timeout=self._timeout_s))
             except LimitedError as limited:
                 await asyncio.sleep((limited.retry_after_ms or _PAGE_RETRY_MS) / 1_000)
-        return await _told(self._stub().Search(request, timeout=self._timeout_s))
+        return await _told(self._stub.Search(request, timeout=self._timeout_s))
 
     async def checkpoint(self) -> Checkpoint:
         """Return the newest published checkpoint, its signature checked if there is a `vkey`.
@@ -180,7 +183,7 @@ class AsyncAuditReader:
             SealgateError: see `sealgate.errors`.
         """
         request = pb.GetCheckpointRequest()
-        reply = await _told(self._stub().GetCheckpoint(request, timeout=self._timeout_s))
+        reply = await _told(self._stub.GetCheckpoint(request, timeout=self._timeout_s))
         try:
             if self._vkey is None:
                 return parse_checkpoint(reply.note)
@@ -191,29 +194,18 @@ class AsyncAuditReader:
     async def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
         """Return the audit path of leaf `index` in the tree of `size`. Raises NotFoundError."""
         request = pb.GetInclusionProofRequest(index=index, tree_size=size)
-        reply = await _told(self._stub().GetInclusionProof(request, timeout=self._timeout_s))
+        reply = await _told(self._stub.GetInclusionProof(request, timeout=self._timeout_s))
         return tuple(reply.hashes)
 
     async def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
         """Return the proof that the tree of `new` extends that of `old`. Raises NotFoundError."""
         request = pb.GetConsistencyProofRequest(old_size=old, new_size=new)
-        reply = await _told(self._stub().GetConsistencyProof(request, timeout=self._timeout_s))
+        reply = await _told(self._stub.GetConsistencyProof(request, timeout=self._timeout_s))
         return tuple(reply.hashes)
 
     async def aclose(self) -> None:
         """Close the connection. Harmless when done again."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close(None)
-
-    def _stub(self) -> AuditServiceAsyncStub:
-        if self._channel is None:
-            self._channel = grpc.aio.secure_channel(
-                self._connection.target,
-                self._connection.credentials(),
-                options=self._connection.options(),
-            )
-        return AuditServiceStub(self._channel)
+        await self._line.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Self
 import grpc
 
 from meshkit.releasing.wire import release_from_wire
-from sealgate._connect import Connection, Pem
+from sealgate._connect import Connection
+from sealgate._line import AsyncLine
 from sealgate.errors import error_of_rpc
 from sealgate.v1 import models_pb2 as pb
 from sealgate.v1.models_pb2_grpc import ModelServiceStub
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from meshkit.contract import Release, ReleasedVersion
+    from sealgate._files import Pem
     from sealgate.v1.models_pb2_grpc import ModelServiceAsyncStub
 
     _T = TypeVar("_T")
@@ -68,16 +70,17 @@ class AsyncModels:
         self._connection = Connection.of(target, tls, (ca, cert, key), server_name=server_name)
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._timeout_s = timeout_s
-        self._channel: grpc.aio.Channel | None = None
+        self._line = AsyncLine(self._connection)
+        self._stub: ModelServiceAsyncStub = self._line.stub(ModelServiceStub)
 
     async def versions(self) -> list[Release]:
         """Return how every model stands. Raises DeniedError: none is yours to look after."""
-        reply = await self._told(self._stub().ListVersions, pb.ListVersionsRequest())
+        reply = await self._told(self._stub.ListVersions, pb.ListVersionsRequest())
         return [release_from_wire(each) for each in reply.releases]
 
     async def release(self, model: str) -> Release:
         """Return how one model stands."""
-        reply = await self._told(self._stub().GetRelease, pb.GetReleaseRequest(model=model))
+        reply = await self._told(self._stub.GetRelease, pb.GetReleaseRequest(model=model))
         return release_from_wire(reply.release)
 
     async def load(
@@ -101,13 +104,13 @@ class AsyncModels:
             OverloadedError: another one is being loaded, or too many are.
         """
         request = pb.LoadModelRequest(model=model, version=version)
-        reply = await self._told(self._stub().LoadModel, request)
+        reply = await self._told(self._stub.LoadModel, request)
         return await self._awaited(release_from_wire(reply.release), version, wait_s, watch)
 
     async def unload(self, model: str, version: str) -> Release:
         """Have a version without traffic unloaded. Raises WrongStateError."""
         request = pb.UnloadModelRequest(model=model, version=version)
-        reply = await self._told(self._stub().UnloadModel, request)
+        reply = await self._told(self._stub.UnloadModel, request)
         return release_from_wire(reply.release)
 
     async def canary(
@@ -134,13 +137,13 @@ class AsyncModels:
             replicas=replicas,
             seconds=seconds,
         )
-        reply = await self._told(self._stub().PromoteModel, request)
+        reply = await self._told(self._stub.PromoteModel, request)
         return release_from_wire(reply.release)
 
     async def promote(self, model: str, version: str) -> Release:
         """Give a warm version all of the traffic. Raises WrongStateError."""
         request = pb.PromoteModelRequest(model=model, version=version, stage=pb.MODEL_STAGE_LIVE)
-        reply = await self._told(self._stub().PromoteModel, request)
+        reply = await self._told(self._stub.PromoteModel, request)
         return release_from_wire(reply.release)
 
     async def rollback(self, model: str) -> Release:
@@ -149,20 +152,18 @@ class AsyncModels:
         Raises:
             WrongStateError: there is nothing to go back to.
         """
-        reply = await self._told(self._stub().RollbackModel, pb.RollbackModelRequest(model=model))
+        reply = await self._told(self._stub.RollbackModel, pb.RollbackModelRequest(model=model))
         return release_from_wire(reply.release)
 
     async def shadow(self, model: str, version: str, percent: int) -> Release:
         """Repeat so many per cent of calls on a version that answers for nobody; 0: none."""
         request = pb.SetShadowRequest(model=model, version=version, percent=percent)
-        reply = await self._told(self._stub().SetShadow, request)
+        reply = await self._told(self._stub.SetShadow, request)
         return release_from_wire(reply.release)
 
     async def aclose(self) -> None:
         """Close the connection. Harmless when done again."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close(None)
+        await self._line.close()
 
     async def _awaited(
         self,
@@ -182,15 +183,6 @@ class AsyncModels:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.5, _PAUSE_MAX_S)
             release = await self.release(release.model)
-
-    def _stub(self) -> ModelServiceAsyncStub:
-        if self._channel is None:
-            self._channel = grpc.aio.secure_channel(
-                self._connection.target,
-                self._connection.credentials(),
-                options=self._connection.options(),
-            )
-        return ModelServiceStub(self._channel)
 
     async def _told(self, method: Callable[..., Awaitable[_T]], request: object) -> _T:
         """Wait for a reply; a failure becomes ours."""

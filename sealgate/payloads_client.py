@@ -16,7 +16,8 @@ import grpc
 
 from meshkit.contract import Message, Refusal
 from meshkit.wire import messages_from_wire
-from sealgate._connect import Connection, Pem
+from sealgate._connect import Connection
+from sealgate._line import AsyncLine
 from sealgate.errors import InternalError, InvalidRequestError, error_of_rpc
 from sealgate.v1 import payloads_pb2 as pb
 from sealgate.v1.payloads_pb2_grpc import PayloadServiceStub
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import TypeVar
 
+    from sealgate._files import Pem
     from sealgate.v1.payloads_pb2_grpc import PayloadServiceAsyncStub
 
     _T = TypeVar("_T")
@@ -99,22 +101,26 @@ class AsyncPayloads:
         """Prepare; nothing is opened or read yet. See `AsyncAuditReader`."""
         self._connection = Connection.of(target, tls, (ca, cert, key), server_name=server_name)
         self._timeout_s = timeout_s
-        self._channel: grpc.aio.Channel | None = None
+        self._line = AsyncLine(self._connection)
+        self._stub: PayloadServiceAsyncStub = self._line.stub(PayloadServiceStub)
 
     async def read(self, call_id: bytes, *, tenant: str = "") -> list[KeptPayload]:
         """Return the payloads of a call. Raises NotFoundError: none, expired, or erased."""
         request = pb.ReadPayloadRequest(tenant=tenant, call_id=call_id)
-        reply = await _told(self._stub().ReadPayload(request, timeout=self._timeout_s))
+        reply = await _told(self._stub.ReadPayload(request, timeout=self._timeout_s))
         return [_kept(item) for item in reply.items]
 
     async def export(self, subject: str, *, tenant: str = "") -> AsyncIterator[KeptPayload]:
         """Yield all payloads about a subject, in the order of the log."""
         request = pb.ExportSubjectRequest(tenant=tenant, subject=subject)
+        call = self._stub.ExportSubject(request)
         try:
-            async for reply in self._stub().ExportSubject(request):
+            async for reply in call:
                 yield _kept(reply.item)
         except grpc.aio.AioRpcError as failure:
             raise error_of_rpc(failure) from failure
+        finally:
+            call.cancel()  # it has no deadline, and whoever stops here wants no more of it
 
     async def erase(self, subject: str, *, tenant: str = "") -> Erasure:
         """Erase all that is kept about a subject.
@@ -125,7 +131,7 @@ class AsyncPayloads:
         """
         request = pb.EraseSubjectRequest(tenant=tenant, subject=subject)
         timeout_s = max(self._timeout_s, _ERASE_S)
-        reply = await _told(self._stub().EraseSubject(request, timeout=timeout_s))
+        reply = await _told(self._stub.EraseSubject(request, timeout=timeout_s))
         return Erasure(
             payloads=reply.payloads,
             keys=reply.keys,
@@ -152,34 +158,23 @@ class AsyncPayloads:
         request = pb.SetHoldRequest(
             tenant=tenant, scope=_SCOPES[scope], value=value, reference=reference
         )
-        reply = await _told(self._stub().SetHold(request, timeout=self._timeout_s))
+        reply = await _told(self._stub.SetHold(request, timeout=self._timeout_s))
         return _hold(reply.hold)
 
     async def release_hold(self, hold_id: bytes, *, tenant: str = "") -> None:
         """Release a hold. Raises NotFoundError."""
         request = pb.ReleaseHoldRequest(tenant=tenant, id=hold_id)
-        await _told(self._stub().ReleaseHold(request, timeout=self._timeout_s))
+        await _told(self._stub.ReleaseHold(request, timeout=self._timeout_s))
 
     async def holds(self, *, tenant: str = "") -> list[LegalHold]:
         """Return a tenant's holds, oldest first."""
         request = pb.ListHoldsRequest(tenant=tenant)
-        reply = await _told(self._stub().ListHolds(request, timeout=self._timeout_s))
+        reply = await _told(self._stub.ListHolds(request, timeout=self._timeout_s))
         return [_hold(hold) for hold in reply.holds]
 
     async def aclose(self) -> None:
         """Close the connection. Harmless when done again."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close(None)
-
-    def _stub(self) -> PayloadServiceAsyncStub:
-        if self._channel is None:
-            self._channel = grpc.aio.secure_channel(
-                self._connection.target,
-                self._connection.credentials(),
-                options=self._connection.options(),
-            )
-        return PayloadServiceStub(self._channel)
+        await self._line.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, Self, Unpack, cast
@@ -11,6 +10,7 @@ import grpc
 
 from meshkit.wire import model_from_wire
 from sealgate._base import BaseClient, BaseStream
+from sealgate._line import ThreadLine
 from sealgate.errors import BrokenStreamError, error_of_rpc
 from sealgate.v1 import gateway_pb2 as pb
 from sealgate.v1.gateway_pb2_grpc import GatewayServiceStub
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from meshkit.contract import Message, ModelInfo
     from meshkit.status import RpcFailure
+    from sealgate._connect import Connection
     from sealgate._shape import ChatOptions, ChatResult, Fold, Prepared, Tries
 
 __all__ = ["Client", "Stream"]
@@ -29,11 +30,13 @@ __all__ = ["Client", "Stream"]
 class Client(BaseClient):
     """Talks to one gateway over one connection, which it opens when it is first needed.
 
-    Use it as a context manager, or call `close`. Safe to share between threads.
+    Use it as a context manager, or call `close`. Safe to share between threads. When its files are
+    replaced, it opens another connection for the calls that follow; those under way end on theirs.
     """
 
-    _channel: grpc.Channel | None = None
-    _opening = threading.Lock()
+    def _reach(self, connection: Connection) -> None:
+        self._line = ThreadLine(connection)
+        self._stub = self._line.stub(GatewayServiceStub)
 
     def chat(
         self,
@@ -50,7 +53,7 @@ class Client(BaseClient):
         call, fold, tries = self._begun(messages, model, options)
         while True:
             try:
-                reply = self._stub().Chat(
+                reply = self._stub.Chat(
                     call.request, timeout=call.timeout_s, metadata=call.metadata
                 )
             except grpc.RpcError as failure:
@@ -66,12 +69,12 @@ class Client(BaseClient):
         **options: Unpack[ChatOptions],
     ) -> Stream:
         """Ask, and iterate over the answer as it comes. Nothing is sent before the first piece."""
-        return Stream(self._stub(), *self._begun(messages, model, options))
+        return Stream(self._stub, *self._begun(messages, model, options))
 
     def models(self) -> tuple[ModelInfo, ...]:
         """List what this caller may ask. Raises SealgateError."""
         try:
-            reply = self._stub().ListModels(
+            reply = self._stub.ListModels(
                 pb.ListModelsRequest(), timeout=self._timeout_s, metadata=self._metadata()
             )
         except grpc.RpcError as failure:
@@ -80,19 +83,7 @@ class Client(BaseClient):
 
     def close(self) -> None:
         """Close the connection; calls under way are cancelled. Harmless when done again."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.close()
-
-    def _stub(self) -> GatewayServiceStub:
-        with self._opening:
-            if self._channel is None:
-                self._channel = grpc.secure_channel(
-                    self._connection.target,
-                    self._connection.credentials(),
-                    options=self._connection.options(),
-                )
-            return GatewayServiceStub(self._channel)
+        self._line.close()
 
     def __enter__(self) -> Self:
         return self
@@ -121,7 +112,8 @@ def _failed(failure: grpc.RpcError) -> RpcFailure:
 class Stream(BaseStream):
     """An answer on its way: iterate for its text, then see `result`.
 
-    `close` (or leaving `with`) before the end cancels the call, which stops the engine.
+    `close` (or leaving `with`) before the end cancels the call, which stops the engine. So does
+    dropping it.
     """
 
     def __init__(self, stub: GatewayServiceStub, call: Prepared, fold: Fold, tries: Tries) -> None:
@@ -147,9 +139,10 @@ class Stream(BaseStream):
         return piece
 
     def _next(self) -> str | None:
-        while True:
+        while not self._over:
+            call = self._opened()
             try:
-                frame = next(self._opened())
+                frame = next(call)
             except StopIteration:
                 raise BrokenStreamError from None
             except grpc.RpcError as failure:
@@ -160,8 +153,9 @@ class Stream(BaseStream):
                 if piece is None:
                     # See AsyncStream.
                     with suppress(grpc.RpcError):
-                        next(self._opened(), None)
+                        next(call, None)
                 return piece
+        return None
 
     def _opened(self) -> _Call:
         if self._call is None:

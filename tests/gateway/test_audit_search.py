@@ -135,9 +135,9 @@ async def test_only_auditors_search_and_only_their_own_tenant(serve):
             await indexes(assistant)
         assert await indexes(neighbour, action="chat") == []
 
-        page = await auditor._stub().Search(Search(action="chat").request(1, ""))
+        page = await auditor._stub.Search(Search(action="chat").request(1, ""))
         stolen = Search(action="chat").request(1, page.next_page_token)
-        assert len((await auditor._stub().Search(stolen)).records) == 1
+        assert len((await auditor._stub.Search(stolen)).records) == 1
         with pytest.raises(InvalidRequestError) as refused:
             await neighbour_page(neighbour, page.next_page_token)
         assert refused.value.field == "page_token"
@@ -146,7 +146,7 @@ async def test_only_auditors_search_and_only_their_own_tenant(serve):
 async def neighbour_page(neighbour, token):
     from sealgate.audit_client import _told
 
-    await _told(neighbour._stub().Search(Search(action="chat").request(1, token)))
+    await _told(neighbour._stub.Search(Search(action="chat").request(1, token)))
 
 
 async def test_a_search_is_recorded_without_what_was_searched_for(serve):

@@ -63,7 +63,7 @@ class TestCa:
         )
         self.pem = self.cert.public_bytes(serialization.Encoding.PEM)
 
-    def _sign(self, public, name, extensions) -> x509.Certificate:
+    def _sign(self, public, name, extensions, life=dt.timedelta(hours=1)) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
         builder = (
             x509.CertificateBuilder()
@@ -72,13 +72,13 @@ class TestCa:
             .public_key(public)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - dt.timedelta(minutes=1))
-            .not_valid_after(now + dt.timedelta(hours=1))
+            .not_valid_after(now + life)
         )
         for extension, critical in extensions:
             builder = builder.add_extension(extension, critical=critical)
         return builder.sign(self.key, hashes.SHA256())
 
-    def issue(self, *uris: str) -> Ends:
+    def issue(self, *uris: str, life=dt.timedelta(hours=1)) -> Ends:
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.DNSName("localhost"), *(x509.UniformResourceIdentifier(u) for u in uris)]
         usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
@@ -86,6 +86,7 @@ class TestCa:
             key.public_key(),
             "end",
             [(x509.SubjectAlternativeName(names), False), (x509.ExtendedKeyUsage(usage), False)],
+            life,
         )
         return Ends(self.pem, cert.public_bytes(serialization.Encoding.PEM), pem(key))
 

@@ -89,6 +89,8 @@ class Gateway(GatewayServiceServicer):
     unended: bool = False
     seen: list[tuple] = field(default_factory=list)
     asked: threading.Event = field(default_factory=threading.Event)
+    held: bool = False
+    """A stream goes no further than its next piece."""
     closed: threading.Event = field(default_factory=threading.Event)
 
     async def Chat(self, request, _context):
@@ -102,6 +104,8 @@ class Gateway(GatewayServiceServicer):
                 if piece:
                     yield pb.ChatStreamResponse(delta=piece)
                 await asyncio.sleep(self.pause_s)
+                while self.held:
+                    await asyncio.sleep(0.005)
             if self.refuse_midway:
                 raise self.refuse_midway
             if not self.unended:

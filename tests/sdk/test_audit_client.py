@@ -152,7 +152,7 @@ async def test_a_phase_of_a_later_version_is_an_error(reader, log):
 async def test_a_method_that_the_servicer_left_out_is_unimplemented(reader):
     """`Append` here: the generated base would answer from a thread, past identity."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await reader._stub().Append(iter([])).read()
+        await reader._stub.Append(iter([])).read()
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 

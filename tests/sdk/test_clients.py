@@ -24,6 +24,7 @@ from sealgate import (
     UnavailableError,
     errors,
 )
+from sealgate._shape import Tries
 
 CANARY = "canary-ada"
 
@@ -249,6 +250,25 @@ async def test_a_call_is_made_again_as_often_as_asked_for(connect, gateway, way)
     with pytest.raises(LimitedError):
         await client.chat("x", model="echo")
     assert len(gateway.seen) == 6
+
+
+async def test_a_stream_that_is_closed_while_it_waits_is_not_asked_for_again(
+    connect, gateway, monkeypatch
+):
+    stream = connect(retries=1).stream("x", model="echo")
+    closing = []
+
+    def closed_meanwhile(_tries, _failure, *, begun):
+        if isinstance(stream, sealgate.AsyncStream):
+            closing.append(asyncio.create_task(stream.aclose()))
+        else:
+            stream.stream.close()
+        return 0.0
+
+    monkeypatch.setattr(Tries, "after", closed_meanwhile)
+    gateway.refusals.append(Refusal(Reason.LIMITED, retry_after_ms=1))
+    assert await drained(stream) == []
+    assert len(gateway.seen) == 1
 
 
 @pytest.mark.parametrize(
