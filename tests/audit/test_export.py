@@ -407,16 +407,21 @@ def test_killed_at_any_moment_it_leaves_nothing_out(log, tmp_path):
     words = [sys.executable, "-m", "tests.audit.export_killed", str(log.folder), str(log.key)]
     words += [str(out), str(state)]
     chance, kills = random.Random(7), 0
-    for _ in range(3):
+    for _ in range(20):
         process = subprocess.Popen(words)
         size = out.stat().st_size if out.exists() else 0
         aim = size + chance.randrange(1, 500_000)
         while process.poll() is None and (not out.exists() or out.stat().st_size < aim):
             time.sleep(0.001)
-        kills += process.poll() is None
         process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert kills >= 2
+        kills += process.wait() != 0
+        if kills == 3:
+            break
+        if load_state(state, "ecs").done.size == 5_000:  # it was faster than we looked
+            out.unlink()
+            state.unlink()
+            kills = 0
+    assert kills == 3
     assert subprocess.run(words, check=False).returncode == 0
     found = indexes_in(out)
     assert sorted(set(found)) == [*range(5_000)]

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from audit.log.disk import Disk
 from audit.log.locks import SqliteLock
 from audit.records.events import leaf_bytes
 from meshkit.call_id import new_call_id
@@ -25,7 +24,16 @@ from meshkit.tlog import (
     leaf_hash,
 )
 from sealgate.cli.audit import write_proofs
-from tests.audit.world import ANSWER, MESSAGES, World, make_event, make_intent, make_outcome
+from tests.audit.witness_world import until
+from tests.audit.world import (
+    ANSWER,
+    MESSAGES,
+    HeldDisk,
+    World,
+    make_event,
+    make_intent,
+    make_outcome,
+)
 
 
 async def published(audit, size):
@@ -248,14 +256,20 @@ async def test_waiting_payloads_are_bounded(world):
             await audit.append(make_outcome(payload=Payload(released="x" * 50_001)))
 
 
+def written(path):
+    """How many bytes of a file are in use; none, if it was dropped just now."""
+    try:
+        return len(path.read_bytes().rstrip(b"\0"))
+    except FileNotFoundError:
+        return 0
+
+
 async def test_the_write_ahead_log_is_emptied_even_when_nothing_happens(world):
     wal = world.data / "wal"
     async with world.open(segment_age_max_s=0.05) as audit:
         await audit.append_many([make_outcome() for _ in range(50)])
         await published(audit, 51)
-        async with asyncio.timeout(10):
-            while any(len(path.read_bytes().rstrip(b"\0")) > 100 for path in wal.iterdir()):
-                await asyncio.sleep(0.01)
+        await until(lambda: all(written(path) <= 100 for path in wal.iterdir()))
     async with world.open() as audit:
         await audit.append(make_outcome())
 
@@ -282,8 +296,8 @@ async def test_a_bug_in_the_writer_closes_the_log_and_leaves_nobody_waiting(
 
 
 async def test_a_batch_is_one_group_and_what_comes_meanwhile_the_next(world, monkeypatch):
-    groups = []
-    async with world.open(SlowDisk()) as audit:
+    groups, disk = [], HeldDisk()
+    async with world.open(disk) as audit:
         write = audit._parts.wal.append
 
         def noted(entries):
@@ -291,10 +305,13 @@ async def test_a_batch_is_one_group_and_what_comes_meanwhile_the_next(world, mon
             return write(entries)
 
         monkeypatch.setattr(audit._parts.wal, "append", noted)
-        await asyncio.gather(
-            audit.append_many([make_outcome() for _ in range(20)]),
-            *(audit.append(make_outcome()) for _ in range(40)),
-        )
+        with disk.held():
+            answers = asyncio.gather(
+                audit.append_many([make_outcome() for _ in range(20)]),
+                *(audit.append(make_outcome()) for _ in range(40)),
+            )
+            await until(lambda: audit.stats.waiting == 60)
+        await answers
     assert groups == [20, 40]
 
 
@@ -316,19 +333,15 @@ async def test_the_commit_duration_is_the_disks_and_not_the_leaves(world, monkey
         assert histograms()["audit.fsync"].total - before < 1_000
 
 
-class SlowDisk(Disk):
-    def sync(self, handle):
-        time.sleep(0.05)
-        super().sync(handle)
-
-
 async def test_closing_waits_for_events_whose_callers_went_away(world):
-    event = make_outcome()
-    async with world.open(SlowDisk()) as audit:
+    event, disk = make_outcome(), HeldDisk()
+    async with world.open(disk) as audit:
+        disk.go.clear()
         leaving = asyncio.create_task(audit.append(event))
-        await asyncio.sleep(0.01)
+        await until(lambda: audit.stats.waiting == 1)
         leaving.cancel()
         await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(0.05, disk.go.set)  # while the log is closed
     async with world.open() as audit:
         assert len(await audit.records("acme", call_id=event.call_id)) == 1
 

@@ -86,7 +86,7 @@ async def test_a_copy_of_the_mirror_verifies(world, mirrored, folder, tmp_path) 
             await fill(audit, count)
             await until(lambda: checkpoints(folder)[-1:] == [f"{audit.stats.published:020d}"])
         size = audit.stats.published
-        assert gauges()["audit.mirror.lag_events"] == 0
+        await until(lambda: gauges()["audit.mirror.lag_events"] == 0)
 
     found = verified(copied(folder, tmp_path / "copy"), world.vkey)
     assert found.size >= size > 900
@@ -219,6 +219,7 @@ async def test_payloads_are_copied_only_where_told_so_and_in_pieces(
         await settle(audit)
     assert not (folder / ORIGIN / "payloads").exists()
     async with mirrored(mirror_payloads=True) as audit:
+        await until(lambda: _joined(folder) == _stored(world) != {})  # that one is a piece
         for _ in range(2):
             await audit.append(make_outcome())
             await audit.parts.mover.catch_up()  # its payload has come into a file

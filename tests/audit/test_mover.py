@@ -126,11 +126,11 @@ async def test_an_index_that_cannot_be_asked_how_far_it_is_is_asked_again(world,
 
 
 async def test_one_that_is_stopped_is_given_up(world, monkeypatch):
-    monkeypatch.setattr("audit.log.mover_process._PATIENCE_S", 0.3)
     async with world.open(**_AT_ONCE) as audit:
         process = await moved_by_process(audit)
         stopped = process.pid
         os.kill(stopped, signal.SIGSTOP)
+        monkeypatch.setattr("audit.log.mover_process._PATIENCE_S", 0.3)
         events = [make_outcome() for _ in range(50)]
         told = await audit.append_many(events)
         await audit.parts.mover.catch_up()
@@ -144,10 +144,10 @@ async def test_one_that_is_stopped_is_given_up(world, monkeypatch):
 
 async def test_one_that_is_stopped_does_not_hold_up_the_end(world, monkeypatch):
     monkeypatch.setattr("audit.log.mover_process._PATIENCE_S", 40)
-    monkeypatch.setattr("audit.log.mover_process._HURRIED_S", 0.3)
     async with world.open(**_AT_ONCE) as audit:
         stopped = (await moved_by_process(audit)).pid
         os.kill(stopped, signal.SIGSTOP)
+        monkeypatch.setattr("audit.log.mover_process._HURRIED_S", 0.3)
         event = make_outcome()
         told = await audit.append(event)
         began_s = time.monotonic()
@@ -160,13 +160,13 @@ async def test_one_that_is_stopped_does_not_hold_up_the_end(world, monkeypatch):
 
 async def test_one_that_stops_reading_is_given_up_too(world, monkeypatch):
     """An order may be larger than what a pipe holds."""
-    monkeypatch.setattr("audit.log.mover_process._PATIENCE_S", 0.3)
     async with world.open():
         pass
     process = MoverProcess(world.data)
     process.begin()
     await until(lambda: process.ready)
     os.kill(process.pid, signal.SIGSTOP)
+    monkeypatch.setattr("audit.log.mover_process._PATIENCE_S", 0.3)
     with pytest.raises(MoverEndedError):
         process.move(0, [Group(0, 1, world.data / "wal", 0, 0)] * 10_000)
     assert process.pid is None

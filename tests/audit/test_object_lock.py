@@ -17,6 +17,7 @@ from audit.mirror.objects import StorePlace, open_store, put_once
 from meshkit.contract import Refusal
 from meshkit.tlog import VerifierKey
 from tests.audit.world import make_event
+from tests.ports import unused_port
 
 MOTO = Path(__file__).resolve().parent.parent.parent / "var" / "moto" / "bin"
 BUCKET = "worm-bucket"
@@ -47,9 +48,7 @@ print(json.dumps(refused))
 def server():
     if not (MOTO / "moto_server").exists():
         pytest.skip("no moto: a tool of development, in an environment of its own (see above)")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = unused_port()
     process = subprocess.Popen(
         [MOTO / "moto_server", "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,

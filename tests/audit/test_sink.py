@@ -9,20 +9,20 @@ from collections import Counter
 import pytest
 import structlog
 
-from audit.log.disk import Disk
 from meshkit import counters
 from meshkit.contract import Appended, Reason
 from meshkit.logs import configure_logging
 from meshkit.telemetry import Telemetry, root_span, telemetry
 from tests.audit.test_durability import keys_in
-from tests.audit.world import make_event
+from tests.audit.witness_world import until
+from tests.audit.world import HeldDisk, make_event
 
 EVENTS = 300
 WAITING_MAX = 32
 
 
-class Slow(Disk):
-    """A disk whose fsync takes 10 ms."""
+class Slow(HeldDisk):
+    """A disk whose fsync takes 10 ms, or as long as it is held."""
 
     def sync(self, handle):
         time.sleep(0.01)
@@ -42,16 +42,18 @@ async def sent(audit, event, told):
 
 
 async def test_a_slow_disk_is_back_pressure_and_no_loss(world):
-    told = Counter()
+    told, disk = Counter(), Slow()
     async with world.open(
-        Slow(), intake_events_max=WAITING_MAX, group_events_max=16, overloaded_retry_ms=5
+        disk, intake_events_max=WAITING_MAX, group_events_max=16, overloaded_retry_ms=5
     ) as audit:
         events = [make_event() for _ in range(EVENTS)]
-        places = await asyncio.gather(*(sent(audit, event, told) for event in events))
+        with disk.held():
+            sending = asyncio.gather(*(sent(audit, event, told) for event in events))
+            # Callers beyond the limit are told at once.
+            await until(lambda: told[Reason.OVERLOADED] >= EVENTS - WAITING_MAX)
+            assert audit.stats.waiting == WAITING_MAX
+        places = await sending
         keys = keys_in(audit)
-    assert told[Reason.OVERLOADED] >= EVENTS - WAITING_MAX, (
-        "callers beyond the limit are told at once"
-    )
     assert told.keys() == {"acked", Reason.OVERLOADED}
     assert told["acked"] == EVENTS
     lost = [e for e, at in zip(events, places, strict=True) if keys[at] != (e.call_id, e.phase)]

@@ -30,6 +30,7 @@ from meshkit.tlog import (
     root_of,
     signature_line,
 )
+from tests.ports import unused_port
 
 ROOT = Path(__file__).parents[2]
 ORIGIN = "audit.example/log"
@@ -118,7 +119,7 @@ class WitnessProcess:
         self.ca, self.chain, self.key = certificates
         self.logs = folder / "logs"
         self.logs.write_text("")
-        self.port = 0
+        self.port = unused_port()  # which it has again after it was killed
         self.process = None
 
     @property

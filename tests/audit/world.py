@@ -1,13 +1,15 @@
 """What an audit service stands on in these tests: signer, lock, sealer, and events to append."""
 
 import os
+import threading
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from audit.keys.pseudonyms import DerivedKeys
+from audit.log.disk import Disk
 from audit.log.locks import LockConflict, Locked, SqliteLock
 from audit.log.opening import open_audit
 from audit.log.signer import MemorySigner
@@ -78,6 +80,26 @@ class MemoryLock:
             self.lose_answers -= 1
             raise Refusal(Reason.KEYS_DOWN)
         return self.held
+
+
+class HeldDisk(Disk):
+    """A disk whose fsyncs do not end while it is held."""
+
+    def __init__(self):
+        self.go = threading.Event()
+        self.go.set()
+
+    @contextmanager
+    def held(self):
+        self.go.clear()
+        try:
+            yield
+        finally:
+            self.go.set()
+
+    def sync(self, handle):
+        assert self.go.wait(60)
+        super().sync(handle)
 
 
 def commitment(raw):
