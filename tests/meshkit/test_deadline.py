@@ -11,7 +11,7 @@ from meshkit.deadline import Deadline
 
 @pytest.mark.parametrize("none", [None, math.inf, 1e300])
 def test_a_call_without_a_deadline_gets_the_budget(none):
-    assert 1.9 < Deadline.of_rpc(none, budget_ms=2_000).remaining_s <= 2
+    assert 190 < Deadline.of_rpc(none, budget_ms=200_000).remaining_s <= 200
 
 
 @given(st.floats(-10, 1e6), st.integers(1, 100_000))
@@ -34,6 +34,6 @@ def test_hopeless_work_is_refused(left_s):
 
 
 def test_time_is_demanded_before_work():
-    Deadline.after(10).demand(9_000)
+    Deadline.after(100).demand(9_000)
     with pytest.raises(Refusal):
         Deadline.after(1).demand(2_000)

@@ -374,19 +374,23 @@ async def test_a_timeout_inside_a_handler_is_a_bug_not_the_deadline(serve, chann
 
 @pytest.mark.parametrize("method", ["Unary", "Yields"])
 async def test_the_clients_deadline_ends_the_handler(serve, channel, tenant_ends, method):
-    ended = asyncio.Event()
+    begun, ended = asyncio.Event(), asyncio.Event()
 
     async def dawdle(_request, _context):
+        begun.set()
         try:
-            await asyncio.sleep(30)
+            await asyncio.sleep(300)
         finally:
             ended.set()
 
     async with serve(Four(dawdle).add_to) as port, channel(port, tenant_ends) as ours:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await ask(ours, method, message(), timeout=0.1)
-        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        await asyncio.wait_for(ended.wait(), 2)
+        for timeout_s in (0.1, 1, 5):  # a busy machine may not get so far within the first
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await ask(ours, method, message(), timeout=timeout_s)
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            if begun.is_set():
+                break
+        await asyncio.wait_for(ended.wait(), 20)  # the budget of a call is longer
 
 
 async def test_a_handler_that_is_not_asynchronous_is_refused_before_it_serves(serve):
@@ -401,14 +405,14 @@ async def test_a_handler_that_is_not_asynchronous_is_refused_before_it_serves(se
 
 async def test_a_cancelled_call_closes_the_generator_at_once(serve, channel, tenant_ends):
     async def forever(_request, _context):
-        await asyncio.sleep(30)
+        await asyncio.sleep(300)
 
     four = Four(forever)
     async with serve(four.add_to) as port, channel(port, tenant_ends) as ours:
         call = ours.unary_stream("/test.Four/Yields")(message())
         await call.read()
         call.cancel()
-        await asyncio.wait_for(four.closed.wait(), 2)
+        await asyncio.wait_for(four.closed.wait(), 20)
     assert four.closed.is_set()
 
 
@@ -445,10 +449,10 @@ async def test_wrapping_costs_microseconds(make_guard, tenant_ends):
     wrapped = _Method(make_guard(), "/test.Four/Unary", handler)
     context, raw, best = LocalContext(x509_pem_cert=(tenant_ends.chain,)), message(), 1e9
     for _ in range(20):
-        started = time.perf_counter()
+        started = time.thread_time()
         for _ in range(100):
             await wrapped._unary_unary(raw, context)
-        best = min(best, (time.perf_counter() - started) / 100)
+        best = min(best, (time.thread_time() - started) / 100)
     assert best < 130e-6
 
 

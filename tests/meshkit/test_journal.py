@@ -10,7 +10,7 @@ from meshkit.counters import counters, gauges
 from meshkit.journal import Journalling, journal
 
 PATIENCE_S = 20.0
-QUICK = Journalling(retry_ms=5, settle_ms=200)
+QUICK = Journalling(retry_ms=5, settle_ms=60_000)
 
 
 class Recorder:
@@ -124,7 +124,8 @@ async def test_what_finds_no_room_is_counted_and_nobody_waits() -> None:
 async def test_the_end_waits_for_audit_but_not_for_ever() -> None:
     recorder = Recorder()
     recorder.refusing = Reason.AUDIT_DOWN
-    async with lost() as gone, asyncio.timeout(PATIENCE_S), journal(recorder, QUICK) as book:
+    hasty = QUICK.model_copy(update={"settle_ms": 200})
+    async with lost() as gone, asyncio.timeout(PATIENCE_S), journal(recorder, hasty) as book:
         book.note("service.start")
         book.note("service.stop")
     assert recorder.said == []

@@ -19,6 +19,7 @@ from meshkit.counters import counters as counts
 from meshkit.metric_names import LABELS, METRICS
 from meshkit.metrics import METRICS_PORTS, loop_watched, metrics_endpoint, snapshot
 from meshkit.telemetry import Telemetry, step, telemetry
+from tests.ports import unused_port
 
 CANARY = "canary ada@example.org"
 
@@ -114,13 +115,13 @@ async def test_only_metrics_are_answered_and_only_when_asked_for():
 async def test_a_port_that_is_taken_is_waited_for_and_the_service_goes_on(monkeypatch):
     monkeypatch.setattr("meshkit.metrics._TAKEN_PAUSE_S", 0.01)
     async with AsyncExitStack() as owned:
-        with socket.create_server(("127.0.0.1", 0)) as other:
-            port = other.getsockname()[1]
+        port = unused_port()
+        with socket.create_server(("127.0.0.1", port)):
             yielded = await owned.enter_async_context(
                 metrics_endpoint("127.0.0.1", port, service="gateway")
             )
         assert yielded == port
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 try:
                     assert ("sealgate_info",) in {key[:1] for key in await scraped(port)}
