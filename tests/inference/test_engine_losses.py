@@ -10,7 +10,7 @@ from inference.engines.torch import TorchEngine
 from meshkit.contract import Ended, Parameters, Reason, Refusal
 from tests.inference.test_engine import ASK, INFO, ScriptedModel, byte_tokenizer, until
 
-WAIT_S = 10
+WAIT_S = 60
 
 
 class Immovable(ScriptedModel):
@@ -66,11 +66,12 @@ async def test_who_was_done_hears_of_it_although_the_step_fails_behind_him(scrip
 
 async def test_who_comes_while_a_leaver_cannot_be_cleared_away_is_told(scripted) -> None:
     engine, model = scripted
+    model.step_s = 0.02  # else it may be done before the next one comes
     leaver = engine.generate(ASK, Parameters(max_tokens=200), context=ANONYMOUS)
     await anext(leaver)
     other = asyncio.create_task(told(engine, 200))
     await until(lambda: 2 in model.rows)
-    model.stuck = True
+    model.stuck, model.step_s = True, 0
     with engine._wake:  # so that the engine finds both at once
         await leaver.aclose()
         comer = asyncio.create_task(told(engine, 2))

@@ -59,22 +59,29 @@ async def test_two_callers_are_answered_at_the_same_time(smollm) -> None:
     assert first_of_b < end_of_a / 2
 
 
-async def test_closing_the_iterator_stops_the_engine(smollm) -> None:
+async def at_rest(engine):
+    """Wait until the engine holds no request; return how many tokens it has made."""
+    async with asyncio.timeout(60):
+        while engine._requests or engine._leaving:
+            await asyncio.sleep(0.005)
+    return engine.generated_tokens
+
+
+async def test_closing_the_iterator_stops_the_engine(smollm, loaded) -> None:
     engine = smollm.service
     async with aclosing(smollm.stream(STORY, max_tokens=1_000)) as items:
         async for _ in items:
             break
     at_close = engine.generated_tokens
-    await asyncio.sleep(0.5)
-    settled = engine.generated_tokens
+    settled = await at_rest(loaded)
     await asyncio.sleep(0.5)
 
-    # One step may have been under way.
-    assert settled - at_close <= 1
+    # One step may have been under way, and some tokens guessed in it.
+    assert settled - at_close <= 4
     assert engine.generated_tokens == settled
 
 
-async def test_cancelling_the_task_stops_the_engine(smollm) -> None:
+async def test_cancelling_the_task_stops_the_engine(smollm, loaded) -> None:
     engine = smollm.service
     before = engine.generated_tokens
     task = asyncio.create_task(smollm.ask(STORY, max_tokens=1_000))
@@ -85,11 +92,10 @@ async def test_cancelling_the_task_stops_the_engine(smollm) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     at_cancel = engine.generated_tokens
-    await asyncio.sleep(0.5)
 
     # One step may have been under way, and some tokens guessed in it.
-    assert engine.generated_tokens - at_cancel <= 4
-    assert engine.generated_tokens < before + 200
+    assert await at_rest(loaded) - at_cancel <= 4
+    assert engine.generated_tokens < before + 900
 
 
 async def test_a_stop_sequence_ends_the_answer_before_it(smollm) -> None:
