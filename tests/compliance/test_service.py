@@ -199,18 +199,19 @@ async def test_a_failing_recognizer_refuses_both_ways(scope, mac_keys):
 
 
 class SlowNames:
-    """A name model that takes its time or fails."""
+    """A name model that takes until it may go on, or fails."""
 
     def __init__(self, failure=None):
         self.failure = failure
+        self.goes_on = threading.Event()
 
     def ask(self, _window, _core):
         return Ask(runs=True, find=self.find)
 
     def find(self):
-        time.sleep(0.05)
         if self.failure:
             raise self.failure
+        assert self.goes_on.wait(60)
         return []
 
 
@@ -233,10 +234,14 @@ async def test_a_failing_name_model_refuses_the_text(scanner, mac_keys, scope):
 
 
 async def test_a_full_queue_of_the_name_model_says_overloaded(scanner, mac_keys, scope):
-    runner, service = with_names(scanner, mac_keys, SlowNames(), 2)
-    results = await asyncio.gather(
-        *(service.screen(scope, user(f"Ada {i}")) for i in range(5)), return_exceptions=True
-    )
+    model = SlowNames()
+    runner, service = with_names(scanner, mac_keys, model, 2)
+    calls = [asyncio.create_task(service.screen(scope, user(f"Ada {i}"))) for i in range(5)]
+    async with asyncio.timeout(60):
+        while sum(call.done() for call in calls) < 3:
+            await asyncio.sleep(0.005)
+    model.goes_on.set()
+    results = await asyncio.gather(*calls, return_exceptions=True)
     runner.close()
     refused = [r.reason for r in results if isinstance(r, Refusal)]
 
@@ -281,15 +286,15 @@ async def test_what_rules_know_is_asked_without_another_thread(scanner):
 
 
 async def test_the_event_loop_runs_while_a_model_does(scanner, mac_keys, scope):
-    runner, service = with_names(scanner, mac_keys, SlowNames(), 4)
+    model = SlowNames()
+    runner, service = with_names(scanner, mac_keys, model, 4)
     task = asyncio.create_task(service.screen(scope, user("Ada")))
-    turns = 0
-    while not task.done():
+    for _ in range(3):
         await asyncio.sleep(0.005)
-        turns += 1
+        assert not task.done()
+    model.goes_on.set()
+    await task
     runner.close()
-
-    assert turns >= 3
 
 
 async def test_closing_a_release_closes_its_source(service, scope):
@@ -350,5 +355,5 @@ async def test_a_megabyte_is_screened_in_seconds(service, scope):
     started = time.process_time()
     screened = await service.screen(scope, user(text))
 
-    assert time.process_time() - started < 15
+    assert time.process_time() - started < 60
     assert CARD not in screened.messages[0].content

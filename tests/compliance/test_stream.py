@@ -361,10 +361,10 @@ async def test_a_long_base64_run_is_masked_from_its_start(scanner, mac_keys, sco
 def test_time_is_linear_in_the_text(unit, scanner):
     def seconds(size):
         text = (unit * size)[:size]
-        started = time.process_time()
+        started = time.thread_time()
         windows = scanner.windows(text)
         run(scanner.scan(windows, Direction.PROMPT))
-        return time.process_time() - started
+        return time.thread_time() - started
 
     seconds(2_000)
     small, large = min(seconds(5_000) for _ in range(3)), seconds(50_000)
@@ -376,11 +376,11 @@ def test_feeding_a_token_is_cheap(scanner):
     prose = "the people of the town were going to the market and came back late in the evening "
     segmenter = scanner.segmenter()
     tokens = [prose[i : i + 4] for i in range(0, len(prose), 4)] * 50
-    started = time.process_time()
+    started = time.thread_time()
     for token in tokens:
         segmenter.feed(token)
 
-    assert (time.process_time() - started) / len(tokens) < 50e-6
+    assert (time.thread_time() - started) / len(tokens) < 50e-6
 
 
 def test_a_forced_cut_goes_through_no_match(scanner):
