@@ -9,7 +9,8 @@
             print(piece, end="")
         print(stream.result.usage)
 
-`Client` is the same without `await`. Errors are subclasses of `SealgateError`. Nothing here sets a
+`Client` is the same without `await`. Errors are subclasses of `SealgateError`. A client that was
+given files shows the new ones once they are replaced (docs/certificates.md). Nothing here sets a
 process-wide variable or reads the environment.
 """
 

@@ -67,8 +67,10 @@ class AsyncAuditReader:
 
         Args:
             target: host:port of the audit service.
-            tls: Folder with `ca.pem`, `client.pem` and `client.key`; or
-            ca: of the service's certificate: PEM as bytes, or the path of a file; and
+            tls: Folder with `ca.pem`, `client.pem` and `client.key`: when they are replaced, the
+                next call shows the new ones; or
+            ca: of the service's certificate: PEM as bytes, which stays as it is, or the path of a
+                file, which may be replaced; and
             cert: the auditor's own, ECDSA: the same; and
             key: of `cert`: the same.
             vkey: The log's verifier key (several: a line each). With it, a checkpoint's

@@ -60,6 +60,7 @@ class AsyncModels:
         Args:
             target: `host:port` of the gateway.
             tls: Folder with `ca.pem`, `client.pem` and `client.key`; or the three as PEM or paths.
+                When files are replaced, the next call shows the new ones; PEM stays as it is.
             ca: Of the gateway's certificate.
             cert: The client's chain.
             key: The client's private key.
