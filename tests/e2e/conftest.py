@@ -6,16 +6,17 @@ Tests here know only what a client, an auditor and an operator know (`ready.json
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from sealgate import AsyncAuditReader, AsyncClient
+from tests.ports import unused_port
 
 ROOT = Path(__file__).parent.parent.parent
 MODEL = "smollm2-135m-instruct"
@@ -36,9 +37,8 @@ MESH = {
 
 
 def spans_to_the_console() -> dict[str, str]:
-    """Have one process send its spans to the console in it; the port is free a moment before."""
-    with socket.create_server(("127.0.0.1", 0)) as there:
-        port = str(there.getsockname()[1])
+    """Have one process send its spans to the console in it."""
+    port = str(unused_port())
     return {
         "AUDIT_CONSOLE__SPANS_PORT": port,
         "GATEWAY_TELEMETRY__OTLP_TARGET": f"127.0.0.1:{port}",
@@ -122,6 +122,17 @@ class House:
             check=False,
             **options,
         )
+
+
+def files_in(folder: Path) -> dict[Path, bytes]:
+    """All files below a folder of a running house; those that go meanwhile are left out."""
+    found = {}
+    for at, _, names in os.walk(folder):
+        for path in (Path(at, name) for name in names):
+            with suppress(FileNotFoundError):
+                if path.is_file():
+                    found[path] = path.read_bytes()
+    return found
 
 
 @pytest.fixture(scope="session", params=["appliance.main", "appliance.mesh"])

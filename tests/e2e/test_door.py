@@ -22,7 +22,7 @@ def channel(house, **files) -> grpc.Channel:
 def test_health_says_serving(house, name: str) -> None:
     with channel(house) as opened:
         reply = health_pb2_grpc.HealthStub(opened).Check(
-            health_pb2.HealthCheckRequest(service=name), timeout=5
+            health_pb2.HealthCheckRequest(service=name), timeout=30
         )
     assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
@@ -31,7 +31,7 @@ def test_reflection_names_the_service_in_the_appliance(house) -> None:
     ask = reflection_pb2.ServerReflectionRequest(list_services="")
     with channel(house) as opened:
         stub = reflection_pb2_grpc.ServerReflectionStub(opened)
-        (reply,) = stub.ServerReflectionInfo(iter([ask]), timeout=5)
+        (reply,) = stub.ServerReflectionInfo(iter([ask]), timeout=30)
     names = {service.name for service in reply.list_services_response.service}
     assert "sealgate.v1.GatewayService" in names
 
@@ -39,7 +39,7 @@ def test_reflection_names_the_service_in_the_appliance(house) -> None:
 def test_nobody_gets_in_without_a_certificate(house) -> None:
     bare = {"private_key": None, "certificate_chain": None}
     with channel(house, **bare) as opened, pytest.raises(grpc.RpcError) as caught:
-        health_pb2_grpc.HealthStub(opened).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        health_pb2_grpc.HealthStub(opened).Check(health_pb2.HealthCheckRequest(), timeout=30)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 

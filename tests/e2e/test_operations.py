@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from meshkit.tlog import parse_checkpoint
 from sealgate import AsyncClient, SealgateError, UnavailableError
-from tests.e2e.conftest import House
+from tests.e2e.conftest import House, files_in
 
 ROOT = Path(__file__).parent.parent.parent
 MODEL = "smollm2-135m-instruct"
@@ -33,16 +34,25 @@ async def test_no_word_of_a_user_rests_anywhere_in_the_clear(house) -> None:
     canary = f"zebra{secrets.token_hex(6)}"
     async with house.client() as client:
         await client.chat(f"Repeat: {canary}", model=MODEL, max_tokens=24)
-        await client.chat(f"Repeat again: {canary}", model=MODEL, max_tokens=24, temperature=0.5)
+        last = await client.chat(
+            f"Repeat again: {canary}", model=MODEL, max_tokens=24, temperature=0.5
+        )
         with pytest.raises(SealgateError):
             await client.chat(f"{canary} AKIA" + "IOSFODNN7EXAMPLE", model=MODEL)
         with pytest.raises(SealgateError):
             await client.chat(canary, model=canary)
-    await asyncio.sleep(2)  # the log is published
+    async with asyncio.timeout(60):  # until it is published, and what was refused behind it
+        while size_of(house) < last.receipt.index + 4:
+            await asyncio.sleep(0.1)
 
-    files = [path for path in house.data.rglob("*") if path.is_file()]
+    files = files_in(house.data)
     assert any(path.suffix == ".sealed" for path in files), "payloads are stored, or this is idle"
-    assert [str(path) for path in files if canary.encode() in path.read_bytes()] == []
+    assert [str(path) for path, raw in files.items() if canary.encode() in raw] == []
+
+
+def size_of(house) -> int:
+    """How many entries the newest checkpoint holds."""
+    return parse_checkpoint((house.data / "audit" / "log" / "checkpoint").read_text()).size
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,7 @@ async def acknowledged_until_killed(house: House) -> list:
     async with house.client() as client:
         calls = [asyncio.create_task(keep_asking(client, number)) for number in range(8)]
         while len(receipts) < 30:
+            assert not all(call.done() for call in calls), "each was refused before the kill"
             await asyncio.sleep(0.05)
         house.kill()
         running = False
