@@ -100,7 +100,7 @@ async def test_the_checkpoint_key_is_rotated_under_load(house) -> None:
     signer._clock = clock
     assert load.failed == []
     quiet, busy = percentile(load.done[:before]), percentile(load.done[before:])
-    assert busy / quiet < 50  # a stall would be thousands
+    assert busy < 50 * max(quiet, 0.05)  # a stall would be thousands
     check_receipt((await house.log.append(make_outcome(tenant="demo"))).receipt, new)
     assert house.acts()[-2:] == [("key.rotate", "begun"), ("key.rotate", "ok")]
     code, status = await house.cli("status", "--tenant", "demo")

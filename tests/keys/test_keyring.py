@@ -424,7 +424,7 @@ async def test_opening_costs_microseconds(room) -> None:
             keys.try_open(sealed=record, **MINE)
 
         best_us = min(timeit.repeat(once, number=500, repeat=10)) / 500 * 1e6
-    assert best_us < 60, "about 10 on an idle machine; this only catches a request or a sleep"
+    assert best_us < 300, "about 10 on an idle machine; this only catches a request or a sleep"
 
 
 async def test_keys_made_together_are_confirmed_at_different_times(room) -> None:

@@ -59,9 +59,13 @@ async def test_a_token_is_renewed_and_at_its_end_replaced(estate, bao) -> None:
     async with vault(bao.vault_settings(), await estate.admin.login("gateway")) as keys:
         first = keys.token.value
         answers = []
+        asked_s = time.monotonic()
 
         async def replaced() -> bool:
-            answers.append(await keys.ready())
+            nonlocal asked_s
+            ready, before_s, asked_s = await keys.ready(), asked_s, time.monotonic()
+            # Who was held up himself for as long as a renewal has time proves nothing.
+            answers.append(ready or asked_s - before_s > 0.5)
             return keys.token.logins >= 2
 
         assert await until(replaced, 30)
@@ -78,7 +82,7 @@ async def test_a_revoked_token_is_replaced_soon(estate, bao) -> None:
         await keys.token.revoke_self()
         assert not await keys.ready()
 
-        assert await until(keys.ready, 5)
+        assert await until(keys.ready, 30)
         assert keys.token.logins == 2
 
 
@@ -92,7 +96,7 @@ async def test_the_token_is_given_back_at_the_end(estate, bao) -> None:
 
 async def test_a_doubted_token_does_not_hinder_the_end(estate, bao) -> None:
     """`asyncio.wait_for` of Python 3.11 lost the cancellation here, and the block never ended."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         async with vault(bao.vault_settings(), await estate.admin.login("inference")) as keys:
             await asyncio.sleep(0.05)
             keys.token.doubt()
@@ -111,7 +115,7 @@ async def test_a_full_audit_disk_is_openbao_being_down(own_bao) -> None:
         log.symlink_to("/dev/full")
         os.kill(bao.pid, signal.SIGHUP)
 
-        assert await until(lambda: negated(keys), 5)
+        assert await until(lambda: negated(keys), 30)
         assert (await keys.health()).active, "which is why health is not what we ask"
         with pytest.raises(VaultDown) as down:
             await keys.datakey("t-demo", aad=AAD)
@@ -120,7 +124,7 @@ async def test_a_full_audit_disk_is_openbao_being_down(own_bao) -> None:
         log.unlink()
         log.with_suffix(".kept").rename(log)
         os.kill(bao.pid, signal.SIGHUP)
-        assert await until(keys.ready, 5)
+        assert await until(keys.ready, 30)
 
 
 async def negated(keys: Vault) -> bool:
@@ -137,7 +141,7 @@ async def test_killed_it_is_down_and_started_again_it_knows_everything(tmp_path)
             public = await keys.signing_keys("audit-checkpoint")
             await keys.kv_put("audit/checkpoint-lock", {"note": "7"}, cas=0)
             os.kill(bao.pid, signal.SIGKILL)
-            assert await until(lambda: negated(keys), 5)
+            assert await until(lambda: negated(keys), 30)
             with pytest.raises(VaultDown):
                 await keys.decrypt("t-demo", made.wrapped, aad=AAD)
 
@@ -256,7 +260,7 @@ def test_kill_9_leaves_no_orphan(tmp_path) -> None:
         assert is_alive(pid)
         parent.kill()
 
-    end = time.monotonic() + 5
+    end = time.monotonic() + 30
     while is_alive(pid) and time.monotonic() < end:
         time.sleep(0.05)
     orphaned = is_alive(pid)

@@ -44,7 +44,9 @@ class Moody:
 
 
 @asynccontextmanager
-async def moody(folder: Path, *moods: tuple[int, bytes] | None) -> AsyncIterator[tuple]:
+async def moody(
+    folder: Path, *moods: tuple[int, bytes] | None, patience_ms: int = 20_000
+) -> AsyncIterator[tuple]:
     ensure_listener_tls(folder)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(folder / "server.pem", folder / "server.key")
@@ -53,7 +55,8 @@ async def moody(folder: Path, *moods: tuple[int, bytes] | None) -> AsyncIterator
         port = listening.sockets[0].getsockname()[1]
         yield server, VaultSettings(
             address=f"https://127.0.0.1:{port}", ca=folder / "ca.pem",
-            backoff_ms=1, backoff_max_ms=4, request_timeout_ms=300,
+            backoff_ms=1, backoff_max_ms=4,
+            request_timeout_ms=patience_ms, connect_timeout_ms=20_000,
         )  # fmt: skip
 
 
@@ -98,14 +101,17 @@ async def test_a_no_is_not_asked_again(tmp_path, status) -> None:
 
 
 async def test_silence_ends_in_time_and_is_not_asked_again(tmp_path) -> None:
-    async with moody(tmp_path, None) as (server, settings), connected_http(settings) as http:
+    async with (
+        moody(tmp_path, None, patience_ms=300) as (server, settings),
+        connected_http(settings) as http,
+    ):
         began = time.monotonic()
         with pytest.raises(VaultDown) as down:
             await http.call("POST", "x", {})
         took = time.monotonic() - began
 
     assert down.value.status is None
-    assert took < 2
+    assert took < 10
     assert len(server.seen) == 1, "a write may have happened: only the caller knows what then"
 
 

@@ -17,6 +17,8 @@ from tests.rotation.conftest import code_of, load_on, say_with, shown, until, wa
 
 SETTINGS = BootstrapSettings()
 TTL_S = 6
+LIMIT_S = 60
+"""For what takes one renewal."""
 
 
 async def test_no_call_fails_while_a_ca_takes_over(world, tmp_path) -> None:
@@ -31,14 +33,12 @@ async def test_no_call_fails_while_a_ca_takes_over(world, tmp_path) -> None:
         await say_with(ends.port, left_behind.channel_credentials())
 
         assert (await begin_rollover(admin, SETTINGS)).stage is Stage.ANNOUNCED
-        await until(lambda: len(roots(ends.client)) == len(roots(ends.server)) == 2, 2 * TTL_S)
+        await until(lambda: len(roots(ends.client)) == len(roots(ends.server)) == 2, LIMIT_S)
         assert issuer_of(ends.client) == issuer_of(ends.server) == first
 
         now = await advance_rollover(admin, SETTINGS, at_once=True)
         assert now.stage is Stage.SWITCHED
-        await until(
-            lambda: first not in (issuer_of(ends.client), issuer_of(ends.server)), 2 * TTL_S
-        )
+        await until(lambda: first not in (issuer_of(ends.client), issuer_of(ends.server)), LIMIT_S)
         files = await world.estate.issue_client("demo", "chat", tmp_path / "tls")
         assert len(x509.load_pem_x509_certificates(files.peer_ca.read_bytes())) == 2
         # What the old one issued is still good.
@@ -48,16 +48,16 @@ async def test_no_call_fails_while_a_ca_takes_over(world, tmp_path) -> None:
 
         now = await advance_rollover(admin, SETTINGS, at_once=True)
         assert now.stage is Stage.SETTLED
-        await until(lambda: first not in (*roots(ends.client), *roots(ends.server)), 2 * TTL_S)
+        await until(lambda: first not in (*roots(ends.client), *roots(ends.server)), LIMIT_S)
         assert len(roots(ends.client)) == len(roots(ends.server)) == 1
         refused = await code_of(say_with(ends.port, trusting.channel_credentials()))
-        await asyncio.sleep(0.3)
-        last = await shown(ends.port)
+        await until(lambda: len(load.presented) >= 4, LIMIT_S)
+        async with asyncio.timeout(LIMIT_S):
+            while await shown(ends.port) != ends.server.certificate.serial:
+                await asyncio.sleep(0.05)  # it was renewed just then
 
     assert refused == "UNAVAILABLE", "the retired CA's certificate, good by its date, is refused"
-    assert last == ends.server.certificate.serial
     assert load.failed == []
-    assert len(load.presented) >= 4
     assert ends.line.swaps >= 3
     (left,) = await admin.issuers()
     assert left.default
