@@ -313,7 +313,7 @@ async def test_a_call_that_is_made_again_goes_over_the_newest(
 
 @pytest.mark.parametrize("way", ["dropped", "closed", "out of time"])
 async def test_an_abandoned_stream_keeps_no_channel(connect, gateway, kept, looks, way):
-    client = connect(timeout_s=0.5) if way == "out of time" else connect()
+    client = connect(timeout_s=2.5) if way == "out of time" else connect()
     gateway.held = True
     stream = client.stream(LONG, model="echo")
     assert await anext(stream) == "word"
