@@ -54,7 +54,7 @@ def browse(chromium):
         context = await chromium.new_context(
             ignore_https_errors=True, base_url=running.url, **shown, **options
         )
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(60_000)
         page = await context.new_page()
         broken = heard(page)
         try:
@@ -91,7 +91,7 @@ async def desk(console, chromium):
             {"origin": console.url, "cert": certificate.chain_pem, "key": certificate.key_pem}
         ],
     )
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(60_000)
     page = await context.new_page()
     broken = heard(page)
     await sign_in(page)
@@ -101,6 +101,6 @@ async def desk(console, chromium):
 
 
 async def sign_in(page):
-    await page.goto("/")
+    await page.goto("/login")
     await page.get_by_role("button", name="Sign in with this certificate").click()
     await page.wait_for_url("**/")

@@ -94,7 +94,7 @@ async def test_what_is_typed_never_becomes_markup_or_script(desk) -> None:
     for field in await desk.locator("form.ask input").all():
         await field.evaluate("(node, text) => { node.type = 'text'; node.value = text; }", EVIL)
     await desk.get_by_role("button", name="Search").click()
-    await desk.wait_for_load_state()
+    await desk.wait_for_url("**/search?*")
     assert await desk.locator("main script, main img").count() == 0
     assert await desk.get_by_label("User").input_value() == EVIL
     assert await desk.evaluate("document.scripts.length") == 0

@@ -234,23 +234,40 @@ async def closed(writer):
         await writer.wait_closed()
 
 
-async def test_who_sends_slowly_or_nothing_at_all_does_not_stay(tmp_path) -> None:
-    limits = {"body_s": 0.2, "connection_life_s": 0.4, "handshake_s": 0.4, "connections_max": 3}
-    async with house(tmp_path, **limits) as running:
-        context = client_context(running.authority, running.certificate())
-        there = {"host": "127.0.0.1", "port": running.port}
-        secure = {**there, "ssl": context, "server_hostname": "localhost"}
-        reader, slow = await asyncio.open_connection(**secure)
+def connected(running):
+    """Open a connection to a console, as somebody with a certificate."""
+    context = client_context(running.authority, running.certificate())
+    there = {"host": "127.0.0.1", "port": running.port}
+    return asyncio.open_connection(**there, ssl=context, server_hostname="localhost")
+
+
+async def test_who_sends_slowly_is_told_so(tmp_path) -> None:
+    async with house(tmp_path, body_s=0.2) as running:
+        reader, slow = await connected(running)
         kind = b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n"
         slow.write(b"POST /login/certificate HTTP/1.1\r\nHost: localhost\r\n" + kind + b"\r\ncsrf=")
-        assert b" 408 " in await ended(reader)
-        reader, head = await asyncio.open_connection(**secure)
+        async with asyncio.timeout(30):
+            assert b" 408 " in await reader.readuntil(b"\r\n\r\n")
+        await closed(slow)
+        async with running.client(running.certificate()) as client:
+            assert (await client.get("/login")).status_code == 200
+
+
+async def test_who_does_not_end_what_he_began_does_not_stay(tmp_path) -> None:
+    async with house(tmp_path, connection_life_s=0.6) as running:
+        reader, head = await connected(running)
         head.write(b"GET /login HTTP/1.1\r\nHost: local")
         assert await ended(reader) == b""
-        # Without a handshake, too: three wait for theirs, and the others are turned away at once.
+        await closed(head)
+
+
+async def test_who_says_nothing_at_all_does_not_stay(tmp_path) -> None:
+    """Three wait for their handshake, and the others are turned away at once."""
+    async with house(tmp_path, handshake_s=1, connections_max=3) as running:
+        there = {"host": "127.0.0.1", "port": running.port}
         silent = [await asyncio.open_connection(**there) for _ in range(6)]
         assert [await ended(reader) for reader, _ in silent] == [b""] * 6
-        for writer in (slow, head, *(writer for _, writer in silent)):
+        for _, writer in silent:
             await closed(writer)
         async with running.client(running.certificate()) as client:
             assert (await client.get("/login")).status_code == 200
