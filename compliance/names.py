@@ -16,7 +16,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from compliance.names_base import Ask, FindsNow, NameModel, WeightsError
+from compliance.names_base import Ask, FindsNow, NameModel, WeightsError, give_back
 from compliance.names_latin import LatinNames
 from compliance.names_zh import ChineseNames
 
@@ -57,4 +57,7 @@ def load_names(folder: Path, *, threads: int = 1, latin: NameModel | None = None
     """
     if latin is None:
         latin = LatinNames(folder / "rampart", threads=threads)
-    return Names([latin, ChineseNames(folder / "lac", threads=threads)])
+    give_back()
+    chinese = ChineseNames(folder / "lac", threads=threads)
+    give_back()
+    return Names([latin, chinese])

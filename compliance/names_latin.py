@@ -15,6 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from compliance.findings import Finding
+from compliance.lean_bert import lean
 from compliance.name_patterns import LETTERS, THING_BEHIND
 from compliance.name_places import subtype_of
 from compliance.name_rules import NAME_MIN, is_acronym, is_common, survey
@@ -81,7 +82,8 @@ class LatinNames(FindsNow):
         self._tokenizer = Tokenizer.from_str(files["tokenizer.json"].decode())
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(_TOKENS_MAX + 2)
-        self._session = session(eight_bit(files["model_q4.onnx"]), threads)
+        # Popped, so that the file's bytes are gone while the session is opened.
+        self._session = session(lean(eight_bit(files.pop("model_q4.onnx"))), threads)
         self._kinds = sorted(set(_LABELS.values()))
         self._columns = {
             kind: [i for i, of in _LABELS.items() if of == kind] for kind in self._kinds
@@ -126,12 +128,7 @@ class LatinNames(FindsNow):
 
     def _scores(self, ids: list[int]) -> dict[str, list[float]]:
         """Probability of each kind, by token: the sum over the kind's labels."""
-        shape = np.array([ids], dtype=np.int64)
-        feed = {
-            "input_ids": shape,
-            "attention_mask": np.ones_like(shape),
-            "token_type_ids": np.zeros_like(shape),
-        }
+        feed = {"input_ids": np.array([ids], dtype=np.int64)}
         logits: npt.NDArray[np.float32] = self._session.run(["logits"], feed)[0][0]
         powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
         shares = powers / powers.sum(axis=-1, keepdims=True)

@@ -88,7 +88,8 @@ class _Asking:
         self, outputs: Sequence[str], feed: Mapping[str, npt.NDArray[np.int64]]
     ) -> list[npt.NDArray[np.float32]]:
         """Logits of one row of tokens: `[float32 [1, n, labels]]`."""
-        answer = self._line.ask(feed["input_ids"], feed["attention_mask"], self._labels)
+        ids = feed["input_ids"]
+        answer = self._line.ask(ids, np.ones_like(ids), self._labels)
         if answer is not None:
             return [answer]
         run: list[npt.NDArray[np.float32]] = self._here.run(list(outputs), dict(feed))
