@@ -28,6 +28,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
+
 from bench import auditing
 from meshkit.files import read_or_none
 from meshkit.tlog import check_log
@@ -55,13 +57,15 @@ class Seen:
     published: list = field(default_factory=list)  # (when, size)
     witnessed: list = field(default_factory=list)
     refused: int = 0
+    moved: int = 0
+    """Batches sent again over another connection."""
     late: int = 0
     rss: list = field(default_factory=list)
 
 
 async def producer(channel, seen, every_s, until):
     loop = asyncio.get_running_loop()
-    call = channel.stream_stream(auditing.METHOD, bytes, audit_pb2.AppendResponse.FromString)(None)
+    call = stream(channel)
     number, due = 0, loop.time() + every_s * int.from_bytes(os.urandom(2)) / 2**16
     while due < until:
         if (wait := due - loop.time()) > 0:
@@ -69,21 +73,38 @@ async def producer(channel, seen, every_s, until):
         else:
             seen.late += wait < -every_s
         due += every_s
-        sent = loop.time()
-        await call.write(auditing.batch(number))
+        sent, batch = loop.time(), auditing.batch(number)
         number += 1
-        missing, largest = auditing.BATCH_EVENTS, 0
-        while missing:
-            told = await call.read()
-            for ack in told.acks:
-                if ack.HasField("appended"):
-                    seen.indexes.append(ack.appended.index)
-                    largest = max(largest, ack.appended.index)
-                else:
-                    seen.refused += 1
-            missing -= len(told.acks)
+        try:
+            largest = await acknowledged(call, batch, seen)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the second: ended before
+            # Connections have an age. What has no ack is sent again, as the gateway does.
+            if await call.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            seen.moved += 1
+            call = stream(channel)
+            largest = await acknowledged(call, batch, seen)
         seen.acks.append((loop.time(), largest, loop.time() - sent))
     await call.done_writing()
+
+
+def stream(channel):
+    return channel.stream_stream(auditing.METHOD, bytes, audit_pb2.AppendResponse.FromString)(None)
+
+
+async def acknowledged(call, batch, seen):
+    """Send a batch and take its acks; return the largest index."""
+    await call.write(batch)
+    missing, indexes = auditing.BATCH_EVENTS, []
+    while missing:
+        told = await call.read()
+        if told is grpc.aio.EOF:
+            await call  # raises why
+        indexes += [ack.appended.index for ack in told.acks if ack.HasField("appended")]
+        seen.refused += sum(not ack.HasField("appended") for ack in told.acks)
+        missing -= len(told.acks)
+    seen.indexes += indexes
+    return max(indexes, default=0)
 
 
 async def watch(checkpoint, seen, pid):
@@ -192,7 +213,8 @@ def report(seen, size, verify_s, cpu_s):
     return {
         "events": len(seen.indexes), "seconds": seconds,
         "events_per_s": round(len(seen.indexes) / seconds, 1),
-        "refused": seen.refused, "late batches": seen.late, "log": size, "verify_s": verify_s,
+        "refused": seen.refused, "sent again": seen.moved, "late batches": seen.late,
+        "log": size, "verify_s": verify_s,
         "ack_ms": quantiles([1_000 * took for *_, took in seen.acks], 1),
         "published_s": quantiles(delays(seen.acks, seen.published)),
         "witnessed_s": quantiles(delays(seen.acks, seen.witnessed)),
