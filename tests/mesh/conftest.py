@@ -49,6 +49,8 @@ JOIN = {
     "wrapped_secret_id_file": "unused",
 }
 QUICK = {"lame_duck_ms": 0, "drain_ms": 2_000}
+PATIENT = {"append_ms": 20_000, "connect_ms": 20_000, "cache_connect_ms": 20_000}
+"""Where all are there, a busy machine is no reason for one to be taken for away."""
 
 
 @dataclass
@@ -124,7 +126,7 @@ class FakeMesh:
         return GatewayServer(
             join=JOIN,
             port=0,
-            hops={"append_ms": 1_000, **hops},
+            hops={**PATIENT, **hops},
             serving={**QUICK, "drain_ms": 130_000},
             **targets,
         )

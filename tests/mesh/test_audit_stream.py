@@ -32,8 +32,9 @@ from meshkit.recording.wire import event_to_wire
 from sealgate.v1.audit_pb2_grpc import AuditServiceStub
 from tests.fakes import MemoryAudit
 from tests.mesh.conftest import DOMAIN, service_id
+from tests.ports import unused_port
 
-HOPS = Hops(append_ms=1_500, connect_ms=200, append_pause_ms=10, appends_max=8)
+HOPS = Hops(append_ms=20_000, connect_ms=200, append_pause_ms=10, appends_max=8)
 
 
 def event(phase=Phase.INTENT, call_id=None, **rest):
@@ -148,7 +149,7 @@ async def test_one_key_has_one_content(host):
     assert len(log.events) == 1
 
 
-async def until(holds, seconds=5.0):
+async def until(holds, seconds=30.0):
     async with asyncio.timeout(seconds):
         while not holds():
             await asyncio.sleep(0.005)
@@ -157,9 +158,8 @@ async def until(holds, seconds=5.0):
 async def test_what_has_no_ack_is_sent_again_and_taken_once(host):
     """Served twice: the first server takes the events, and is gone before it acks them."""
     log = MemoryAudit(hold=asyncio.Event())
-    hops = HOPS.model_copy(update={"append_ms": 5_000})
-    async with host.serving("audit", log) as port:
-        client = await host.owned.enter_async_context(client_to(host, port, hops))
+    async with host.serving("audit", log, port=unused_port()) as port:
+        client = await host.owned.enter_async_context(client_to(host, port))
         before = await send_three(client, log)
     log.hold.set()
     async with host.serving("audit", log, port=port):
@@ -232,6 +232,8 @@ async def test_a_draining_log_lets_its_producers_go_at_once(host):
     """Their streams have no end of their own; the drain would last as long as it may."""
     log = MemoryAudit()
     loop = asyncio.get_running_loop()
+    patient = host.placed.serving.model_copy(update={"drain_ms": 20_000})
+    host.placed = host.placed.model_copy(update={"serving": patient})
     async with host.serving("audit", log) as port:
         client = await host.owned.enter_async_context(client_to(host, port))
         await client.append(event())
@@ -279,6 +281,7 @@ async def test_a_peer_that_may_not_append_is_told_nothing_and_takes_no_event(hos
     ):
         with pytest.raises(Refusal) as caught:
             await client.append(event())
+        await until(lambda: log.events)  # it goes on trying
 
     assert caught.value.reason is Reason.AUDIT_DOWN
     assert {each.action for each in log.events} == {"access.refused"}

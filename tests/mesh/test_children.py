@@ -117,9 +117,9 @@ async def test_one_that_is_paused_is_killed_and_started_again(child) -> None:
 async def test_one_that_drains_for_long_is_not_taken_for_hung(child) -> None:
     draining = child(FOR_EVER, drain_s=4.0)
     await draining.start()
+    before = asyncio.get_running_loop().time()
     os.kill(draining.pid, signal.SIGTERM)
     draining.settings = {**draining.settings, "SLEEPER_DRAIN_S": "0"}  # of the next one
-    before = asyncio.get_running_loop().time()
     await watched_until(draining, 20, starts=2)
     assert asyncio.get_running_loop().time() - before >= 4.0
     await draining.stop()

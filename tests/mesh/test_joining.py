@@ -109,7 +109,7 @@ async def test_a_rotated_key_verifies_before_it_tags(world, tmp_path):
     """So a tag never arrives before its key: whoever tags waits until all have read it."""
     bao, estate = world
     settings = settings_of(bao, await estate.login("compliance"), tmp_path)
-    quick = Watching(every_s=0.05, settle_s=0.6)
+    quick = Watching(every_s=0.05, settle_s=2.0)
     async with (
         joined("compliance", settings) as member,
         watched_screening_keys(member.keys, quick) as keys,
@@ -127,7 +127,7 @@ def verifies(keys, version):
     return version in keys._keys
 
 
-async def until(holds, seconds=5.0):
+async def until(holds, seconds=30.0):
     async with asyncio.timeout(seconds):
         while not holds():
             await asyncio.sleep(0.01)

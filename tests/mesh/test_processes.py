@@ -96,6 +96,7 @@ def mesh(tmp_path_factory, collector):
     settings |= {
         "GATEWAY_TELEMETRY__TRACE_SAMPLE_RATIO": "1",
         "GATEWAY_HOPS__CACHE_MS": "1500",
+        "GATEWAY_HOPS__CONNECT_MS": "4000",
         "GATEWAY_HOPS__REACHING__KEEPALIVE_MS": "10500",
         "GATEWAY_HOPS__REACHING__KEEPALIVE_TIMEOUT_MS": "1000",
         "APPLIANCE_DATA_DIR": str(data),
@@ -145,18 +146,20 @@ async def test_one_trace_crosses_all_five_processes(mesh):
         )
 
     def all_there():
-        return roots(mesh, trace_id) >= ROOTS and appends(mesh, trace_id) >= 2
+        """Each process tells of its own spans in its own time: parents may come after."""
+        return (
+            roots(mesh, trace_id) >= ROOTS and appends(mesh, trace_id) >= 2 and not orphans(spans())
+        )
+
+    def spans():
+        return {span.span_id: (who, span) for who, span in mesh.collector.of(trace_id)}
 
     await until(all_there)
-    spans = {span.span_id: (who, span) for who, span in mesh.collector.of(trace_id)}
-    for who, span in spans.values():
-        chain = ancestry(spans, span)
-        assert chain[-1] == ("gateway", "/sealgate.v1.GatewayService/Chat"), (who, span.name)
     assert roots(mesh, trace_id) <= ROOTS | {
         ("inference", "/sealgate.v1.InferenceService/ListModels")  # a second's memo may serve
     }
     assert appends(mesh, trace_id) == 2, "an INTENT and an OUTCOME"
-    assert "ada@" not in str(list(spans.values()))
+    assert "ada@" not in str(list(spans().values()))
 
 
 async def test_metrics_and_log_lines_of_all_five_processes_reach_the_collector(mesh):
@@ -174,15 +177,12 @@ async def test_metrics_and_log_lines_of_all_five_processes_reach_the_collector(m
     await until(lambda: serving() == set(SERVICES))
     # Audit's only call is a stream that lives on.
     await until(lambda: senders("rpc.server.call.duration") >= set(SERVICES) - {"audit"})
-    await until(lambda: found_types(told))
-    await until(lambda: usage(told))
-    assert found_types(told) >= {"EMAIL"}
-    assert usage(told) == {"input", "output"}
-    assert ("audit", "sealgate.audit_commit_duration") in told.metrics
-    assert ("inference", "gen_ai.server.time_to_first_token") in told.metrics
-    for who in SERVICES:
-        assert (who, "sealgate.certificate_remaining") in told.metrics
-        assert (who, "process_resident_memory_bytes") in told.metrics
+    await until(lambda: found_types(told) >= {"EMAIL"})
+    await until(lambda: usage(told) == {"input", "output"})
+    await until(lambda: ("audit", "sealgate.audit_commit_duration") in told.metrics)
+    await until(lambda: ("inference", "gen_ai.server.time_to_first_token") in told.metrics)
+    for name in ("sealgate.certificate_remaining", "process_resident_memory_bytes"):
+        await until(lambda name=name: senders(name) >= set(SERVICES))
     assert "ada@" not in told.text
     assert "example.org" not in told.text
 
@@ -226,6 +226,12 @@ def appends(mesh, trace_id):
     return sum((who, span.name) == APPEND for who, span in mesh.collector.of(trace_id))
 
 
+def orphans(spans):
+    """The spans that do not lead up to the gateway's."""
+    top = ("gateway", "/sealgate.v1.GatewayService/Chat")
+    return [(who, span.name) for who, span in spans.values() if ancestry(spans, span)[-1] != top]
+
+
 def ancestry(spans, span):
     """Names from a span up to one whose parent is nobody's of ours."""
     chain = []
@@ -237,7 +243,7 @@ def ancestry(spans, span):
         span = spans[here.parent_span_id][1]
 
 
-async def until(holds, seconds=20.0):
+async def until(holds, seconds=60.0):
     async with asyncio.timeout(seconds):
         while not holds():
             await asyncio.sleep(0.05)
@@ -280,7 +286,7 @@ async def test_a_killed_cache_is_a_miss(mesh):
         mesh.kill("cache")
         down = await client.chat(prompt, model=MODEL, max_tokens=3)
         await mesh.until_serving("cache", starts + 1)
-        async with asyncio.timeout(10):  # the channel tries again twice a second
+        async with asyncio.timeout(60):  # the channel tries again twice a second
             while (
                 after := await client.chat(prompt, model=MODEL, max_tokens=3)
             ).cache_tier == "down":
