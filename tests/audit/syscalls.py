@@ -102,8 +102,11 @@ class _Telling:
         return await self._signer.sign(data)
 
 
-async def write(folder, tell):
-    """Append a few batches, each until it is taken, and let each be published."""
+async def write(folder, tell, looks):
+    """Append a few batches, each until it is taken, and let each be published.
+
+    looks: How often it is seen whether it was: a fault may keep it from that for a while.
+    """
     made = world(folder)
     made.signer = _Telling(made.signer, tell)
     settings = {"publish_interval_ms": 10, "segment_bytes_max": 16_000, "segment_age_max_s": 0.02}
@@ -114,7 +117,7 @@ async def write(folder, tell):
             for phase in (Phase.INTENT, Phase.OUTCOME):
                 await _insist(audit, (call_id, phase), tell)
             last = audit.stats.durable
-            for _ in range(100):  # a fault may keep it from being published for a while
+            for _ in range(looks):
                 if audit.stats.published >= last:
                     break
                 await asyncio.sleep(0.005)
@@ -131,11 +134,11 @@ async def _insist(audit, key, tell):
     raise answer
 
 
-def _child(folder, go, pipe):
+def _child(folder, go, pipe, looks):
     structlog.configure(processors=[_quiet])
     try:
         os.read(go, 1)
-        asyncio.run(write(folder, lambda line: os.writev(pipe, [line.encode() + b"\n"])))
+        asyncio.run(write(folder, lambda line: os.writev(pipe, [line.encode() + b"\n"]), looks))
     except* (OSError, Refusal, sqlite3.Error):
         os._exit(REFUSED)
     except* BaseException:  # noqa: BLE001 -- told as the parent's finding
@@ -152,7 +155,7 @@ def run(folder, inject=()):
     child = os.fork()
     if child == 0:
         os.close(read_end)
-        _child(folder, go_read, write_end)
+        _child(folder, go_read, write_end, looks=100 if inject else 4_000)
     os.close(write_end)
     trace = folder / "strace"
     command = ["strace", "-f", "-y", "-qq", "-s", "160", "-o", str(trace), "-p", str(child)]

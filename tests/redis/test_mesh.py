@@ -11,6 +11,7 @@ from gateway.app import limits_of
 from gateway.redis_limits import RedisLimits
 from gateway.settings import GatewaySettings
 from meshkit.redis_link import redis_link
+from tests.redis_world import PATIENT
 
 
 @pytest.fixture
@@ -34,12 +35,12 @@ def told(house, monkeypatch):
 
 async def test_cache_and_gateway_reach_it(told) -> None:
     cache = told("cache", CacheSettings, "CACHE").redis
-    async with redis_link(cache, name="test") as link:
+    async with redis_link(cache.model_copy(update=PATIENT), name="test") as link:
         assert await link.call("GET", "sealgate:cache:x") is None
     gateway = told("gateway", GatewaySettings, "GATEWAY")
     async with limits_of(gateway) as limits:
         assert isinstance(limits, RedisLimits)
-    async with redis_link(gateway.redis, name="test") as link:
+    async with redis_link(gateway.redis.model_copy(update=PATIENT), name="test") as link:
         assert await link.call("GET", "sealgate:limits:x") is None
 
 
