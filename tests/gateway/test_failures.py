@@ -487,11 +487,15 @@ async def test_a_cancelled_call_is_settled_too(start) -> None:
 
 
 @asynccontextmanager
-async def relay(port):
-    """A TCP hop that can be cut: `cut()` resets every connection through it."""
+async def relay(port, *, wait_s=0.0):
+    """A TCP hop that can be cut: `cut()` resets every connection through it.
+
+    wait_s: how long a connection waits before a byte goes on.
+    """
     transports = []
 
     async def through(reader, writer):
+        await asyncio.sleep(wait_s)
         onward_reader, onward = await asyncio.open_connection("127.0.0.1", port)
         transports.extend([writer.transport, onward.transport])
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from contextlib import aclosing
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,6 +25,7 @@ from meshkit.contract import (
     Role,
 )
 from meshkit.counters import counters
+from tests.gateway.test_failures import relay
 from tests.inference import triton_world as world
 
 WAIT_S = 60.0
@@ -238,6 +240,16 @@ async def test_another_model_is_found_out_by_its_first_response(on_triton, trito
 
     assert (await refused(engine, "say 3")).reason is Reason.INFERENCE_DOWN
     assert events("failed.shape") == 1
+
+
+async def test_a_connection_that_takes_its_time_is_waited_for(on_triton, triton) -> None:
+    """A busy machine may need longer for it than the first pause between two tries is."""
+    async with relay(triton.port, wait_s=0.5) as (port, cut):
+        slow = SimpleNamespace(address=f"{triton.host}:{port}", repository=triton.repository)
+        engine = await on_triton("scripted", slow)
+        assert isinstance((await answer(engine, "say 1"))[-1], Ended)
+        await engine.close()
+        cut()
 
 
 async def test_a_triton_that_is_not_there_is_said_so() -> None:

@@ -52,7 +52,8 @@ def channel_options(settings: TritonSettings) -> list[tuple[str, int]]:
         ("grpc.enable_retries", 0),
         ("grpc.max_receive_message_length", settings.message_bytes_max),
         ("grpc.initial_reconnect_backoff_ms", _BACKOFF_MS),
-        ("grpc.min_reconnect_backoff_ms", _BACKOFF_MS),
+        # C-core's name for how long a connection may take: on a busy machine, more than a pause.
+        ("grpc.min_reconnect_backoff_ms", settings.control_ms),
         ("grpc.max_reconnect_backoff_ms", 10 * _BACKOFF_MS),
         ("grpc.keepalive_time_ms", 3 * _KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS),

@@ -63,7 +63,9 @@ class TritonSettings(BaseModel):
         description="Between two responses, and to the first; then INFERENCE_DOWN.",
     )
     control_ms: int = Field(
-        default=5_000, ge=1, description="For a question about health or a model."
+        default=5_000,
+        ge=1,
+        description="For a question about health or a model, and for a connection.",
     )
     load_ms: int = Field(default=300_000, ge=1, description="For Triton to load a model.")
     look_ms: int = Field(default=1_000, ge=10, description="Between two looks at its health.")
