@@ -56,8 +56,11 @@ class Files:
 
     def __init__(self, ca: Pem, cert: Pem, key: Pem) -> None:
         """Prepare; nothing is read yet. What is given as bytes stays as it is."""
-        self._given = (ca, cert, key)
-        self._paths = [Path(each) for each in self._given if not isinstance(each, bytes)]
+        # A process may go to another folder between two looks.
+        self._given = [
+            each if isinstance(each, bytes) else Path(each).absolute() for each in (ca, cert, key)
+        ]
+        self._paths = [each for each in self._given if isinstance(each, Path)]
         self._shown: Shown | None = None
         self._marks: list[tuple[int, ...]] | None = None
         """Of the files that `_shown` was read from; None: look again."""
@@ -109,5 +112,5 @@ class Files:
 
     def _read(self) -> Shown:
         return Shown(
-            *(each if isinstance(each, bytes) else Path(each).read_bytes() for each in self._given)
+            *(each if isinstance(each, bytes) else each.read_bytes() for each in self._given)
         )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from abc import ABC, abstractmethod
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -162,6 +162,8 @@ class Line(ABC, Generic[ChannelT]):
 class AsyncLine(Line[grpc.aio.Channel]):
     """For one event loop."""
 
+    _loop: asyncio.AbstractEventLoop
+
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self._closing: set[asyncio.Task[None]] = set()
@@ -192,16 +194,24 @@ class AsyncLine(Line[grpc.aio.Channel]):
         """Close all channels; calls under way are cancelled. Harmless when done again."""
         for channel in self._all():
             await channel.close(None)
+        await asyncio.sleep(0)  # those handed to the loop before are in `_closing` then
         while self._closing:
             await asyncio.wait(self._closing)
 
     def _opened(self, shown: Shown) -> grpc.aio.Channel:
+        self._loop = asyncio.get_running_loop()
         return grpc.aio.secure_channel(
             self._connection.target, shown.credentials(), options=self._connection.options()
         )
 
     def _close_apart(self, channel: grpc.aio.Channel) -> None:
-        task = asyncio.create_task(channel.close(None))
+        # A call that is collected as garbage ends in any thread, or after its loop has: then there
+        # is nothing to close, for a channel that is collected closes itself.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._begin_closing, channel)
+
+    def _begin_closing(self, channel: grpc.aio.Channel) -> None:
+        task = self._loop.create_task(channel.close(None))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -244,4 +254,6 @@ class ThreadLine(Line[grpc.Channel]):
 
     def _close_apart(self, channel: grpc.Channel) -> None:
         # The thread that tells of a stream's end is the channel's own, and would wait for itself.
-        threading.Thread(target=channel.close, name="sealgate-close").start()
+        # If no thread is to be had, no call fails for it: a channel closes itself when collected.
+        with suppress(RuntimeError):
+            threading.Thread(target=channel.close, name="sealgate-close").start()

@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 import gc
+import shutil
 import time
 from contextlib import suppress
 from functools import partial
@@ -364,6 +365,93 @@ async def test_a_call_that_fails_or_is_cancelled_is_under_way_no_more(port, kept
                     await task
         wire = client._line._current
         await until(lambda: wire.calls == 0)
+
+
+@pytest.mark.parametrize("ends", [asyncio.run, "left open", "in another thread"])
+def test_a_stream_may_be_collected_anywhere(gateway, port, kept, looks, ends):
+    """After its loop, or beside it: nobody is told of it, and no task is begun elsewhere."""
+    gateway.held = True
+
+    async def begun():
+        client = AsyncClient(f"localhost:{port}", tls=kept.folder)
+        stream = client.stream(LONG, model="echo")
+        assert await anext(stream) == "word"
+        kept.replace()
+        await client.models()
+        assert line_of(client).channels == 2
+        return client, [stream._call]
+
+    async def collected_elsewhere():
+        client, calls = await begun()
+
+        async def elsewhere():
+            calls.clear()
+            gc.collect()
+
+        await asyncio.to_thread(asyncio.run, elsewhere())
+        await until(lambda: line_of(client).channels == 1)
+        await client.aclose()
+        return client, calls
+
+    if ends is asyncio.run:
+        client, calls = asyncio.run(begun())
+    else:
+        loop = asyncio.new_event_loop()
+        left = begun() if ends == "left open" else collected_elsewhere()
+        client, calls = loop.run_until_complete(left)
+        loop.close()
+    calls.clear()
+    gc.collect()  # an exception in what collects is an error of this test
+    assert line_of(client).channels <= 1
+
+
+def test_a_process_that_can_begin_no_thread_loses_no_call(port, gateway, kept, looks, monkeypatch):
+    def none_left(_thread):
+        raise RuntimeError
+
+    with Client(f"localhost:{port}", tls=kept.folder) as client:
+        client.chat("x", model="echo")
+        kept.replace()
+        with monkeypatch.context() as full:
+            full.setattr("threading.Thread.start", none_left)
+            client.chat("x", model="echo")
+        assert serials(gateway) == [kept.old, kept.new]
+        assert line_of(client).channels == 1
+
+
+def test_files_of_a_relative_path_are_where_they_were(port, gateway, kept, looks, monkeypatch):
+    monkeypatch.chdir(kept.folder)
+    with Client(f"localhost:{port}", tls=".") as client:
+        client.chat("x", model="echo")
+        monkeypatch.chdir("/")
+        kept.replace()
+        client.chat("x", model="echo")
+    assert serials(gateway) == [kept.old, kept.new]
+
+
+def test_a_folder_of_links_that_are_switched_is_read_anew(port, gateway, kept, looks):
+    """As Kubernetes mounts secrets: `..data` becomes a link to another folder, the old one goes."""
+    ends = (kept._old, kept._new)
+    names = ("ca.pem", "client.pem", "client.key")
+    there = kept.folder.parent / "secret"
+    there.mkdir()
+    for name in names:
+        (there / name).symlink_to(Path("..data", name))
+
+    def switch(number):
+        (there / f"..{number}").mkdir()
+        parts = (ends[number].ca, ends[number].chain, ends[number].key)
+        for name, content in zip(names, parts, strict=True):
+            (there / f"..{number}" / name).write_bytes(content)
+        (there / "..data_tmp").symlink_to(f"..{number}")
+        (there / "..data_tmp").replace(there / "..data")
+
+    with Client(f"localhost:{port}", tls=there) as client:
+        for number in range(2):
+            switch(number)
+            client.chat("x", model="echo")
+            shutil.rmtree(there / f"..{number}")
+    assert serials(gateway) == [kept.old, kept.new]
 
 
 OTHERS = {
