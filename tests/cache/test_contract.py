@@ -161,7 +161,7 @@ async def test_abandoning_wakes_one_and_only_one(cache, made) -> None:
     others = [asyncio.create_task(cache.get(made.question())) for _ in range(3)]
     await asyncio.sleep(SOON_S)
     await cache.abandon(question, lease)
-    woken, asleep = await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
+    woken, asleep = await asyncio.wait(others, timeout=20, return_when=asyncio.FIRST_COMPLETED)
     late, _ = await asyncio.wait(asleep, timeout=SOON_S)
 
     assert (len(woken), len(late)) == (1, 0)
@@ -194,10 +194,11 @@ async def test_a_crashed_leader_is_replaced_when_its_lease_lapses(make_cache, ma
     cache = make_cache(lease_ms=300)
     lost = (await cache.get(made.question())).lease
     followers = [asyncio.create_task(cache.get(made.question())) for _ in range(3)]
-    while cache.counts.waits < len(followers):
-        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        while cache.counts.waits < len(followers):
+            await asyncio.sleep(0)
     clock.now_s += 1  # and no more: the lease of whoever follows does not lapse
-    leaders, _ = await asyncio.wait(followers, return_when=asyncio.FIRST_COMPLETED)
+    leaders, _ = await asyncio.wait(followers, timeout=20, return_when=asyncio.FIRST_COMPLETED)
 
     assert len(leaders) == 1
     assert (await leaders.pop()).lease not in (b"", lost)

@@ -350,6 +350,7 @@ async def test_no_call_is_lost_while_versions_change_under_load(opened) -> None:
             await world.take(*step)
             more = len(answers) + 3 * len(callers)
             while len(answers) < more:
+                assert not any(caller.done() for caller in callers), "a call is lost"
                 await asyncio.sleep(0.001)
         over.set()
         await asyncio.gather(*callers)

@@ -99,7 +99,7 @@ async def acknowledged(call, batch, seen):
     while missing:
         told = await call.read()
         if told is grpc.aio.EOF:
-            await call  # raises why
+            raise EOFError  # a stream that failed has said why when it was read
         indexes += [ack.appended.index for ack in told.acks if ack.HasField("appended")]
         seen.refused += sum(not ack.HasField("appended") for ack in told.acks)
         missing -= len(told.acks)
