@@ -147,9 +147,22 @@ class Line(ABC, Generic[ChannelT]):
     def _replying(self, method: _Method) -> Callable[..., object]:
         """Return what a stub calls: a call of it ends with its reply."""
 
-    @abstractmethod
     def _streaming(self, method: _Method) -> Callable[..., object]:
         """Return what a stub calls: a call of it ends when its status is known."""
+
+        def call(request: object, **options: object) -> object:
+            wire, begin = self._taken(method)
+            ended = partial(self._ended, wire)
+            with _unless_begun(ended):
+                begun = begin(request, **options)
+            self._at_end(begun, ended)
+            return begun
+
+        return call
+
+    @abstractmethod
+    def _at_end(self, begun: Any, ended: Callable[..., None]) -> None:  # noqa: ANN401 -- gRPC's
+        """Have `ended` called once the status of a stream is known, or now if it is."""
 
     @abstractmethod
     def _opened(self, shown: Shown) -> ChannelT: ...
@@ -179,16 +192,8 @@ class AsyncLine(Line[grpc.aio.Channel]):
 
         return call
 
-    def _streaming(self, method: _Method) -> Callable[..., object]:
-        def call(request: object, **options: object) -> object:
-            wire, begin = self._taken(method)
-            ended = partial(self._ended, wire)
-            with _unless_begun(ended):
-                begun = begin(request, **options)
-            begun.add_done_callback(ended)
-            return begun
-
-        return call
+    def _at_end(self, begun: Any, ended: Callable[..., None]) -> None:  # noqa: ANN401 -- gRPC's
+        begun.add_done_callback(ended)
 
     async def close(self) -> None:
         """Close all channels; calls under way are cancelled. Harmless when done again."""
@@ -230,17 +235,9 @@ class ThreadLine(Line[grpc.Channel]):
 
         return call
 
-    def _streaming(self, method: _Method) -> Callable[..., object]:
-        def call(request: object, **options: object) -> object:
-            wire, begin = self._taken(method)
-            ended = partial(self._ended, wire)
-            with _unless_begun(ended):
-                begun = begin(request, **options)
-            if not begun.add_callback(ended):
-                ended()
-            return begun
-
-        return call
+    def _at_end(self, begun: Any, ended: Callable[..., None]) -> None:  # noqa: ANN401 -- gRPC's
+        if not begun.add_callback(ended):
+            ended()
 
     def close(self) -> None:
         """Close all channels; calls under way are cancelled. Harmless when done again."""
