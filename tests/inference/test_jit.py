@@ -11,16 +11,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llvmlite.binding import get_host_cpu_features
 
 from inference.engines.cpu import cpu_model
-from inference.engines.jit.compiled import cpu_can
+from inference.engines.jit.compiled import cpu_dots
+from inference.engines.jit.dots import AVX2, VNNI
 from inference.engines.jit.model import CompiledLlama, compiles
 from inference.engines.jit.packing import Arena
 from inference.engines.llama import Llama
 from inference.scheduler import Move
 from inference.weights import Architecture, Codes4, Codes8, Layer, Table, Weights, dense
 
-pytestmark = pytest.mark.skipif(not cpu_can(), reason="this CPU has no AVX-512 VNNI")
+pytestmark = pytest.mark.skipif(cpu_dots() is None, reason="this CPU has no AVX2")
 
 ARCH = Architecture(
     layers=2,
@@ -176,6 +178,24 @@ def test_what_lies_out_of_range_never_reaches_machine_code(model, tokens, positi
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("dots", [VNNI, AVX2], ids=lambda dots: dots.name)
+def test_any_instructions_give_the_same_bits(weights, model, monkeypatch, dots) -> None:
+    features = get_host_cpu_features()
+    if not all(features.get(name, False) for name in dots.needed):
+        pytest.skip(f"this CPU has no {dots.name}")
+    monkeypatch.setattr("inference.engines.jit.model.cpu_dots", lambda: dots)
+    other = CompiledLlama(weights, slots=SLOTS, context_tokens=ROOM, threads=2)
+    tokens = torch.randint(0, ARCH.vocabulary, (60,)).tolist()
+
+    for each in (model, other):
+        for slot in range(SLOTS):
+            each.prefill(tokens, slot=slot, start=0)
+    for rows in range(1, SLOTS + 1):
+        asked = tokens[:rows], [60] * rows
+        assert torch.equal(other.decode(*asked), model.decode(*asked))
+
+
+@torch.inference_mode()
 def test_the_largest_values_there_are_do_not_overflow(weights) -> None:
     """Every product of bytes at its largest: some CPUs would saturate sums of 16 bits."""
     full = Codes4(
@@ -189,12 +209,16 @@ def test_the_largest_values_there_are_do_not_overflow(weights) -> None:
         torch.zeros(2 * ARCH.hidden, ARCH.width // 32),
     )
     layer = replace(weights.layers[0], gate_up=gates, down=full, feed_norm=torch.ones(ARCH.width))
-    loud = replace(weights, layers=(layer, layer), final_norm=torch.ones(ARCH.width))
+    table = replace(weights.embedding, codes=weights.embedding.codes.clone())
+    table.codes[0], table.codes[1] = -128, 127
+    loud = replace(
+        weights, embedding=table, layers=(layer, layer), final_norm=torch.ones(ARCH.width)
+    )
     # The feed-forward part adds the same large number to all of the residual: its norm is all ones.
     logits = CompiledLlama(loud, slots=1, context_tokens=ROOM, threads=1).prefill(
         [5], slot=0, start=0
     )
-    sums = weights.embedding.dequantised().sum(dim=1)
+    sums = table.dequantised().sum(dim=1)
 
     assert torch.allclose(logits.abs(), sums.abs(), rtol=0.02, atol=0.02)
 
@@ -316,7 +340,7 @@ def test_packed_weights_lie_where_huge_pages_can_be_had() -> None:
 def test_a_cpu_without_the_instructions_has_the_forward_pass_in_pytorch(
     weights, model, monkeypatch
 ) -> None:
-    monkeypatch.setattr("inference.engines.jit.model.cpu_can", lambda: False)
+    monkeypatch.setattr("inference.engines.jit.model.cpu_dots", lambda: None)
     other = cpu_model(weights, slots=1, context_tokens=ROOM, threads=1)
     tokens = list(range(20))
     ours, theirs = (each.prefill(tokens, slot=0, start=0) for each in (other, model))

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from gguf import GGUFReader, dequantize
+from llvmlite.binding import get_host_cpu_features
 from structlog.testing import capture_logs
 
 from inference.engines.linear import Head
@@ -191,5 +192,11 @@ def test_the_head_does_not_trust_a_cpu_that_saturates(monkeypatch, saturates) ->
     with capture_logs() as logs:
         head = Head(weight)
 
-    assert [entry["event"] for entry in logs] == ["inference.int8_saturates"] * saturates
+    told = [entry["event"] for entry in logs]
+    assert told == ["inference.int8_saturates"] * (saturates or not _adds_in_32_bits())
     assert close(head(x), x @ weight.T)
+
+
+def _adds_in_32_bits() -> bool:
+    features = get_host_cpu_features()
+    return any(features.get(name, False) for name in ("avx512vnni", "avxvnni"))

@@ -228,11 +228,12 @@ def test_guesses_that_hold_save_steps_and_change_nothing(parrot) -> None:
     assert len(world.model.decoded) < len(plain.model.decoded) / 3
 
 
-@pytest.mark.parametrize(("seed", "temperature"), [(None, 0.0), (1, 1.0), (2, 1.0)])
-def test_guesses_that_fail_change_nothing_either(weights, seed, temperature) -> None:
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_guesses_that_fail_change_nothing_either(weights, temperature) -> None:
     world, plain = World(weights, guess_tokens=4), World(weights)
-    how = Parameters(max_tokens=100, temperature=temperature, top_p=0.3, seed=seed)
-    same(world.ask([(b"", prompt_of(2), how)]), plain.ask([(b"", prompt_of(2), how)]))
+    for seed in range(4):
+        how = Parameters(max_tokens=100, temperature=temperature, top_p=0.3, seed=seed)
+        same(world.ask([(b"", prompt_of(2), how)]), plain.ask([(b"", prompt_of(2), how)]))
 
     assert 0 < world.runner.held_tokens < world.runner.guessed_tokens - 4
 

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 import llvmlite.binding as llvm
 from llvmlite import ir
 
+from inference.engines.jit.dots import best_dots
 from inference.engines.jit.program import emit_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from inference.engines.jit.dots import Dots
     from inference.engines.jit.program import Plan
 
-__all__ = ["Compiled", "compiled", "cpu_can"]
+__all__ = ["Compiled", "compiled", "cpu_dots"]
 
-_NEEDED = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "f16c", "fma")
 _SPEED_LEVEL = 2
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def cpu_can() -> bool:
-    """Whether this CPU has the instructions that steps are made of."""
-    features = llvm.get_host_cpu_features()
-    return all(features.get(name, False) for name in _NEEDED)
+def cpu_dots() -> Dots | None:
+    """Return the instructions that steps are made of on this CPU; None: it has none of them."""
+    return best_dots(llvm.get_host_cpu_features())
 
 
 @lru_cache(maxsize=4)

@@ -15,14 +15,31 @@ from llvmlite import ir
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["F16X16", "F32", "F32X16", "I8", "I8X16", "I8X64", "I32", "I32X16", "I64", "PTR", "Code"]
+__all__ = [
+    "F16",
+    "F32",
+    "F32X16",
+    "I1",
+    "I8",
+    "I8X16",
+    "I8X32",
+    "I16X16",
+    "I32",
+    "I32X8",
+    "I32X16",
+    "I64",
+    "PTR",
+    "Code",
+    "vector_of",
+]
 
 LANES = 16
-I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 F32, PTR = ir.FloatType(), ir.PointerType()
-F32X16, F16X16 = ir.VectorType(F32, LANES), ir.VectorType(ir.HalfType(), LANES)
-I8X16, I8X64 = ir.VectorType(I8, LANES), ir.VectorType(I8, 64)
-I32X16 = ir.VectorType(I32, LANES)
+F16, F32X16 = ir.HalfType(), ir.VectorType(F32, LANES)
+I8X16, I8X32 = (ir.VectorType(I8, lanes) for lanes in (LANES, 32))
+I16X16 = ir.VectorType(I16, LANES)
+I32X8, I32X16 = ir.VectorType(I32, LANES // 2), ir.VectorType(I32, LANES)
 
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
@@ -37,10 +54,17 @@ _EXP_TERMS = (
     5.0000001201e-1,
 )
 _EXPONENT_BIAS, _MANTISSA_BITS = 127, 23
-_TO_INTEGERS = "llvm.x86.avx512.mask.cvtps2dq.512"
+_TO_INTEGERS = float(3 << 22)
+"""Added to a float below 2**22, it leaves an integer in the mantissa's lowest bits."""
 _PREFETCH, _TO_READ_FROM_L2 = "llvm.prefetch.p0", (0, 2, 1)
-_TO_NEAREST = 8
-"""Ties to even, whatever the thread has set."""
+
+
+def vector_of(bits: int, lanes: int) -> ir.VectorType:
+    """Return the type of so many integers."""
+    return ir.VectorType(ir.IntType(bits), lanes)
+
+
+_STACK_ALIGNMENT = 64
 
 Int: TypeAlias = int | ir.Value
 
@@ -57,6 +81,10 @@ class Code:
     def __init__(self, module: ir.Module, name: str, arguments: Sequence[ir.Type]) -> None:
         self._module = module
         self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+        # What does not fit the registers goes there; across two lines of the cache it is 10 times as
+        # slow to read back, and threads' stacks begin anywhere.
+        self.function.attributes.alignstack = _STACK_ALIGNMENT
+        self.function.attributes.add("nounwind")  # llvmlite tells none of them if there is no name
         self.arguments = self.function.args
         # Variables are laid out in a block of their own, once, however often a loop runs.
         self._entry = self.function.append_basic_block("entry")
@@ -154,7 +182,7 @@ class Code:
 
     def fma(self, left: ir.Value, right: ir.Value, more: ir.Value) -> ir.Value:
         """Compute left * right + more, rounded once."""
-        return self.call("llvm.fma.v16f32", F32X16, left, right, more)
+        return self.call(f"llvm.fma.v{left.type.count}f32", left.type, left, right, more)
 
     def sum(self, vector: ir.Value) -> ir.Value:
         """Add all lanes, halves upon halves: always in the same order."""
@@ -191,15 +219,13 @@ class Code:
         return self.call("llvm.roundeven.v16f32", F32X16, x)
 
     def integers(self, x: ir.Value) -> ir.Value:
-        """Convert to the nearest 32-bit integers, ties to even; NaN and what is too large: -2**31.
+        """Convert floats below 2**22 to the nearest 32-bit integers, ties to even.
 
-        LLVM's own conversions leave these undefined, or take each lane by itself: 20 times as slow.
-        Bits are those of a conversion lane by lane but in two cases: a half of a block whose peak
-        is below 3.7e-37, as 127 over it overflows, and infinities, whose sum of codes becomes -inf
-        instead of NaN; what is computed of them stays NaN.
+        Of what is larger, and of NaN, comes any integer. LLVM's own conversions leave that
+        undefined, or take each lane by itself: 20 times as slow.
         """
-        nothing, all_lanes = ir.Constant(I32X16, None), ir.Constant(I16, -1)
-        return self.call(_TO_INTEGERS, I32X16, x, nothing, all_lanes, ir.Constant(I32, _TO_NEAREST))
+        bits = self.b.bitcast(self.b.fadd(x, self.floats(_TO_INTEGERS)), I32X16)
+        return self.b.sub(bits, self.b.bitcast(self.floats(_TO_INTEGERS), I32X16))
 
     def swapped(self, vector: ir.Value) -> ir.Value:
         """Swap each even lane with the odd one behind it."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from inference.engines.jit.compiled import compiled, cpu_can
+from inference.engines.jit.compiled import compiled, cpu_dots
 from inference.engines.jit.packing import (
     BLOCK4_BYTES,
     BLOCK8_BYTES,
@@ -55,7 +55,7 @@ def compiles(weights: Weights) -> bool:
     tied = isinstance(weights.embedding, Codes8) and weights.head is None
     blocks = (arch.head, arch.width, arch.hidden)
     even = all(size % GROUP == 0 for size in blocks) and arch.vocabulary % TILE == 0
-    return layers and tied and even and cpu_can()
+    return layers and tied and even and cpu_dots() is not None
 
 
 def _packed_bytes(weights: Weights, table: Codes8) -> int:
@@ -104,7 +104,9 @@ class CompiledLlama:
         )
         self._lay_out(threads)
         self._hold_weights(weights)
-        code = compiled(Plan(arch, self._rows, self._room))
+        dots = cpu_dots()
+        assert dots is not None
+        code = compiled(Plan(arch, self._rows, self._room, dots))
         self._team = Team(code, self._given, (self._held, self.slots))
 
     def prefill(self, tokens: Sequence[int], *, slot: int, start: int) -> torch.Tensor:

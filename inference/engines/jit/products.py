@@ -1,9 +1,9 @@
 """Products of packed matrices with quantised rows: a tile of 16 outputs, any number of rows.
 
 A row comes as int8 codes with a scale for each half block of 16, as `rows.quantised` leaves it.
-Within a half everything is added in integers (VNNI: 64 products of bytes at once); the rest is
-added in fp32, in order. Several rows share a block's weights while these are in registers, but no
-row's arithmetic depends on the others: its bits are the same in any company.
+Within a half everything is added in integers (`dots`); the rest is added in fp32, in order. Several
+rows share a block's weights while these are in registers, but no row's arithmetic depends on the
+others: its bits are the same in any company.
 """
 
 from __future__ import annotations
@@ -13,21 +13,14 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
-from inference.engines.jit.emit import (
-    F16X16,
-    F32,
-    F32X16,
-    I8X64,
-    I32,
-    I32X16,
-    I64,
-    PTR,
-    Code,
-)
-from inference.engines.jit.packing import BLOCK4_BYTES, BLOCK8_BYTES
+from inference.engines.jit.dots import Row
+from inference.engines.jit.emit import F16, F32, I64, PTR, Code, vector_of
+from inference.engines.jit.packing import BLOCK4_BYTES, BLOCK8_BYTES, TILE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Sequence
+
+    from inference.engines.jit.dots import Dots
 
 __all__ = ["FACTORS_BYTES", "SCRATCH_BYTES", "emit_products"]
 
@@ -37,15 +30,12 @@ and the halves' -128 x sum (int32)."""
 SCRATCH_BYTES = 64
 """Of one row's 16 outputs."""
 
-_GROUP, _HALF, _VECTOR = 32, 16, 64
-_QUADS = 4
+_GROUP, _VECTOR = 32, 64
+_HALVES = (0, 12), (16, 16)
+"""Of a block: where its codes begin, and where beside them -128 x their sum stands."""
+_F32, _QUADS = 4, 4
 """Of a half: vectors of weights for four inputs each."""
 _SCALES_BYTES = 32
-_MULTIPLY = "llvm.x86.avx512.vpdpbusd.512"
-_TOGETHER = (8, 4, 2, 1)
-"""Rows that share a block's weights in registers."""
-_CHAINS = 2
-"""Sums in flight: one instruction of the kind takes several cycles."""
 _NIBBLE = 15
 _AHEAD_BYTES, _LINE = 8_192, 64
 _AHEAD_ROWS = 4
@@ -53,16 +43,16 @@ _AHEAD_ROWS = 4
 with fewer it reads as fast as it can, and asking costs 10 %."""
 
 
-def emit_products(module: ir.Module) -> None:
+def emit_products(module: ir.Module, dots: Dots) -> None:
     """Write `product4` and `product8`: (tile, codes, factors, scratch, blocks, rows)."""
     for name, kind in _KINDS.items():
-        for rows in _TOGETHER:
-            _emit_few(module, f"{name}_{rows}", rows, kind)
-        _emit_all(module, name)
+        for rows in dots.together:
+            _emit_few(module, f"{name}_{rows}", rows, kind, dots)
+        _emit_all(module, name, dots.together)
 
 
-def _emit_all(module: ir.Module, name: str) -> None:
-    """As many rows as there are: eights, then what is left."""
+def _emit_all(module: ir.Module, name: str, together: tuple[int, ...]) -> None:
+    """As many rows as there are: most at once, then what is left."""
     c = Code(module, name, [PTR, PTR, PTR, PTR, I64, I64])
     tile, codes, factors, scratch, blocks, rows = c.arguments
 
@@ -78,7 +68,7 @@ def _emit_all(module: ir.Module, name: str) -> None:
             blocks,
         )
 
-    most, *fewer = _TOGETHER
+    most, *fewer = together
     with c.loop(0, c.mul(c.div(rows, most), most), most) as first:
         some(most, first)
     for count in fewer:
@@ -88,89 +78,93 @@ def _emit_all(module: ir.Module, name: str) -> None:
     c.finish()
 
 
-def _emit_few(module: ir.Module, name: str, rows: int, kind: _Kind) -> None:
-    """Write the product with just so many rows."""
+def _emit_few(module: ir.Module, name: str, rows: int, kind: _Kind, dots: Dots) -> None:
+    """Write the product with just so many rows.
+
+    Where registers are short, the parts of a tile go one after the other, not side by side.
+    """
     c = Code(module, name, [PTR, PTR, PTR, PTR, I64])
-    tile, codes, factors, scratch, blocks = c.arguments
-    sums = [c.variable(c.floats(0.0)) for _ in range(rows)]
-    with c.loop(0, blocks) as number:
-        at = [c.add(c.mul(blocks, row), number) for row in range(rows)]
-        here = [
-            [c.at(codes, c.add(c.mul(place, _GROUP), half)) for place in at] for half in (0, _HALF)
-        ]
-        beside = [c.at(factors, c.mul(place, FACTORS_BYTES)) for place in at]
-        block = c.at(tile, c.mul(number, kind.block_bytes))
-        if rows >= _AHEAD_ROWS:
-            for line in range(0, kind.block_bytes, _LINE):
-                c.soon(c.at(block, _AHEAD_BYTES + line))
-        starts = [_starts(c, kind, beside, half) for half in range(2)]
-        halves = [
-            _half(c, kind.vectors(c, block, half), starts[half], here[half]) for half in range(2)
-        ]
-        d = _scale(c, block, kind.codes_bytes)
-        for row, (low, high) in enumerate(zip(*halves, strict=True)):
-            value = c.b.fmul(low, _factor(c, beside[row], 0))
-            value = c.fma(high, _factor(c, beside[row], 1), value)
-            before = c.get(sums[row])
-            if kind.has_least:
-                least = _scale(c, block, kind.codes_bytes + _SCALES_BYTES)
-                before = c.fma(least, _factor(c, beside[row], 2), before)
-            c.put(sums[row], c.fma(value, d, before))
-    for row in range(rows):
-        c.store(c.get(sums[row]), c.at(scratch, row * SCRATCH_BYTES))
+    parts = [Part(number, dots.lanes) for number in range(TILE // dots.lanes)]
+    for some in [parts] if rows < _AHEAD_ROWS else [[part] for part in parts]:
+        _emit_parts(c, rows, kind, dots, some)
     c.finish()
 
 
-def _starts(c: Code, kind: _Kind, factors: list[ir.Value], half: int) -> list[ir.Value]:
-    """Return what a half's sum begins with, for each row: minus what the weights have too much."""
-    if kind.has_least:
-        return [ir.Constant(I32X16, [0] * 16)] * len(factors)
-    return [c.splat(c.load(c.at(row, 4 * (3 + half)), I32)) for row in factors]
+def _emit_parts(c: Code, rows: int, kind: _Kind, dots: Dots, parts: Sequence[Part]) -> None:
+    tile, codes, factors, scratch, blocks = c.arguments
+    sums = {(row, part): c.variable(part.floats(0.0)) for row in range(rows) for part in parts}
+    with c.loop(0, blocks) as number:
+        at = [c.add(c.mul(blocks, row), number) for row in range(rows)]
+        beside = [c.at(factors, c.mul(place, FACTORS_BYTES)) for place in at]
+        here = [
+            [
+                Row(c.at(codes, c.add(c.mul(place, _GROUP), half)), c.at(factor, less))
+                for place, factor in zip(at, beside, strict=True)
+            ]
+            for half, less in _HALVES
+        ]
+        block = c.at(tile, c.mul(number, kind.block_bytes))
+        if rows >= _AHEAD_ROWS and parts[0].first == 0:
+            for line in range(0, kind.block_bytes, _LINE):
+                c.soon(c.at(block, _AHEAD_BYTES + line))
+        for part in parts:
+            weights = [kind.vectors(c, block, half, part) for half in range(len(_HALVES))]
+            halves = (dots.few if kind.has_least else dots.many)(c, weights, here)
+            d = part.scale(c, block, kind.codes_bytes)
+            for row, (low, high) in enumerate(zip(*halves, strict=True)):
+                value = c.b.fmul(c.b.sitofp(low, d.type), part.factor(c, beside[row], 0))
+                value = c.fma(c.b.sitofp(high, d.type), part.factor(c, beside[row], 1), value)
+                before = c.get(sums[row, part], d.type)
+                if kind.has_least:
+                    least = part.scale(c, block, kind.codes_bytes + _SCALES_BYTES)
+                    before = c.fma(least, part.factor(c, beside[row], 2), before)
+                c.put(sums[row, part], c.fma(value, d, before))
+    for (row, part), total in sums.items():
+        place = c.at(scratch, row * SCRATCH_BYTES + part.first * _F32)
+        c.store(c.get(total, part.floats(0.0).type), place)
 
 
-def _half(
-    c: Code, weights: Iterator[ir.Value], starts: list[ir.Value], codes: list[ir.Value]
-) -> list[ir.Value]:
-    """Sum the products of 16 inputs, for each row; the order does not matter to integers."""
-    chains = max(1, _CHAINS // len(codes))
-    zero = ir.Constant(I32X16, [0] * 16)
-    totals = [[start, *[zero] * (chains - 1)] for start in starts]
-    for turn, vector in enumerate(weights):
-        for row, mine in enumerate(totals):
-            four = c.splat(c.load(c.at(codes[row], 4 * turn), I32))
-            bytes_of_four = c.b.bitcast(four, I8X64)
-            before = mine[turn % chains]
-            mine[turn % chains] = c.call(_MULTIPLY, I32X16, before, vector, bytes_of_four)
-    return [c.b.sitofp(_added(c, mine), F32X16) for mine in totals]
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of a tile's 16 outputs, as many as a vector has."""
+
+    number: int
+    lanes: int
+
+    @property
+    def first(self) -> int:
+        """Its first output."""
+        return self.number * self.lanes
+
+    def floats(self, value: float) -> ir.Constant:
+        """Make a constant vector."""
+        return ir.Constant(ir.VectorType(F32, self.lanes), [value] * self.lanes)
+
+    def factor(self, c: Code, factors: ir.Value, number: int) -> ir.Value:
+        """Read a row's factor."""
+        return c.splat(c.load(c.at(factors, _F32 * number), F32), self.lanes)
+
+    def scale(self, c: Code, block: ir.Value, at: int) -> ir.Value:
+        """Read the outputs' own, fp16."""
+        halves = c.load(c.at(block, at + 2 * self.first), ir.VectorType(F16, self.lanes))
+        return c.b.fpext(halves, self.floats(0.0).type)
+
+    def weights(self, c: Code, block: ir.Value, quad: int) -> ir.Value:
+        """Read a vector of bytes."""
+        kind = vector_of(8, _QUADS * self.lanes)
+        return c.load(c.at(block, quad * _VECTOR + _QUADS * self.first), kind)
 
 
-def _added(c: Code, parts: list[ir.Value]) -> ir.Value:
-    total = parts[0]
-    for part in parts[1:]:
-        total = c.b.add(total, part)
-    return total
+def _vectors4(c: Code, block: ir.Value, half: int, part: Part) -> list[ir.Value]:
+    """Each four inputs of a half, and the outputs' weights for them: bytes 0 to 15."""
+    both = [part.weights(c, block, quad) for quad in range(_QUADS)]
+    low, four = (ir.Constant(both[0].type, [value] * both[0].type.count) for value in (_NIBBLE, 4))
+    return [c.b.lshr(each, four) if half else c.b.and_(each, low) for each in both]
 
 
-def _factor(c: Code, factors: ir.Value, number: int) -> ir.Value:
-    return c.splat(c.load(c.at(factors, 4 * number), F32))
-
-
-def _scale(c: Code, block: ir.Value, at: int) -> ir.Value:
-    return c.b.fpext(c.load(c.at(block, at), F16X16), F32X16)
-
-
-def _vectors4(c: Code, block: ir.Value, half: int) -> Iterator[ir.Value]:
-    """Each four inputs of a half, and 16 outputs' weights for them: bytes 0 to 15."""
-    low, four = (ir.Constant(I8X64, [value] * _VECTOR) for value in (_NIBBLE, 4))
-    for pair in range(_QUADS):
-        both = c.load(c.at(block, pair * _VECTOR), I8X64)
-        yield c.b.lshr(both, four) if half else c.b.and_(both, low)
-
-
-def _vectors8(c: Code, block: ir.Value, half: int) -> Iterator[ir.Value]:
+def _vectors8(c: Code, block: ir.Value, half: int, part: Part) -> list[ir.Value]:
     """The same of 8-bit weights: bytes 0 to 255, which is 128 too much."""
-    for quad in range(_QUADS):
-        yield c.load(c.at(block, (half * _QUADS + quad) * _VECTOR), I8X64)
+    return [part.weights(c, block, half * _QUADS + quad) for quad in range(_QUADS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +174,7 @@ class _Kind:
     block_bytes: int
     codes_bytes: int
     has_least: bool
-    vectors: Callable[[Code, ir.Value, int], Iterator[ir.Value]]
+    vectors: Callable[[Code, ir.Value, int, Part], list[ir.Value]]
 
 
 _KINDS = {

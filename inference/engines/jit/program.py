@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from inference.architecture import Architecture
+    from inference.engines.jit.dots import Dots
 
 __all__ = ["Argument", "Field", "Plan", "emit_step"]
 
@@ -85,16 +86,17 @@ class Field(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is known when a step is compiled. rows: at most, in a step."""
+    """What is known when a step is compiled. rows: at most, in a step. dots: of this CPU."""
 
     arch: Architecture
     rows: int
     context_tokens: int
+    dots: Dots
 
 
 def emit_step(module: ir.Module, plan: Plan) -> None:
     """Write `step(arguments, thread)`, `help(arguments, thread, event)` and what they call."""
-    emit_products(module)
+    emit_products(module, plan.dots)
     emit_meeting(module)
     c = Code(module, "step", [PTR, I64])
     _Step(c, plan).emit()
