@@ -99,7 +99,8 @@ class Custody:
         self._holds = Holds(folder / "holds")
         self._disclosure = Disclosure(audit, estate, self._notes)
         self._desk = HoldDesk(audit, estate, self._holds, self._notes)
-        self._sweeper = Sweeper(estate, self._holds, settings, clock)
+        self._sweeper = Sweeper(estate, self._holds, settings)
+        self._clock = clock
         self._alone = asyncio.Lock()
         self._under_way: set[asyncio.Task[Any]] = set()
 
@@ -281,9 +282,16 @@ class Custody:
             Refusal, OSError, sqlite3.Error: not all of it; the next sweep goes on.
         """
         async with self._alone:
+            # Read first: should the day end while payloads are moved, the last of them, still on
+            # the way, would be no part of the counts of theirs.
+            now = self._clock()
             await self._estate.settled()
             await self._desk.refresh()
-            plans = await self._sweeper.plans()
+            # What an unfinished plan names is gone before anything is counted: else a second
+            # plan would name it too, and two records would tell of it.
+            for begun in await asyncio.to_thread(self._plans.unfinished):
+                await on_disk(self._estate.take(begun))
+            plans = await self._sweeper.plans(now)
             for plan in plans:
                 await self._written(plan)
                 await self._carry_out(plan)

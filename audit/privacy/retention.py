@@ -24,7 +24,7 @@ from meshkit.counters import counted
 from meshkit.held_keys import DAY_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from audit.privacy.estate import Estate
     from audit.privacy.holds import Hold, Holds
@@ -64,30 +64,30 @@ class Sweeper:
         estate: What there is.
         holds: What must stay.
         settings: Classes and their days.
-        clock: The day, so that a test can have its own.
     """
 
-    def __init__(
-        self, estate: Estate, holds: Holds, settings: AuditSettings, clock: Callable[[], int]
-    ) -> None:
+    def __init__(self, estate: Estate, holds: Holds, settings: AuditSettings) -> None:
         self._estate = estate
         self._holds = holds
         self._settings = settings
-        self._clock = clock
         self._told: set[tuple[Partition, int]] = set()
 
-    async def plans(self) -> list[Plan]:
-        """Return a plan for each partition that is due and has something that may go."""
+    async def plans(self, now: int) -> list[Plan]:
+        """Return a plan for each partition that is due and has something that may go.
+
+        Args:
+            now: The day; what came on days that are over by then is in its partition.
+        """
         found = []
-        for due in await self._due():
+        for due in await self._due(now):
             plan = await self._plan(due)
             if plan is not None:
                 found.append(plan)
         return found
 
-    async def _due(self) -> list[_Due]:
+    async def _due(self, now: int) -> list[_Due]:
         """Find partitions, and keys of days whose partition never came or is gone."""
-        now, names = self._clock(), await self._estate.tenants()
+        names = await self._estate.tenants()
         keys: defaultdict[Partition, list[WrappedKey]] = defaultdict(list)
         subjects: defaultdict[str, dict[bytes, str]] = defaultdict(dict)
         for pseudonym, tenant in names.items():

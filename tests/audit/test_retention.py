@@ -164,17 +164,73 @@ async def test_a_crash_in_the_middle_is_finished_with_the_same_counts(world, mon
         await call(audit, "p-17")
         world.day += 31
 
-        def fails(_partition):
-            raise OSError
-
         with monkeypatch.context() as patch:
-            patch.setattr(audit.parts.payloads, "drop", fails)
+            patch.setattr(audit.parts.payloads, "drop", no_disk)
             assert await refused(custody.sweep()) is Reason.AUDIT_DOWN
         assert await told(audit, "payload.expire") == []
     async with world.live() as (audit, _):
         (leaf,) = await told(audit, "payload.expire")
         assert counts(leaf) == ("standard", 2, 1, 0)
         assert world.partitions() == []
+
+
+def no_disk(*_):
+    raise OSError
+
+
+async def test_what_a_failed_sweep_began_is_told_of_once_however_often_it_is_tried(
+    world, monkeypatch
+) -> None:
+    async with world.live() as (audit, custody):
+        await call(audit, "p-17")
+        world.day += 31
+        with monkeypatch.context() as patch:
+            patch.setattr(audit.parts.payloads, "drop", no_disk)
+            for _ in range(3):
+                assert await refused(custody.sweep()) is Reason.AUDIT_DOWN
+        await custody.sweep()
+        await custody.resume()
+
+        assert [counts(leaf) for leaf in await told(audit, "payload.expire")] == [
+            ("standard", 2, 1, 0)
+        ]
+        assert (world.key_files(), world.partitions()) == ([], [])
+
+
+async def test_a_day_that_ends_during_a_sweep_is_left_to_the_next(world, monkeypatch) -> None:
+    async with world.live() as (audit, custody):
+        moved = audit.parts.mover.catch_up
+
+        async def a_day_ends():
+            await moved()
+            await call(audit, "p-17")
+            world.day += 31
+
+        with monkeypatch.context() as patch:
+            patch.setattr(audit.parts.mover, "catch_up", a_day_ends)
+            assert await custody.sweep() == 0
+        assert await custody.sweep() == 1
+        assert [counts(leaf) for leaf in await told(audit, "payload.expire")] == [
+            ("standard", 2, 1, 0)
+        ]
+
+
+async def test_what_an_erasure_began_is_not_told_of_by_a_sweep_too(world, monkeypatch) -> None:
+    async with world.live() as (audit, custody):
+        await call(audit, "p-17")
+        await call(audit, "p-18")
+        with monkeypatch.context() as patch:
+            patch.setattr(audit.parts.payloads, "blank", no_disk)
+            erasing = custody.erase_subject("acme", "p-17", actor=OFFICER)
+            assert await refused(erasing) is Reason.AUDIT_DOWN
+        world.day += 31
+        await custody.sweep()
+        await custody.resume()
+
+        assert len(await told(audit, "subject.erase")) == 1
+        assert [counts(leaf) for leaf in await told(audit, "payload.expire")] == [
+            ("standard", 2, 1, 0)
+        ]
 
 
 @given(st.integers(0, 40_000), st.integers(0, 4_000), st.integers(0, 40_000))

@@ -122,6 +122,14 @@ MORE = (
         "test_on_day_31_payloads_and_keys_are_gone_and_the_leaf_is_there",
     ),
     Mutation(
+        "what was begun is counted once",
+        "audit/privacy/erasure.py",
+        "await on_disk(self._estate.take(begun))",
+        "pass",
+        "tests/audit/test_retention.py::"
+        "test_what_a_failed_sweep_began_is_told_of_once_however_often_it_is_tried",
+    ),
+    Mutation(
         "an answer is its subject's alone",
         "cache/keys.py",
         "        scope.subject.encode(),\n",
