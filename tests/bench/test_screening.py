@@ -36,8 +36,11 @@ def test_names_cost_more_than_patterns_alone(ours):
 
 
 def test_what_was_asked_once_costs_less(ours):
-    told = ours.do("again", texts=[screening.english(400, 77)], repeats=3)
-    assert max(told["cpu_s"]) < told["first_cpu_s"][0]
+    # A word that no rule knows in each sentence, so that the first time the model runs for each:
+    # tens of milliseconds. Load only ever adds, so the least of the later times says enough.
+    strangers = " ".join(f"Then ask Qorvath{chr(97 + n)} about it." for n in range(20))
+    told = ours.do("again", texts=[strangers], repeats=5)
+    assert min(told["cpu_s"]) < told["first_cpu_s"][0] / 2
 
 
 def test_callers_memory_and_streams_are_measured(ours):
