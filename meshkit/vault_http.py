@@ -12,20 +12,25 @@ recognised here (`CasConflict`, `VaultRejected.unready`).
 from __future__ import annotations
 
 import asyncio
+import json
 import random
-import ssl
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 -- pydantic reads it at run time
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import httpx2
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from meshkit.contract import Reason, Refusal
 from meshkit.counters import counted, measured
-from meshkit.https import https_client
+from meshkit.https_link import (
+    BrokenOffError,
+    HttpsLink,
+    LinkLimits,
+    NotReachedError,
+    https_link,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -60,7 +65,7 @@ class VaultSettings(BaseModel):
     connect_timeout_ms: int = Field(
         default=1_000, gt=0, description="To a host that does not answer."
     )
-    request_timeout_ms: int = Field(default=5_000, gt=0, description="For each read and write.")
+    request_timeout_ms: int = Field(default=5_000, gt=0, description="For a request and its reply.")
     attempts_max: int = Field(default=4, ge=1, le=10, description="The first try included.")
     backoff_ms: int = Field(
         default=50, gt=0, description="Before the first retry; doubles, full jitter."
@@ -147,7 +152,7 @@ class VaultHttp:
     """Requests to one OpenBao, without any thought of tokens. Made by `connected_http`."""
 
     settings: VaultSettings
-    _client: httpx2.AsyncClient
+    _link: HttpsLink
     _reached: _Reached = field(default_factory=_Reached)
 
     async def call(
@@ -175,27 +180,24 @@ class VaultHttp:
             VaultRejected: any other 4xx.
             VaultDown: no answer in time, or 429 or 5xx to the last.
         """
-        headers = {"X-Vault-Token": token} if token else {}
-        if wrap_ttl_s is not None:
-            headers["X-Vault-Wrap-TTL"] = f"{wrap_ttl_s}s"
+        headers = _headers(token, wrap_ttl_s)
+        content = b"" if body is None else json.dumps(body).encode()
         status: int | None = None
         for attempt in range(self.settings.attempts_max):
             if attempt:
                 await asyncio.sleep(self._pause_s(attempt))
             try:
-                reply = await self._client.request(
-                    method, f"/v1/{path}", json=body, headers=headers
-                )
-            except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                status, said = await self._link.request(method, f"/v1/{path}", headers, content)
+            except NotReachedError:
                 status = None
                 continue
-            except httpx2.HTTPError as failure:
-                log.warning("vault.broken", kind=type(failure).__name__, verb=method)
+            except BrokenOffError as failure:
+                kind = type(failure.__cause__).__name__
+                log.warning("vault.broken", kind=kind, verb=method)
                 self._gone("broken")
-            status = reply.status_code
             if status in accept or not _worth_retrying(status):
                 self._reached.up = True
-                return _answer(reply, accept)
+                return _answer(status, said, accept)
         log.warning("vault.down", status=status, attempts=self.settings.attempts_max)
         return self._gone("down", status)
 
@@ -209,22 +211,31 @@ class VaultHttp:
         return random.uniform(0, longest) / 1_000  # noqa: S311 -- jitter is no secret
 
 
+def _headers(token: str | None, wrap_ttl_s: int | None) -> list[tuple[str, str]]:
+    headers = [("X-Vault-Request", "true"), ("Content-Type", "application/json")]
+    if token:
+        headers.append(("X-Vault-Token", token))
+    if wrap_ttl_s is not None:
+        headers.append(("X-Vault-Wrap-TTL", f"{wrap_ttl_s}s"))
+    return headers
+
+
 def _worth_retrying(status: int) -> bool:
     return status == _TOO_MANY or status >= _SERVER_ERRORS
 
 
-def _answer(reply: httpx2.Response, accept: frozenset[int]) -> Answer:
+def _answer(status: int, reply: bytes, accept: frozenset[int]) -> Answer:
     try:
-        body = reply.json() if reply.content else {}
+        body = json.loads(reply) if reply else {}
     except ValueError:
         body = {}
     body = body if isinstance(body, dict) else {}
-    if reply.status_code < _CLIENT_ERRORS or reply.status_code in accept:
-        return Answer(reply.status_code, body)
+    if status < _CLIENT_ERRORS or status in accept:
+        return Answer(status, body)
     said = " ".join(str(error) for error in body.get("errors") or ())
     if "check-and-set parameter did not match" in said:
         raise CasConflict
-    raise VaultRejected(reply.status_code, unready="Upgrading from non-versioned" in said)
+    raise VaultRejected(status, unready="Upgrading from non-versioned" in said)
 
 
 @asynccontextmanager
@@ -234,16 +245,12 @@ async def connected_http(settings: VaultSettings) -> AsyncIterator[VaultHttp]:
     Raises:
         OSError: `settings.ca` cannot be read or holds no certificate.
     """
-    client = https_client(
-        settings.ca,
-        timeout_s=settings.request_timeout_ms / 1_000,
-        connect_timeout_s=settings.connect_timeout_ms / 1_000,
-        base_url=settings.address,
+    limits = LinkLimits(
+        connect_s=settings.connect_timeout_ms / 1_000,
+        request_s=settings.request_timeout_ms / 1_000,
         connections_max=settings.connections_max,
-        tls_min=ssl.TLSVersion.TLSv1_3,
-        headers={"X-Vault-Request": "true"},
     )
     reached = _Reached()
-    async with client:
+    async with https_link(settings.address, settings.ca, limits) as link:
         with measured("vault.up", lambda: reached.up):
-            yield VaultHttp(settings, client, reached)
+            yield VaultHttp(settings, link, reached)

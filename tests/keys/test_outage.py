@@ -9,8 +9,8 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 
-import httpx2
 import pytest
 import pytest_asyncio
 
@@ -53,7 +53,8 @@ async def house(bao, tmp_path_factory):
         vault(bao.vault_settings(attempts_max=1), login) as keys,
         audit_house(bao, keys, SETTINGS, tmp_path_factory.mktemp("house"), RULES) as house,
     ):
-        keys._http._client.timeout = httpx2.Timeout(HASTY_S)
+        link = keys._http._link
+        link.limits = replace(link.limits, connect_s=HASTY_S, request_s=HASTY_S)
         yield house
 
 
