@@ -63,7 +63,8 @@ __all__ = ["Publisher", "signed_note"]
 log = structlog.get_logger()
 
 _MOVE_EVERY_S = 0.1
-"""Between checkpoints payloads and index follow so often."""
+_MOVE_EVENTS = 64
+"""Between checkpoints payloads and index follow so often, if so many wait: few go with the next."""
 
 
 async def signed_note(signer: CheckpointSigner, text: str) -> str:
@@ -197,7 +198,8 @@ class Publisher:
         until = clock() + self._settings.publish_interval_ms / 1_000
         while (left := until - clock()) > 0:
             await asyncio.sleep(min(left, _MOVE_EVERY_S))
-            await self._mover.catch_up()
+            if self._wal.end - self._index.size >= _MOVE_EVENTS:
+                await self._mover.catch_up()
 
     async def catch_up(self) -> None:
         """Move payloads, index, and publish rounds until nothing durable is left out.
