@@ -93,7 +93,7 @@ def mask(finding: Finding, value: str, keep_last: int) -> str:
 
     At most `keep_last` letters or digits are kept, and never more than a quarter of the value.
     """
-    kept = "".join(character for character in value if character.isalnum())
+    kept = "".join(filter(str.isalnum, value))
     keep = min(keep_last, len(kept) // 4)
     return f"[{finding.type}:{kept[-keep:]}]" if keep else f"[{finding.type}]"
 
@@ -183,7 +183,7 @@ def tally(findings: Iterable[Finding], policy: Policy, direction: Direction) -> 
             direction,
             finding.type,
             finding.subtype,
-            policy.decide(finding.type, finding.subtype, direction).action.value,
+            str(policy.decide(finding.type, finding.subtype, direction).action),
         )
         for finding in findings
     )

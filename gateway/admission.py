@@ -132,30 +132,30 @@ class Buckets:
 
         More than a full bucket is asked as a full bucket: otherwise it could never pass.
         """
-        ahead = self._tat.get(self._known(name, now), now) - now
+        ahead = self._tat.get(name if name in self._tat else self._new(name, now), now) - now
         over = units - rate.burst if units < rate.burst else 0.0
         wait = (ahead if ahead > 0 else 0.0) + over / rate.per_s
         return wait if wait > _ROUNDING_S else 0.0
 
     def take(self, name: str, rate: Rate, units: float, now: float) -> None:
         """Take `units`, whether or not they are there: what is missing is a debt."""
-        known = self._known(name, now)
+        known = name if name in self._tat else self._new(name, now)
         tat = self._tat.get(known, now)
-        self._tat[known] = (max(now, tat)) + units / rate.per_s
+        self._tat[known] = max(now, tat) + units / rate.per_s
         self._tat.move_to_end(known)
 
     def give_back(self, name: str, rate: Rate, units: float, now: float) -> None:
         """Return `units` that were taken and not used. A full bucket stays full."""
-        known = self._known(name, now)
+        known = name if name in self._tat else self._new(name, now)
         if known in self._tat:
             self._tat[known] -= units / rate.per_s
 
     def __len__(self) -> int:
         return len(self._tat)
 
-    def _known(self, name: str, now: float) -> str:
-        """Return the bucket that `name` draws from, making room if it is new."""
-        if name in self._tat or len(self._tat) < self.buckets_max:
+    def _new(self, name: str, now: float) -> str:
+        """Return the bucket that a name without one draws from, making room for its own."""
+        if len(self._tat) < self.buckets_max:
             return name
         for old in islice(self._tat, _IDLE_SCAN):
             if self._tat[old] <= now:

@@ -163,8 +163,9 @@ class HeldKeys:
 
     def may_seal(self, held: Held) -> bool:
         """Whether it has room, and is fresh, or stale because OpenBao is away."""
-        limit = self._settings.stale_s if held.away else self._settings.fresh_s
-        return not self.is_full(held) and self.age_s(held) < limit
+        settings = self._settings
+        limit = settings.stale_s if held.away else settings.fresh_s
+        return not self.is_full(held) and self._clock.steady_s() - held.confirmed_s < limit
 
     def is_full(self, held: Held) -> bool:
         """Whether a new key must take over."""

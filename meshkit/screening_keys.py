@@ -63,6 +63,17 @@ class _Held:
     secret: Secret
     settle_s: float
     since_s: float = field(default_factory=time.monotonic)
+    _settling: MacKeys = field(init=False)
+    _settled: MacKeys = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Have ready what `keys` returns: it is asked several times a call."""
+        versions = self.secret.values
+        self._settling = MacKeys(versions, min(versions))
+        self._settled = MacKeys(versions, self.secret.current)
 
     def take(self, secret: Secret) -> None:
         """Take what was read just now."""
@@ -70,12 +81,12 @@ class _Held:
             self.since_s = time.monotonic()
             log.info("screening_keys.rotated", version=secret.current)
         self.secret = secret
+        self._prepare()
 
     def keys(self) -> MacKeys:
         """Return both versions; the older one tags while the newer is settling."""
-        versions = self.secret.values
         settled = time.monotonic() - self.since_s >= self.settle_s
-        return MacKeys(versions, self.secret.current if settled else min(versions))
+        return self._settled if settled else self._settling
 
 
 @asynccontextmanager

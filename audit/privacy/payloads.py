@@ -83,7 +83,7 @@ class Opened:
 
 def payload_aad(call_id: bytes, phase: Phase) -> bytes:
     """Bind a sealed payload to its event."""
-    return b"sealgate/payload/v1\0" + call_id + phase.value.encode()
+    return b"sealgate/payload/v1\0" + call_id + phase.encode()
 
 
 def payload_bytes(event: Event) -> bytes:
@@ -92,7 +92,7 @@ def payload_bytes(event: Event) -> bytes:
     payload = event.payload or _NO_PAYLOAD
     if not salts and not payload.screened and not payload.released:
         return b""
-    screened = ",".join([f'["{one.role.value}",{_text(one.content)}]' for one in payload.screened])
+    screened = ",".join([f'["{one.role}",{_text(one.content)}]' for one in payload.screened])
     told = f'{{"released":{_text(payload.released)},"salts":{{{salts}}},"screened":[{screened}]}}'
     return told.encode()
 

@@ -33,8 +33,6 @@ from meshkit.contract import Phase, Reason, Refusal
 from meshkit.identity import is_label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from audit.keys.pseudonyms import EventNames
     from meshkit.contract import Commitment, Event
 
@@ -65,7 +63,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", 
 _SCHEMA_BYTES = SCHEMA.encode()
 _RETENTION = b'"retention":"'
 _CALL_ID_BYTES, _TRACE_ID_BYTES, _SPAN_ID_BYTES = 16, 16, 8
-_COMMITMENT_BYTES = 32
+_COMMITMENT_LENGTHS = frozenset({32})
 _DIGEST_LENGTHS = frozenset({0, 32})
 _LABEL_FIELDS = (
     "outcome",
@@ -101,22 +99,22 @@ class Leaf:
     log: dict[str, Any]
 
 
-def _is_label(text: str) -> bool:
-    return len(text) <= _LABEL_CHARS_MAX and _is_short_label(text)
-
-
 @lru_cache(maxsize=8_192)
-def _is_short_label(text: str) -> bool:
+def _is_label(text: str) -> bool:
     return _LABEL.fullmatch(text) is not None
 
 
-def _need(holds: object, field: str) -> None:
-    if not holds:
-        raise Refusal(Reason.INVALID_FIELD, field=field)
+@lru_cache(maxsize=8_192)
+def _is_kind(type_: str, subtype: str, action: str) -> bool:
+    """Whether a count's three labels are: few combinations, many events."""
+    return all(map(_LABEL.fullmatch, (type_, subtype or type_, action)))
 
 
-def _fits(number: int) -> bool:
-    return 0 <= number <= JSON_INTEGER_MAX
+def _demand(*checks: tuple[object, str]) -> None:
+    """Refuse the first field whose check does not hold: one call for many, as events are many."""
+    for holds, field in checks:
+        if not holds:
+            raise Refusal(Reason.INVALID_FIELD, field=field)
 
 
 def check_event(event: Event) -> None:
@@ -125,11 +123,13 @@ def check_event(event: Event) -> None:
     Raises:
         Refusal: INVALID_FIELD with the field's name.
     """
-    _need(len(event.call_id) == _CALL_ID_BYTES, "call_id")
-    _need(len(event.trace.trace_id) == _TRACE_ID_BYTES, "trace_id")
-    _need(len(event.trace.span_id) == _SPAN_ID_BYTES, "span_id")
-    _need(0 < event.occurred_at_us <= JSON_INTEGER_MAX, "occurred_at")
-    _need(is_label(event.tenant) or (event.phase is Phase.NOTE and not event.tenant), "tenant")
+    _demand(
+        (len(event.call_id) == _CALL_ID_BYTES, "call_id"),
+        (len(event.trace.trace_id) == _TRACE_ID_BYTES, "trace_id"),
+        (len(event.trace.span_id) == _SPAN_ID_BYTES, "span_id"),
+        (0 < event.occurred_at_us <= JSON_INTEGER_MAX, "occurred_at"),
+        (is_label(event.tenant) or (event.phase is Phase.NOTE and not event.tenant), "tenant"),
+    )
     _check_labels(
         event.action,
         event.outcome,
@@ -139,43 +139,52 @@ def check_event(event: Event) -> None:
         event.connection.tls_version,
         event.connection.key_exchange_group,
     )
-    _need(len(event.model_digest) in _DIGEST_LENGTHS, "model_digest")
-    _need(len(event.compliance_policy_digest) in _DIGEST_LENGTHS, "compliance_policy_digest")
-    _need(len(event.authorization_policy_digest) in _DIGEST_LENGTHS, "authorization_policy_digest")
-    _need(len(event.prompt_template_digest) in _DIGEST_LENGTHS, "prompt_template_digest")
-    _need(_fits(event.duration_us), "duration_us")
-    _need(_fits(event.first_token_us), "first_token_us")
-    if event.subject:
-        # Its pseudonym belongs to a tenant's key.
-        _need(event.tenant and len(event.subject.encode()) <= SUBJECT_BYTES_MAX, "subject")
-    _need(_fits(event.usage.prompt_tokens) and _fits(event.usage.completion_tokens), "usage")
+    # Its pseudonym belongs to a tenant's key.
+    named = event.tenant and len(event.subject.encode()) <= SUBJECT_BYTES_MAX
+    usage = event.usage
+    _demand(
+        (len(event.model_digest) in _DIGEST_LENGTHS, "model_digest"),
+        (len(event.compliance_policy_digest) in _DIGEST_LENGTHS, "compliance_policy_digest"),
+        (len(event.authorization_policy_digest) in _DIGEST_LENGTHS, "authorization_policy_digest"),
+        (len(event.prompt_template_digest) in _DIGEST_LENGTHS, "prompt_template_digest"),
+        (0 <= event.duration_us <= JSON_INTEGER_MAX, "duration_us"),
+        (0 <= event.first_token_us <= JSON_INTEGER_MAX, "first_token_us"),
+        (named or not event.subject, "subject"),
+        (0 <= usage.prompt_tokens <= JSON_INTEGER_MAX, "usage"),
+        (0 <= usage.completion_tokens <= JSON_INTEGER_MAX, "usage"),
+    )
     _check_lists(event)
 
 
 @lru_cache(maxsize=8_192)
 def _check_labels(action: str, *others: str) -> None:
     """Check all labels of an event at once: few combinations, many events."""
-    _need(_LABEL.fullmatch(action), "action")
+    _demand((_LABEL.fullmatch(action), "action"))
     for text, field in zip(others, _LABEL_FIELDS, strict=True):
-        _need(not text or _LABEL.fullmatch(text), field)
+        _demand((not text or _LABEL.fullmatch(text), field))
 
 
 def _check_lists(event: Event) -> None:
-    _need(len(event.counts) <= COUNTS_MAX, "counts")
-    for found in event.counts:
-        named = _is_label(found.type) and _is_label(found.action)
-        _need(named and (not found.subtype or _is_label(found.subtype)), "counts")
-        _need(_fits(found.count), "counts")
-    if event.detail:
-        _need(len(event.detail) <= DETAILS_MAX, "detail")
-        _need(len(dict(event.detail)) == len(event.detail), "detail")
-        for name, value in event.detail:
-            _need(_is_label(name) and _DETAIL.fullmatch(value), "detail")
     made = commitments(event)
-    # A payload is sealed under its tenant's key, so there must be a tenant.
-    _need(event.tenant or not (event.payload or made), "tenant")
-    for _, commitment in made:
-        _need(len(commitment.salt) == len(commitment.value) == _COMMITMENT_BYTES, "commitments")
+    lengths = {len(part) for _, one in made for part in (one.salt, one.value)}
+    _demand(
+        (len(event.counts) <= COUNTS_MAX, "counts"),
+        (len(event.detail) <= DETAILS_MAX, "detail"),
+        # A payload is sealed under its tenant's key, so there must be a tenant.
+        (event.tenant or not (event.payload or made), "tenant"),
+        (lengths <= _COMMITMENT_LENGTHS, "commitments"),
+    )
+    for found in event.counts:
+        size = len(found.type) + len(found.subtype) + len(found.action)
+        # What is too long is not remembered.
+        named = size <= 3 * _LABEL_CHARS_MAX and _is_kind(found.type, found.subtype, found.action)
+        if not (named and 0 <= found.count <= JSON_INTEGER_MAX):
+            raise Refusal(Reason.INVALID_FIELD, field="counts")
+    if event.detail:
+        _demand((len(dict(event.detail)) == len(event.detail), "detail"))
+        for name, value in event.detail:
+            short = len(name) <= _LABEL_CHARS_MAX
+            _demand((short and _is_label(name) and _DETAIL.fullmatch(value), "detail"))
 
 
 def commitments(event: Event) -> list[tuple[str, Commitment]]:
@@ -223,7 +232,7 @@ def event_bytes(event: Event, pseudonyms: EventNames) -> bytes:
         parts.append(f',"detail":{_encode(dict(event.detail))}')
     parts.append(_number("duration_us", event.duration_us))
     if event.finish_reason is not None:
-        parts.append(f',"finish_reason":"{event.finish_reason.value}"')
+        parts.append(f',"finish_reason":"{event.finish_reason}"')
     parts.append(_number("first_token_us", event.first_token_us))
     if event.model:
         parts.append(f',"model":"{event.model}"')
@@ -236,65 +245,65 @@ def event_bytes(event: Event, pseudonyms: EventNames) -> bytes:
     # Only with somebody who came from there: no key of a tenant is made for an address.
     if address and (pseudonyms.key_id or not event.tenant):
         parts.append(f',"peer":"{pseudonyms.peer(event.tenant, address)}"')
-    parts.append(f',"phase":"{event.phase.value}"')
+    parts.append(f',"phase":"{event.phase}"')
     parts += _second_half(event, pseudonyms)
     return "".join(parts).encode()
 
 
-def _second_half(event: Event, pseudonyms: EventNames) -> Iterator[str]:
-    """Yield the members from `policies` on, and the closing brace."""
-    yield _members(
-        ',"policies":',
-        (
-            "authorization",
-            event.authorization_policy_digest.hex()
-            and f'"{event.authorization_policy_digest.hex()}"',
-        ),
-        (
-            "compliance",
-            event.compliance_policy_digest.hex() and f'"{event.compliance_policy_digest.hex()}"',
-        ),
-    )
+def _second_half(event: Event, pseudonyms: EventNames) -> list[str]:
+    """Write the members from `policies` on, and the closing brace."""
+    parts = [_policies(event.authorization_policy_digest, event.compliance_policy_digest)]
     if event.prompt_template_digest:
-        yield f',"prompt_template_digest":"{event.prompt_template_digest.hex()}"'
+        parts.append(f',"prompt_template_digest":"{event.prompt_template_digest.hex()}"')
     if pseudonyms.key_id:
-        yield f',"pseudonym_key":"{pseudonyms.key_id}"'
+        parts.append(f',"pseudonym_key":"{pseudonyms.key_id}"')
     if event.purpose:
-        yield f',"purpose":"{event.purpose}"'
-    yield f',"span_id":"{event.trace.span_id.hex()}"'
+        parts.append(f',"purpose":"{event.purpose}"')
+    parts.append(f',"span_id":"{event.trace.span_id.hex()}"')
     if event.subject:
-        yield f',"subject":"{pseudonyms.subject(event.tenant, event.subject)}"'
+        parts.append(f',"subject":"{pseudonyms.subject(event.tenant, event.subject)}"')
     if event.tenant:
-        yield f',"tenant":"{pseudonyms.tenant(event.tenant)}"'
-    yield f',"time_us":{event.occurred_at_us}'
+        parts.append(f',"tenant":"{pseudonyms.tenant(event.tenant)}"')
+    parts.append(f',"time_us":{event.occurred_at_us}')
     if event.connection.tls_version:
         group = event.connection.key_exchange_group
-        yield f',"tls":["{event.connection.tls_version}"' + (f',"{group}"]' if group else "]")
-    yield f',"trace_id":"{event.trace.trace_id.hex()}"'
+        second = f',"{group}"' if group else ""
+        parts.append(f',"tls":["{event.connection.tls_version}"{second}]')
+    parts.append(f',"trace_id":"{event.trace.trace_id.hex()}"')
     usage = event.usage
-    yield _members(
-        ',"usage":',
-        ("completion_tokens", usage.completion_tokens and str(usage.completion_tokens)),
-        ("prompt_tokens", usage.prompt_tokens and str(usage.prompt_tokens)),
-    )
-    if event.actor is not None and event.actor.user is not None:
-        yield f',"user":"{pseudonyms.user(event.tenant, event.actor.user)}"'
-    if event.counts:
-        rows = ",".join(
-            f'["{f.direction.value}","{f.type}","{f.subtype}","{f.action}",{f.count}]'
-            for f in event.counts
+    if usage.completion_tokens or usage.prompt_tokens:
+        completion, prompt = str(usage.completion_tokens or ""), str(usage.prompt_tokens or "")
+        parts.append(
+            _members(',"usage":', ("completion_tokens", completion), ("prompt_tokens", prompt))
         )
-        yield f',"verdicts":[{rows}]'
-    yield "}"
+    if event.actor is not None and event.actor.user is not None:
+        parts.append(f',"user":"{pseudonyms.user(event.tenant, event.actor.user)}"')
+    if event.counts:
+        rows = [
+            f'["{f.direction}","{f.type}","{f.subtype}","{f.action}",{f.count}]'
+            for f in event.counts
+        ]
+        parts.append(f',"verdicts":[{",".join(rows)}]')
+    parts.append("}")
+    return parts
+
+
+@lru_cache(maxsize=1_024)
+def _policies(authorization: bytes, compliance: bytes) -> str:
+    """Write the digests of policies: few pairs, many events."""
+    pairs = (("authorization", authorization), ("compliance", compliance))
+    return _members(
+        ',"policies":', *((name, f'"{raw.hex()}"' if raw else "") for name, raw in pairs)
+    )
 
 
 def _number(name: str, value: int) -> str:
     return f',"{name}":{value}' if value else ""
 
 
-def _members(head: str, *pairs: tuple[str, str | int]) -> str:
+def _members(head: str, *pairs: tuple[str, str]) -> str:
     """Write an object of the members that have a value; nothing if none has."""
-    told = ",".join(f'"{name}":{value}' for name, value in pairs if value)
+    told = ",".join([f'"{name}":{value}' for name, value in pairs if value])
     return f"{head}{{{told}}}" if told else ""
 
 
