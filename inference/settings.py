@@ -19,9 +19,9 @@ from meshkit.settings import MeshSettings
 class InferenceSettings(MeshSettings):
     """Environment `INFERENCE_*`.
 
-    Key and value cache: slots x context x 45 KiB at most for SmolLM2-135M (fp32), so 720 MiB with
-    the defaults, or `kv_memory_mib`, and `prefix_memory_mib` beside it; pages that no request has
-    reached yet take no memory.
+    Key and value cache: slots x context x 22.5 KiB at most for SmolLM2-135M (fp16; 45 KiB, fp32, in
+    PyTorch), so 360 MiB with the defaults, or `kv_memory_mib`, and `prefix_memory_mib` beside it;
+    pages that no request has reached yet take no memory.
     """
 
     model_config = SettingsConfigDict(env_prefix="INFERENCE_")

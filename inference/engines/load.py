@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 import torch
 
-from inference.engines.cpu import cpu_model, on_cpu
+from inference.engines.cpu import cpu_model, kept_bytes, on_cpu
 from inference.engines.memory import kv_room
 from inference.engines.mla.model import Mla, latent_bytes_per_token
 from inference.engines.mla.weights import MlaWeights
@@ -172,7 +172,8 @@ def _since(began: float) -> float:
 
 def _on_cpu(weights: Weights, settings: InferenceSettings, context_tokens: int) -> Runner:
     arch = weights.architecture
-    room = _kv_room(settings, context_tokens, bytes_per_token(arch), lazy=True)
+    token_bytes = bytes_per_token(arch, kept_bytes(weights))
+    room = _kv_room(settings, context_tokens, token_bytes, lazy=True)
     return CpuRunner(
         cpu_model(
             weights,

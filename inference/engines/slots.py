@@ -28,15 +28,22 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 class KvSlots:
     """Both caches of all slots.
 
-    keys, values: fp32, (layers, slots, kv heads, context, head); nothing may be read from a slot
-    beyond what its own request has written. filled: tokens written, of each slot.
+    keys, values: (layers, slots, kv heads, context, head), of `kind`; nothing may be read from a
+    slot beyond what its own request has written. filled: tokens written, of each slot.
     """
 
-    def __init__(self, arch: Architecture, *, slots: int, context_tokens: int) -> None:
+    def __init__(
+        self,
+        arch: Architecture,
+        *,
+        slots: int,
+        context_tokens: int,
+        kind: torch.dtype = torch.float32,
+    ) -> None:
         shape = (arch.layers, slots, arch.kv_heads, context_tokens, arch.head)
-        self.keys, self.values = torch.empty(shape), torch.empty(shape)
+        self.keys, self.values = torch.empty(shape, dtype=kind), torch.empty(shape, dtype=kind)
         self.filled = [0] * slots
-        self.bytes_per_token = bytes_per_token(arch)
+        self.bytes_per_token = bytes_per_token(arch, kind.itemsize)
 
     def move(self, move: Move) -> None:
         """Copy what a slot holds to another."""

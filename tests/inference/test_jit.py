@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llvmlite.binding import get_host_cpu_features
 
-from inference.engines.cpu import cpu_model
+from inference.engines.cpu import cpu_model, kept_bytes
 from inference.engines.jit.compiled import cpu_dots
 from inference.engines.jit.dots import AVX2, VNNI
-from inference.engines.jit.model import CompiledLlama, compiles
+from inference.engines.jit.model import KEPT, CompiledLlama, compiles
 from inference.engines.jit.packing import Arena
 from inference.engines.llama import Llama
+from inference.engines.slots import bytes_per_token
 from inference.scheduler import Move
 from inference.weights import Architecture, Codes4, Codes8, Layer, Table, Weights, dense
 
@@ -221,6 +222,25 @@ def test_the_largest_values_there_are_do_not_overflow(weights) -> None:
     sums = table.dequantised().sum(dim=1)
 
     assert torch.allclose(logits.abs(), sums.abs(), rtol=0.02, atol=0.02)
+
+
+@torch.inference_mode()
+def test_keys_and_values_too_large_for_fp16_are_kept_as_its_largest(weights) -> None:
+    layer = weights.layers[0]
+    loud = replace(layer, qkv=replace(layer.qkv, d=layer.qkv.d * 3e5, m=layer.qkv.m * 3e5))
+    model = CompiledLlama(
+        replace(weights, layers=(loud, layer)), slots=1, context_tokens=ROOM, threads=1
+    )
+    logits = model.prefill([5, 6, 7], slot=0, start=0)
+
+    assert model.slots.values[0, 0, :, :3].abs().max() == torch.finfo(KEPT).max
+    assert torch.isfinite(logits).all()
+
+
+def test_memory_for_keys_and_values_is_counted_as_they_are_kept(weights, model) -> None:
+    assert kept_bytes(weights) == 2
+    assert model.slots.bytes_per_token == bytes_per_token(ARCH, kept_bytes(weights))
+    assert kept_bytes(replace(weights, head=weights.embedding)) == 4
 
 
 @torch.inference_mode()

@@ -1,4 +1,6 @@
-"""Attention of one row and one key head, with the query heads that share it. All fp32.
+"""Attention of one row and one key head, with the query heads that share it.
+
+Keys and values are kept as fp16; all that is computed is fp32.
 
 Keys and values of several requests come from memory, in pieces too short for the CPU to notice in
 time that it could read ahead. So values are asked for while keys are worked on, and the next unit's
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Unit", "attended", "turned"]
 
 _LANES, _GROUP = 16, 32
-_F32 = 4
+_F16, _F32 = 2, 4
+_LINE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Unit:
     """What is worked on.
 
     head: width of a head. queries: how many share the key head; they stand together at `query`.
-    keys, values: of the slot and key head, (context, head). end: tokens to see.
+    keys, values: of the slot and key head, fp16, (context, head). end: tokens to see.
     next_keys: of what is worked on next, or any. asks: whether to ask for what is needed soon.
     """
 
@@ -43,8 +46,12 @@ class Unit:
 
     @property
     def parts(self) -> range:
-        """Offsets of a head's vectors, in bytes."""
+        """Offsets of a head's vectors of fp32, in bytes."""
         return range(0, self.head * _F32, _LANES * _F32)
+
+    def kept(self, c: Code, token: ir.Value, part: int = 0) -> ir.Value:
+        """Return the offset of a token's key, or value, or of the part that has one in fp32."""
+        return c.add(c.mul(token, self.head * _F16), part * _F16 // _F32)
 
 
 def turned(c: Code, place: ir.Value, turns: tuple[ir.Value, ir.Value], at: int) -> ir.Value:
@@ -131,7 +138,6 @@ def _vectors(
     c: Code, unit: Unit, token: ir.Value, these: ir.Value, soon: ir.Value
 ) -> list[ir.Value]:
     """Load a token's key or value; ask for what stands in another place at the same offset."""
-    at = c.mul(token, unit.head * _F32)
-    for part in unit.parts if unit.asks else ():
-        c.soon(c.at(soon, c.add(at, part)))
-    return [c.load(c.at(these, c.add(at, part))) for part in unit.parts]
+    for line in range(0, unit.head * _F16, _LINE) if unit.asks else ():
+        c.soon(c.at(soon, c.add(unit.kept(c, token), line)))
+    return [c.load_half(c.at(these, unit.kept(c, token, part))) for part in unit.parts]

@@ -36,7 +36,8 @@ __all__ = [
 LANES = 16
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 F32, PTR = ir.FloatType(), ir.PointerType()
-F16, F32X16 = ir.HalfType(), ir.VectorType(F32, LANES)
+F16 = ir.HalfType()
+F16X16, F32X16 = (ir.VectorType(kind, LANES) for kind in (F16, F32))
 I8X16, I8X32 = (ir.VectorType(I8, lanes) for lanes in (LANES, 32))
 I16X16 = ir.VectorType(I16, LANES)
 I32X8, I32X16 = ir.VectorType(I32, LANES // 2), ir.VectorType(I32, LANES)
@@ -65,6 +66,7 @@ def vector_of(bits: int, lanes: int) -> ir.VectorType:
 
 
 _STACK_ALIGNMENT = 64
+_F16_MOST = 65_504.0
 
 Int: TypeAlias = int | ir.Value
 
@@ -81,8 +83,8 @@ class Code:
     def __init__(self, module: ir.Module, name: str, arguments: Sequence[ir.Type]) -> None:
         self._module = module
         self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
-        # What does not fit the registers goes there; across two lines of the cache it is 10 times as
-        # slow to read back, and threads' stacks begin anywhere.
+        # What does not fit the registers goes there. Across two lines of the cache it is 10 times
+        # as slow to read back, and threads' stacks begin anywhere.
         self.function.attributes.alignstack = _STACK_ALIGNMENT
         self.function.attributes.add("nounwind")  # llvmlite tells none of them if there is no name
         self.arguments = self.function.args
@@ -162,6 +164,17 @@ class Code:
     def store(self, value: ir.Value, pointer: ir.Value) -> None:
         """Write memory."""
         self.b.store(value, pointer, align=1)
+
+    def load_half(self, pointer: ir.Value) -> ir.Value:
+        """Read 16 floats that are stored as fp16."""
+        return self.b.fpext(self.load(pointer, F16X16), F32X16)
+
+    def store_half(self, value: ir.Value, pointer: ir.Value) -> None:
+        """Write 16 floats as fp16, ties to even; what is too large becomes the largest there is."""
+        most = self.floats(_F16_MOST)
+        low = self.call("llvm.minimum.v16f32", F32X16, value, most)
+        bounded = self.call("llvm.maximum.v16f32", F32X16, low, self.floats(-_F16_MOST))
+        self.store(self.b.fptrunc(bounded, F16X16), pointer)
 
     def soon(self, pointer: ir.Value) -> None:
         """Have the 64 bytes at an address fetched as far as L2; there need be no memory there."""

@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     from inference.scheduler import Move
     from inference.weights import Layer, Weights
 
-__all__ = ["CompiledLlama", "compiles"]
+__all__ = ["KEPT", "CompiledLlama", "compiles"]
 
 _ROWS_MAX = 64
 """Rows that a step takes; of longer prompts it takes several stretches, with the same result."""
 _SCRATCH_PARTS = 4
+KEPT = torch.float16
+"""What keys and values are kept in."""
 
 
 def compiles(weights: Weights) -> bool:
@@ -83,7 +85,7 @@ class CompiledLlama:
     def __init__(self, weights: Weights, *, slots: int, context_tokens: int, threads: int) -> None:
         self._arch = arch = weights.architecture
         self._room = -(-context_tokens // TILE) * TILE
-        self.slots = KvSlots(arch, slots=slots, context_tokens=self._room)
+        self.slots = KvSlots(arch, slots=slots, context_tokens=self._room, kind=KEPT)
         self._rows = max(_ROWS_MAX, slots)
         self._held: list[NDArray[np.generic] | torch.Tensor | Arena] = []
         self._given = np.zeros(len(Argument), np.int64)

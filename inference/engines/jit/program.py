@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Argument", "Field", "Plan", "emit_step"]
 
-_GROUP, _F32, _I64 = 32, 4, 8
+_GROUP, _F16, _F32, _I64 = 32, 2, 4, 8
 _TILE_BYTES = TILE * _F32
 _TILES_A_UNIT = 2
 _KEYS_AT_ONCE, _LINE = 4, 64
@@ -190,7 +190,7 @@ class _Step:
 
         asked: variable, tokens that were asked for.
         """
-        c, size = self._c, self._arch.head * _F32
+        c, size = self._c, self._arch.head * _F16
         start = c.get(asked, I64)
         stop = c.add(start, _KEYS_AT_ONCE)
         c.put(asked, stop)
@@ -207,7 +207,8 @@ class _Step:
         scale = c.floats(arch.head**-0.5)
         with self._units() as (row, key_head):
             unit = self._unit(fields, row, key_head)
-            at = c.mul(self._entry(Argument.POSITIONS, row), arch.head * _F32)
+            position = self._entry(Argument.POSITIONS, row)
+            at = c.mul(position, arch.head * _F32)
             turns = (
                 c.at(self._address(Argument.COSINES), at),
                 c.at(self._address(Argument.SINES), at),
@@ -218,8 +219,9 @@ class _Step:
                     place = c.at(unit.query, query * arch.head * _F32)
                     done = c.b.fmul(turned(c, place, turns, part), scale)
                     c.store(done, c.at(place, part))
-                c.store(turned(c, key, turns, part), c.at(unit.keys, c.add(at, part)))
-                c.store(c.load(c.at(value, part)), c.at(unit.values, c.add(at, part)))
+                kept = unit.kept(c, position, part)
+                c.store_half(turned(c, key, turns, part), c.at(unit.keys, kept))
+                c.store_half(c.load(c.at(value, part)), c.at(unit.values, kept))
         self._meet()
 
     def _attend(self, fields: dict[Field, ir.Value]) -> None:
@@ -338,7 +340,7 @@ class _Step:
         """Where in a layer's keys, and values, those of a row's slot and key head begin."""
         c, arch = self._c, self._arch
         slot = c.add(c.mul(self._entry(Argument.SLOTS, row), arch.kv_heads), key_head)
-        return c.mul(slot, self._plan.context_tokens * arch.head * _F32)
+        return c.mul(slot, self._plan.context_tokens * arch.head * _F16)
 
     def _next(self, row: ir.Value, key_head: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Row and key head of the unit behind one; behind the last, that one."""
