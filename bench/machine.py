@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.children import ROOT, WORK
+from inference.engines.jit.compiled import cpu_dots
 
 
 def describe() -> dict[str, Any]:
     """Describe the machine: what a reader needs to compare figures, and no host name."""
     return {
         "cpu": _cpu(),
+        "instructions": _instructions(),
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "kernel": platform.release(),
@@ -32,6 +34,12 @@ def _cpu() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def _instructions() -> str:
+    """Return what the compiled step of a model is made of here: one CPU's name may hide others."""
+    dots = cpu_dots()
+    return dots.name if dots else "none"
 
 
 def _filesystem(folder: Path) -> str:

@@ -56,7 +56,8 @@ def _figures_of_same_machine(path: Path, machine: dict[str, Any]) -> dict[str, A
         before = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
         return {}
-    same = all(before["machine"].get(key) == machine[key] for key in ("cpu", "cores", "filesystem"))
+    alike = ("cpu", "instructions", "cores", "filesystem")
+    same = all(before["machine"].get(key) == machine[key] for key in alike)
     return before["figures"] if same else {}
 
 

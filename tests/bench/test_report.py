@@ -3,7 +3,13 @@ import json
 from bench import report
 from bench.catalogue import Figure
 
-MACHINE = {"cpu": "a cpu", "cores": 2, "filesystem": "ext4", "commit": "0123"}
+MACHINE = {
+    "cpu": "a cpu",
+    "instructions": "AVX2",
+    "cores": 2,
+    "filesystem": "ext4",
+    "commit": "0123",
+}
 HIT = Figure(name="governed_hit_rps", value=700.0, reference=3500.0, ratio=0.2, spread=0.03)
 PLAIN = Figure(name="holdback_chars", value=96.0)
 
@@ -38,8 +44,10 @@ def test_figures_of_the_same_machine_stay_and_those_of_another_go(tmp_path):
     report.write(path, MACHINE | {"commit": "4567"}, [PLAIN])
     assert set(json.loads(path.read_text())["figures"]) == {"governed_hit_rps", "holdback_chars"}
 
-    report.write(path, MACHINE | {"cpu": "another"}, [PLAIN])
-    assert set(json.loads(path.read_text())["figures"]) == {"holdback_chars"}
+    for another in ({"cpu": "another"}, {"instructions": "none"}):
+        report.write(path, MACHINE | another, [PLAIN])
+        assert set(json.loads(path.read_text())["figures"]) == {"holdback_chars"}
+        report.write(path, MACHINE, [HIT])
 
 
 def test_a_broken_file_is_replaced(tmp_path):

@@ -162,7 +162,7 @@ VNNI = Dots(
     _vnni_few,
     _vnni_many,
 )
-AVX2 = Dots("AVX2", _COMMON, 8, (4, 2, 1), _avx2_few, _avx2_many)
+AVX2 = Dots("AVX2", _COMMON, 8, (8, 4, 2, 1), _avx2_few, _avx2_many)
 
 
 def best_dots(features: Mapping[str, bool]) -> Dots | None:
