@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from compliance.memo import Memo
@@ -12,6 +12,7 @@ from compliance.stream import Kind, Segmenter, Window, windows
 from compliance.tokens import spared, token_spans
 from compliance.transform import block_finding, decide, stands_in
 from meshkit.contract import Reason, Refusal
+from meshkit.work_threads import WorkThreads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,11 +54,11 @@ class NameRunner:
         self._memo: Memo[tuple[Finding, ...]] = Memo(memo_entries_max)
         self._queue_max = queue_max
         self._waiting = 0
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="names")
+        self._threads = WorkThreads("names", workers)
 
     def close(self) -> None:
-        """Stop the threads; jobs that wait are dropped."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        """Stop the threads, once the jobs that wait are done."""
+        self._threads.close()
 
     def ask(self, window: Window) -> Ask | None:
         """Read a window; None: it holds no name. Its `find` runs here and now."""
@@ -106,9 +107,8 @@ class NameRunner:
         if self._waiting >= self._queue_max:
             raise Refusal(Reason.OVERLOADED, retry_after_ms=100)
         self._waiting += 1
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._executor, _find_each, jobs)
+            return await self._threads.do(partial(_find_each, jobs))
         finally:
             self._waiting -= 1
 

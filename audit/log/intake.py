@@ -29,7 +29,6 @@ from meshkit.tlog import leaf_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from concurrent.futures import Executor
 
     from audit.keys.pseudonyms import EventNames
     from audit.log.fresh import FreshLeaves
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from audit.search.rows import Who
     from audit.settings import AuditSettings
     from meshkit.contract import Commitment, Event
+    from meshkit.work_threads import WorkThreads
 
 __all__ = ["Committer", "Intent", "Waiting"]
 
@@ -130,7 +130,7 @@ class Committer:
         settings: AuditSettings,
         wal: Wal,
         receipts: ReceiptMaker,
-        executor: Executor,
+        thread: WorkThreads,
         *,
         fresh: FreshLeaves,
         on_durable: Callable[[Sequence[IndexRow]], None],
@@ -139,7 +139,7 @@ class Committer:
         self._settings = settings
         self._wal = wal
         self._receipts = receipts
-        self._executor = executor
+        self._thread = thread
         self._fresh = fresh
         self._on_durable = on_durable
         self._on_settled = on_settled
@@ -225,11 +225,11 @@ class Committer:
                 self._wal.append(group.entries)
             except BaseException as caught:  # noqa: BLE001 -- raised again in the event loop
                 failure = caught
-            # An executor's future would cost every answer one more turn of the event loop.
+            # To wait for the thread would cost every answer one more turn of the event loop.
             loop.call_soon_threadsafe(self._landed, group, failure)
 
         group.began_s = time.perf_counter()
-        self._executor.submit(write)
+        self._thread.begin(write)
         parts = zip(group.events, group.entries, group.intents, strict=True)
         group.answers += [
             self._appended(waiting, index, entry.leaf, intent)

@@ -21,7 +21,6 @@ from meshkit.counters import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Executor
     from typing import TypeVar
 
     from audit.log.mover_process import MoverProcess
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from audit.search.index import Index
     from audit.search.query import IndexRow
     from audit.settings import AuditSettings
+    from meshkit.work_threads import WorkThreads
 
     T = TypeVar("T")
 
@@ -44,7 +44,7 @@ ended by itself."""
 
 
 class Mover:
-    """Belongs to one event loop; its blocking work, to one thread of `executor`."""
+    """Belongs to one event loop; its blocking work, to `thread`."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Mover:
         store: LogStore,
         payloads: PayloadStore,
         index: Index,
-        executor: Executor,
+        thread: WorkThreads,
         process: MoverProcess | None = None,
     ) -> None:
         """Without a process all is done in the thread."""
@@ -63,7 +63,7 @@ class Mover:
         self._store = store
         self._payloads = payloads
         self._index = index
-        self._executor = executor
+        self._thread = thread
         self.process = process
         """What moves under load, if there is any."""
         self._needed_s = self._ended_s = float("-inf")
@@ -118,7 +118,7 @@ class Mover:
 
     async def alone(self, work: Callable[[], T]) -> T:
         """Run blocking work while nothing is moved."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        return await self._thread.do(work)
 
     async def taking_away(self, work: Callable[[], T]) -> T:
         """Run blocking work that takes payloads away, while nothing is moved."""

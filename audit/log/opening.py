@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -33,10 +32,10 @@ from audit.search.index import Index
 from meshkit.background import running
 from meshkit.contract import Reason, Refusal
 from meshkit.counters import counted, measured
+from meshkit.work_threads import WorkThreads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from concurrent.futures import Executor
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -134,7 +133,7 @@ async def _opened(
     witnesses = await owned.enter_async_context(
         witnesses_of(policy, settings, lambda: signer.known)
     )
-    slow = owned.enter_context(ThreadPoolExecutor(1, "audit-publish"))
+    slow = owned.enter_context(WorkThreads("audit-publish"))
     moving = await _moving(
         owned, settings, disk,
         wal=wal, store=store, origin=signer.known.name, slow=slow,
@@ -148,7 +147,7 @@ async def _opened(
         store=store,
         index=moving.index,
         mover=moving.mover,
-        executor=slow,
+        thread=slow,
         witnesses=witnesses,
         left=left,
     )
@@ -246,7 +245,7 @@ async def _moving(
     wal: Wal,
     store: LogStore,
     origin: str,
-    slow: Executor,
+    slow: WorkThreads,
 ) -> _Moving:
     payloads = PayloadStore(disk, settings.data_dir / "payloads")
     owned.callback(payloads.close)
@@ -260,7 +259,7 @@ async def _moving(
         store=store,
         payloads=payloads,
         index=index,
-        executor=slow,
+        thread=slow,
         # A process would use the real disk.
         process=MoverProcess(settings.data_dir) if type(disk) is Disk else None,
     )
@@ -291,7 +290,7 @@ async def _started(owned: AsyncExitStack, parts: Parts) -> AuditLog:
         parts.settings,
         parts.wal,
         parts.receipts,
-        owned.enter_context(ThreadPoolExecutor(1, "audit-commit")),
+        owned.enter_context(WorkThreads("audit-commit")),
         fresh=parts.publisher.fresh,
         on_durable=audit.remember,
         on_settled=audit.settled,

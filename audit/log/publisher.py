@@ -47,7 +47,6 @@ from meshkit.tlog import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Executor
 
     from audit.cosigning.witnesses import Witnesses
     from audit.log.locks import CheckpointLock, Locked
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
     from audit.log.wal import Wal
     from audit.search.index import Index
     from audit.settings import AuditSettings
+    from meshkit.work_threads import WorkThreads
 
 __all__ = ["Publisher", "signed_note"]
 
@@ -114,7 +114,7 @@ class Publisher:
         store: LogStore,
         index: Index,
         mover: Mover,
-        executor: Executor,
+        thread: WorkThreads,
         witnesses: Witnesses | None = None,
         left: Round | None = None,
     ) -> None:
@@ -130,7 +130,7 @@ class Publisher:
         self._mover = mover
         self.fresh = FreshLeaves(settings.fresh_bytes_max)
         """What is to go into the tree, as far as it is given to us; else we read it."""
-        self._executor = executor
+        self._thread = thread
         self.witnesses = witnesses
         self._under = None if left is None else _Under(left, held.note, locked=True, applied=True)
         self._confirmed = witnesses is None
@@ -153,7 +153,7 @@ class Publisher:
         return time.monotonic() - self._published_s
 
     async def _blocking(self, work: Callable[[], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        await self._thread.do(work)
 
     async def run(self) -> None:
         """Publish whenever there is something to publish; returns only when evidence is lost.
@@ -299,8 +299,7 @@ class Publisher:
         self._store.publish(tree, note)
 
     async def _begin(self) -> _Under:
-        loop = asyncio.get_running_loop()
-        tree = await loop.run_in_executor(self._executor, self._plan)
+        tree = await self._thread.do(self._plan)
         text = checkpoint_text(self._origin, tree.size, tree.root)
         return _Under(tree, await signed_note(self._signer, text))  # step 2
 
