@@ -144,7 +144,8 @@ def survey(window: str, core: int) -> Survey | None:
         elif lower in KNOWN_BY_ONE_NAME and not in_code(window, start, end):
             places.append(Spot("PERSON", start, end, WEAK))
         elif (
-            _may_name(word, lower)
+            (word[0].isupper() or word in _QUIET)
+            and _may_name(word, lower)
             and (shouting or word not in _ACRONYMS)
             and not in_code(window, start, end)
         ):

@@ -41,7 +41,7 @@ class TokenStream:
 
     allowed: tokens that are paid for.
     more: pays for more; returns how many, 0 if the limit is used up.
-    first: told when a piece of the answer has come, and of each that follows.
+    first: told when the first piece of the answer has come.
     wanted: what the reader of the chunks waits for, if it says so.
     """
 
@@ -120,7 +120,8 @@ class TokenStream:
                     if isinstance(item, Ended):
                         self.ended = item
                         break
-                    self.first()
+                    if not self.tokens:
+                        self.first()
                     self.tokens += item.tokens
                     if self.tokens > self.allowed and not await self._pay():
                         self.limited = True
@@ -146,6 +147,8 @@ class TokenStream:
         self._characters += len(item.text)
         if self.pace.eager:
             self.wanted.held = self._characters
+        if self._characters < self.wanted.characters:
+            return  # most pieces end here
         if self._full():
             self._ready.ring()
         elif self._timer is None and self.pace.ms and not self.wanted.characters:
