@@ -4,8 +4,12 @@ ONNX Runtime's `MatMulNBits` unpacks 4-bit weights for every product. `DynamicQu
 multiplies 8-bit integers. Both are of the domain com.microsoft and take (A, B, scales), so each
 node is replaced in place, and its two weight tensors with it:
 
-    B       uint8 [N, K/32, 16], two weights a byte, zero point 8   ->   int8 [K, N]
+    B       uint8 [N, K/32, 16], two weights a byte, zero point 8   ->   int8 [K, N], -63 to 63
     scales  float [N * K/32], one a block of 32                      ->   float [N], one a column
+
+Seven bits of the eight: an x86 CPU without VNNI (AVX2, the first with AVX-512) adds two products
+of an 8-bit activation and a weight in 16 bits, and cuts off what does not fit. 2 * 255 * 63 fits,
+so that the sums are exact on every CPU; twice 127 would not.
 
 Only these nodes and tensors are touched. Pure: bytes in, bytes out.
 """
@@ -45,7 +49,8 @@ _BLOCK = 32
 _BITS = 4
 _INPUTS = 3
 _ZERO_POINT = 8
-_INT8_MAX = 127
+_WEIGHT_MAX = 63
+"""Of a rounded weight, either way: see above."""
 
 
 class _Product(NamedTuple):
@@ -128,13 +133,13 @@ def _graph(graph: Message) -> bytes:
 def _requantise(
     product: _Product, weights: Message, scales: Message
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Unpack 4-bit blocks to floats and round them to 8 bits by column."""
+    """Unpack 4-bit blocks to floats and round them to 7 bits by column."""
     k, n = product.rows, product.columns
     pairs = np.frombuffer(weights, np.uint8).reshape(n, k // _BLOCK, _BLOCK // 2)
     nibbles = np.stack((pairs & 15, pairs >> 4), axis=-1).reshape(n, k // _BLOCK, _BLOCK)
     factors = np.frombuffer(scales, np.float32).reshape(n, k // _BLOCK, 1)
     values = ((nibbles.astype(np.float32) - _ZERO_POINT) * factors).reshape(n, k)
-    by_column = np.maximum(np.abs(values).max(axis=1) / _INT8_MAX, np.finfo(np.float32).tiny)
+    by_column = np.maximum(np.abs(values).max(axis=1) / _WEIGHT_MAX, np.finfo(np.float32).tiny)
     rounded = np.rint(values / by_column[:, None]).astype(np.int8)
     return np.ascontiguousarray(rounded.T), by_column.astype(np.float32)
 

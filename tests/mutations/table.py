@@ -130,6 +130,14 @@ MORE = (
         "test_what_a_failed_sweep_began_is_told_of_once_however_often_it_is_tried",
     ),
     Mutation(
+        "two products fit 16 bits",
+        "compliance/requantise.py",
+        "_WEIGHT_MAX = 63",
+        "_WEIGHT_MAX = 127",
+        "tests/compliance/test_lean_bert.py::"
+        "test_two_products_fit_16_bits_so_that_no_cpu_cuts_one_off",
+    ),
+    Mutation(
         "an answer is its subject's alone",
         "cache/keys.py",
         "        scope.subject.encode(),\n",
