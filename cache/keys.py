@@ -57,10 +57,11 @@ def cache_key(secret: bytes, question: Question) -> bytes:
     parts = [_DOMAIN]
     for field in fields:
         parts += (len(field).to_bytes(4), field)
-    inner, outer = (state.copy() for state in _states(secret))
-    inner.update(b"".join(parts))
-    outer.update(inner.digest())
-    return outer.digest()
+    inner, outer = _states(secret)
+    asked_inner, asked_outer = inner.copy(), outer.copy()
+    asked_inner.update(b"".join(parts))
+    asked_outer.update(asked_inner.digest())
+    return asked_outer.digest()
 
 
 def tag_of(*, session: str = "", model_digest: bytes = b"", subject: str = "") -> str:

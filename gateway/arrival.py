@@ -70,14 +70,14 @@ class Arrival:
     def ends(self, token_ends_s: float | None, life_ms: int) -> End:
         """Return the first of: deadline, longest life, end of certificate, end of token."""
         now, wall = time.monotonic(), time.time()
-        ends = [
-            End(self.deadline.at_s, Reason.OUT_OF_TIME),
-            End(now + life_ms / 1_000, Reason.OUT_OF_TIME),
-            End(now + self.certified.ends_s - wall, Reason.UNAUTHENTICATED),
-        ]
+        too_late_s = min(self.deadline.at_s, now + life_ms / 1_000)
+        known_until_s = self.certified.ends_s
         if token_ends_s is not None:
-            ends.append(End(now + token_ends_s - wall, Reason.UNAUTHENTICATED))
-        return min(ends, key=lambda end: end.at_s)
+            known_until_s = min(known_until_s, token_ends_s)
+        unknown_s = now + known_until_s - wall
+        if unknown_s < too_late_s:
+            return End(unknown_s, Reason.UNAUTHENTICATED)
+        return End(too_late_s, Reason.OUT_OF_TIME)
 
 
 @lru_cache(maxsize=1_024)

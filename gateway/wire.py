@@ -93,9 +93,11 @@ def read_chat(request: pb.ChatRequest, arrival: Arrival, actor: Actor, purpose: 
     Raises:
         Refusal: INVALID_FIELD, with the name of the first field that is out of its range.
     """
-    _demand(1 <= len(request.model.encode()) <= MODEL_BYTES_MAX, "model")
-    _demand("\0" not in request.model, "model")
-    _demand(_SESSION.fullmatch(request.session) is not None, "session")
+    _demand(
+        (1 <= len(request.model.encode()) <= MODEL_BYTES_MAX, "model"),
+        ("\0" not in request.model, "model"),
+        (_SESSION.fullmatch(request.session) is not None, "session"),
+    )
     return Call(
         scope=Scope(
             call_id=arrival.call_id,
@@ -119,7 +121,7 @@ def read_chat(request: pb.ChatRequest, arrival: Arrival, actor: Actor, purpose: 
 def _subject(said: str, actor: Actor) -> str:
     """Return whom a call is about: as it says, else the user of its token, else nobody."""
     if said:
-        _demand(is_subject(said), "subject")
+        _demand((is_subject(said), "subject"))
         return said
     return subject_of_user(actor.user) if actor.user else ""
 
@@ -127,39 +129,44 @@ def _subject(said: str, actor: Actor) -> str:
 def read_purpose(header: str | None) -> str:
     """Check `sealgate-purpose`. Raises Refusal: INVALID_FIELD."""
     purpose = header or ""
-    _demand(_PURPOSE.fullmatch(purpose) is not None, "purpose")
+    _demand((_PURPOSE.fullmatch(purpose) is not None, "purpose"))
     return purpose
 
 
 def _messages(request: pb.ChatRequest) -> tuple[Message, ...]:
-    _demand(1 <= len(request.messages) <= MESSAGES_MAX, "messages")
+    _demand((1 <= len(request.messages) <= MESSAGES_MAX, "messages"))
     messages = messages_from_wire(request.messages)
-    _demand(messages[-1].role is Role.USER, "messages.role")
+    _demand((messages[-1].role is Role.USER, "messages.role"))
     total = 0
     for message in messages:
         size = len(message.content.encode())
-        _demand(1 <= size <= CONTENT_BYTES_MAX, "messages.content")
-        _demand("\0" not in message.content, "messages.content")
+        sized = 1 <= size <= CONTENT_BYTES_MAX
+        _demand((sized and "\0" not in message.content, "messages.content"))
         total += size
-    _demand(total <= CONTENTS_BYTES_MAX, "messages")
+    _demand((total <= CONTENTS_BYTES_MAX, "messages"))
     return messages
 
 
 def _parameters(request: pb.ChatRequest) -> Parameters:
     given = request.parameters
-    _demand(given.max_tokens <= TOKENS_MAX, "parameters.max_tokens")
-    _demand(0 <= given.temperature <= TEMPERATURE_MAX, "parameters.temperature")
-    _demand(0 <= given.top_p <= 1, "parameters.top_p")
-    _demand(not math.isnan(given.top_p + given.temperature), "parameters")
-    _demand(len(given.stop) <= STOPS_MAX, "parameters.stop")
+    _demand(
+        (given.max_tokens <= TOKENS_MAX, "parameters.max_tokens"),
+        (0 <= given.temperature <= TEMPERATURE_MAX, "parameters.temperature"),
+        (0 <= given.top_p <= 1, "parameters.top_p"),
+        (not math.isnan(given.top_p + given.temperature), "parameters"),
+        (len(given.stop) <= STOPS_MAX, "parameters.stop"),
+    )
     for stop in given.stop:
-        _demand(1 <= len(stop.encode()) <= STOP_BYTES_MAX and "\0" not in stop, "parameters.stop")
+        sized = 1 <= len(stop.encode()) <= STOP_BYTES_MAX
+        _demand((sized and "\0" not in stop, "parameters.stop"))
     return parameters_from_wire(given)
 
 
-def _demand(holds: bool, field: str) -> None:  # noqa: FBT001 -- reads as a sentence
-    if not holds:
-        raise Refusal(Reason.INVALID_FIELD, field=field)
+def _demand(*checks: tuple[bool, str]) -> None:
+    """Refuse the first field whose check does not hold."""
+    for holds, field in checks:
+        if not holds:
+            raise Refusal(Reason.INVALID_FIELD, field=field)
 
 
 # --- answers --------------------------------------------------------------------------------

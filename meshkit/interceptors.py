@@ -162,7 +162,7 @@ class MeshInterceptor:
 
     def _peer(self, context: Context) -> _Peer:
         facts, name = context.auth_context(), context.peer()
-        key = (name, *(tuple(facts.get(fact, ())) for fact in _PEER_FACTS))
+        key = (name, *[tuple(facts.get(fact, ())) for fact in _PEER_FACTS])
         found = self._peers.get(key)
         if found is None:
             if len(self._peers) >= PEERS_CACHED_MAX:
