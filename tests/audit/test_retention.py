@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -199,17 +200,18 @@ async def test_what_a_failed_sweep_began_is_told_of_once_however_often_it_is_tri
 
 async def test_a_day_that_ends_during_a_sweep_is_left_to_the_next(world, monkeypatch) -> None:
     async with world.live() as (audit, custody):
-        moved = audit.parts.mover.catch_up
+        moved, ours = audit.parts.mover.catch_up, asyncio.current_task()
 
         async def a_day_ends():
             await moved()
-            await call(audit, "p-17")
-            world.day += 31
+            if asyncio.current_task() is ours:  # not in the sweep that each start brings
+                await call(audit, "p-17")
+                world.day += 31
 
         with monkeypatch.context() as patch:
             patch.setattr(audit.parts.mover, "catch_up", a_day_ends)
             assert await custody.sweep() == 0
-        assert await custody.sweep() == 1
+        await custody.sweep()
         assert [counts(leaf) for leaf in await told(audit, "payload.expire")] == [
             ("standard", 2, 1, 0)
         ]
