@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,9 +33,8 @@ class Ended:
     usage: Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """A piece of a model's answer.
+class Generated(NamedTuple):
+    """A piece of a model's answer: of all values the one that most are made of, so a cheap one.
 
     text: complete characters only, may be empty while a character or stop sequence is incomplete.
     tokens: how many tokens this piece stands for; 1 or more.
