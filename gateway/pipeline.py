@@ -220,29 +220,23 @@ class Pipeline:
 
     async def _governed(self, run: Run) -> Answer:
         failure: Refusal | None = None
+        limit = asyncio.timeout_at(run.end.at_s)
         try:
-            await self._in_time(run)
+            async with limit:
+                await self._work(run)
         except Refusal as refusal:
             failure = refusal
-        except Exception:
-            # A bug. The record says INTERNAL; the interceptor mutes the rest.
-            await self._finish(run, Refusal(Reason.INTERNAL))
-            raise
+        except Exception as error:
+            if not (isinstance(error, TimeoutError) and limit.expired()):
+                # A bug. The record says INTERNAL; the interceptor mutes the rest.
+                await self._finish(run, Refusal(Reason.INTERNAL))
+                raise
+            failure = Refusal(run.end.reason)
         receipt = await self._finish(run, failure)
         if failure is not None:
             failure.receipt = receipt
             raise failure
         return run.answer(receipt)
-
-    async def _in_time(self, run: Run) -> None:
-        limit = asyncio.timeout_at(run.end.at_s)
-        try:
-            async with limit:
-                await self._work(run)
-        except TimeoutError:
-            if limit.expired():
-                raise Refusal(run.end.reason) from None
-            raise
 
     async def _work(self, run: Run) -> None:
         self.ledger.open(run)

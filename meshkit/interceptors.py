@@ -263,16 +263,10 @@ class _Method:
         return await self._guarded(context, answer)
 
     async def _unary_stream(self, raw: bytes, context: Context) -> None:
-        async def answer() -> None:
-            await self._write_all(self._parse(raw), context)
-
-        await self._guarded(context, answer)
+        await self._guarded(context, lambda: self._write_all(self._parse(raw), context))
 
     async def _stream_stream(self, requests: AsyncIterator[object], context: Context) -> None:
-        async def answer() -> None:
-            await self._write_all(requests, context)
-
-        await self._guarded(context, answer)
+        await self._guarded(context, lambda: self._write_all(requests, context))
 
     async def _write_all(self, request: object, context: Context) -> None:
         behaviour = self._behaviour

@@ -330,9 +330,12 @@ def outbound_traceparent() -> str | None:
 
 def annotate(key: str, value: str | float | bool) -> None:  # noqa: FBT001 -- a span's value
     """Put an attribute on the innermost span there is; raises as `step.set`."""
+    span = _span.get()
+    if span is None and not _State.strict:
+        return
     if not may_set(key, value):
         _refuse(key)
-    elif (span := _span.get()) is not None:
+    elif span is not None:
         span.set_attribute(key, value)
 
 
