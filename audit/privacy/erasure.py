@@ -294,6 +294,7 @@ class Custody:
             plans = await self._sweeper.plans(now)
             for plan in plans:
                 await self._written(plan)
+                self._sweeper.begun(plan)
                 await self._carry_out(plan)
         return len(plans)
 

@@ -70,7 +70,7 @@ class Sweeper:
         self._estate = estate
         self._holds = holds
         self._settings = settings
-        self._told: set[tuple[Partition, int]] = set()
+        self._told: set[tuple[str, str]] = set()
 
     async def plans(self, now: int) -> list[Plan]:
         """Return a plan for each partition that is due and has something that may go.
@@ -84,6 +84,10 @@ class Sweeper:
             if plan is not None:
                 found.append(plan)
         return found
+
+    def begun(self, plan: Plan) -> None:
+        """Note that a plan is on stable storage: what it says of holds will be told, once."""
+        self._told.add(_told_of(plan))
 
     async def _due(self, now: int) -> list[_Due]:
         """Find partitions, and keys of days whose partition never came or is gone."""
@@ -122,11 +126,7 @@ class Sweeper:
         }
         goes = [frame for frame in frames if frame.number not in kept]
         lost = [key.key_id for key in due.keys if key.key_id not in kept_keys]
-        told = (due.partition, len(kept))
-        if not goes and not lost and (not kept or told in self._told):
-            return None
-        self._told.add(told)
-        return Plan.expire(
+        plan = Plan.expire(
             due.tenant,
             due.partition,
             key_ids=lost,
@@ -140,6 +140,14 @@ class Sweeper:
                 "held": str(len(kept)),
             },
         )
+        if not goes and not lost and (not kept or _told_of(plan) in self._told):
+            return None
+        return plan
+
+
+def _told_of(plan: Plan) -> tuple[str, str]:
+    """Return whose partition it is, which, and how much of it is held."""
+    return plan.tenant, " ".join(plan.detail[key] for key in ("day", "class", "held"))
 
 
 def _keeps(holds: Iterable[Hold], partition: Partition, subject: str) -> bool:

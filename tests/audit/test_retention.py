@@ -129,6 +129,24 @@ async def test_a_hold_keeps_exactly_what_it_is_on_until_it_is_released(
         assert counts(last) == ("standard", kept, keys, 0)
 
 
+async def test_what_a_hold_keeps_is_told_even_if_it_could_not_be_written_at_first(
+    world, monkeypatch
+) -> None:
+    async with world.live() as (audit, custody):
+        await call(audit, "p-17")
+        await custody.set_hold("acme", HoldScope.TENANT, "", "case-7", actor=OFFICER)
+        world.day += 31
+        with monkeypatch.context() as patch:
+            patch.setattr("audit.privacy.plans.write_private", no_disk)
+            assert await refused(custody.sweep()) is Reason.AUDIT_DOWN
+        for _ in range(2):
+            await custody.sweep()
+
+        assert [counts(leaf) for leaf in await told(audit, "payload.expire")] == [
+            ("standard", 0, 0, 2)
+        ]
+
+
 async def test_a_hold_on_a_call_about_nobody_keeps_the_day_s_key_and_no_other_payload(
     world,
 ) -> None:
@@ -175,7 +193,7 @@ async def test_a_crash_in_the_middle_is_finished_with_the_same_counts(world, mon
         assert world.partitions() == []
 
 
-def no_disk(*_):
+def no_disk(*_, **__):
     raise OSError
 
 
