@@ -17,6 +17,8 @@ __all__ = ["Pair", "Quantised", "embedded", "gated", "normed", "quantised"]
 _GROUP, _HALF = 32, 16
 _INT8_MAX = 127.0
 _UNSIGNED = 128
+_LEAST_PEAK = 2.0**-120
+"""Below it all codes are zero: 127 over it may be more than a float holds."""
 
 Pair: TypeAlias = tuple[ir.Value, ir.Value]
 """32 values in two vectors."""
@@ -72,10 +74,9 @@ def _scaled(c: Code, part: ir.Value) -> tuple[ir.Value, ir.Value]:
     # As integers, sizes of floats are ordered as they are, and NaN is above all of them.
     sizes = b.bitcast(c.call("llvm.fabs.v16f32", F32X16, part), I32X16)
     peak = b.bitcast(c.call("llvm.vector.reduce.umax.v16i32", I32, sizes), F32)
-    # Values that are all zero have no scale; NaN is not equal to zero, and so stays NaN.
-    inverse = b.select(
-        b.fcmp_ordered("==", peak, zero), zero, b.fdiv(ir.Constant(F32, _INT8_MAX), peak)
-    )
+    # NaN is not below anything, and so stays NaN.
+    tiny = b.fcmp_ordered("<", peak, ir.Constant(F32, _LEAST_PEAK))
+    inverse = b.select(tiny, zero, b.fdiv(ir.Constant(F32, _INT8_MAX), peak))
     whole = c.integers(b.fmul(part, c.splat(inverse)))
     return whole, b.fdiv(peak, ir.Constant(F32, _INT8_MAX))
 
