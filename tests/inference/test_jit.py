@@ -19,6 +19,7 @@ from inference.engines.jit.dots import AVX2, VNNI
 from inference.engines.jit.model import KEPT, CompiledLlama, compiles
 from inference.engines.jit.packing import Arena
 from inference.engines.llama import Llama
+from inference.engines.load import _on_cpu
 from inference.engines.slots import bytes_per_token
 from inference.scheduler import Move
 from inference.weights import Architecture, Codes4, Codes8, Layer, Table, Weights, dense
@@ -244,16 +245,26 @@ def test_memory_for_keys_and_values_is_counted_as_they_are_kept(weights, model) 
 
 
 @torch.inference_mode()
+def test_a_budget_for_keys_and_values_is_in_tokens_as_they_are_kept(weights, make_settings) -> None:
+    told = make_settings(slots=32, kv_memory_mib=1, threads=1)
+    runner = _on_cpu(weights, told, 1_024)
+
+    assert runner.tokens_max == (1 << 20) // bytes_per_token(ARCH, KEPT.itemsize)
+
+
+@torch.inference_mode()
 def test_what_is_not_a_number_stays_so(weights) -> None:
     broken = replace(weights, final_norm=weights.final_norm.clone())
     broken.final_norm[3] = torch.nan
-    norms = weights.layers[0].attention_norm.clone()
+    first, second = weights.layers
+    norms = first.attention_norm.clone()
     norms[3] = torch.nan
-    inside = replace(
-        weights, layers=(replace(weights.layers[0], attention_norm=norms), weights.layers[1])
-    )
+    inside = replace(weights, layers=(replace(first, attention_norm=norms), second))
+    scales = first.qkv.d.clone()
+    scales[-1] = torch.nan  # of the last value's output: it is kept as fp16
+    value = replace(weights, layers=(replace(first, qkv=replace(first.qkv, d=scales)), second))
 
-    for each in (broken, inside):
+    for each in (broken, inside, value):
         logits = CompiledLlama(each, slots=1, context_tokens=ROOM, threads=1).prefill(
             [5], slot=0, start=0
         )
