@@ -20,7 +20,6 @@ __all__ = [
     "F32",
     "F32X16",
     "I1",
-    "I8",
     "I8X16",
     "I8X32",
     "I16X16",
@@ -56,19 +55,17 @@ _EXP_TERMS = (
 )
 _EXPONENT_BIAS, _MANTISSA_BITS = 127, 23
 _TO_INTEGERS = float(3 << 22)
-"""Added to a float below 2**22, it leaves an integer in the mantissa's lowest bits."""
+"""Added to a float of a size below 2**22, it leaves an integer in the mantissa's lowest bits."""
 _PREFETCH, _TO_READ_FROM_L2 = "llvm.prefetch.p0", (0, 2, 1)
+_STACK_ALIGNMENT = 64
+_F16_MOST = 65_504.0
+
+Int: TypeAlias = int | ir.Value
 
 
 def vector_of(bits: int, lanes: int) -> ir.VectorType:
     """Return the type of so many integers."""
     return ir.VectorType(ir.IntType(bits), lanes)
-
-
-_STACK_ALIGNMENT = 64
-_F16_MOST = 65_504.0
-
-Int: TypeAlias = int | ir.Value
 
 
 class Code:
@@ -86,7 +83,8 @@ class Code:
         # What does not fit the registers goes there. Across two lines of the cache it is 10 times
         # as slow to read back, and threads' stacks begin anywhere.
         self.function.attributes.alignstack = _STACK_ALIGNMENT
-        self.function.attributes.add("nounwind")  # llvmlite tells none of them if there is no name
+        # llvmlite writes the alignment only where a function has a named attribute as well.
+        self.function.attributes.add("nounwind")
         self.arguments = self.function.args
         # Variables are laid out in a block of their own, once, however often a loop runs.
         self._entry = self.function.append_basic_block("entry")
@@ -170,7 +168,10 @@ class Code:
         return self.b.fpext(self.load(pointer, F16X16), F32X16)
 
     def store_half(self, value: ir.Value, pointer: ir.Value) -> None:
-        """Write 16 floats as fp16, ties to even; what is too large becomes the largest there is."""
+        """Write 16 floats as fp16, ties to even.
+
+        What is too large, infinity too, becomes the largest there is; NaN stays NaN.
+        """
         most = self.floats(_F16_MOST)
         low = self.call("llvm.minimum.v16f32", F32X16, value, most)
         bounded = self.call("llvm.maximum.v16f32", F32X16, low, self.floats(-_F16_MOST))
@@ -232,7 +233,7 @@ class Code:
         return self.call("llvm.roundeven.v16f32", F32X16, x)
 
     def integers(self, x: ir.Value) -> ir.Value:
-        """Convert floats below 2**22 to the nearest 32-bit integers, ties to even.
+        """Convert floats of a size below 2**22 to the nearest 32-bit integers, ties to even.
 
         Of what is larger, and of NaN, comes any integer. LLVM's own conversions leave that
         undefined, or take each lane by itself: 20 times as slow.

@@ -41,6 +41,9 @@ _AHEAD_BYTES, _LINE = 8_192, 64
 _AHEAD_ROWS = 4
 """From so many rows on a step computes longer than it reads, and the CPU reads too late by itself;
 with fewer it reads as fast as it can, and asking costs 10 %."""
+_PARTED_ROWS = 4
+"""From so many rows on the parts of a tile go one after the other: side by side, registers would be
+short."""
 
 
 def emit_products(module: ir.Module, dots: Dots) -> None:
@@ -81,11 +84,11 @@ def _emit_all(module: ir.Module, name: str, together: tuple[int, ...]) -> None:
 def _emit_few(module: ir.Module, name: str, rows: int, kind: _Kind, dots: Dots) -> None:
     """Write the product with just so many rows.
 
-    Where registers are short, the parts of a tile go one after the other, not side by side.
+    Each part of a tile reads its own bytes of a block; see `_PARTED_ROWS`.
     """
     c = Code(module, name, [PTR, PTR, PTR, PTR, I64])
     parts = [Part(number, dots.lanes) for number in range(TILE // dots.lanes)]
-    for some in [parts] if rows < _AHEAD_ROWS else [[part] for part in parts]:
+    for some in [parts] if rows < _PARTED_ROWS else [[part] for part in parts]:
         _emit_parts(c, rows, kind, dots, some)
     c.finish()
 

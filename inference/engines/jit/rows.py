@@ -74,7 +74,8 @@ def _scaled(c: Code, part: ir.Value) -> tuple[ir.Value, ir.Value]:
     # As integers, sizes of floats are ordered as they are, and NaN is above all of them.
     sizes = b.bitcast(c.call("llvm.fabs.v16f32", F32X16, part), I32X16)
     peak = b.bitcast(c.call("llvm.vector.reduce.umax.v16i32", I32, sizes), F32)
-    # NaN is not below anything, and so stays NaN.
+    # Codes of NaN and of infinity may be anything: such a scale makes all that is multiplied NaN
+    # or infinite.
     tiny = b.fcmp_ordered("<", peak, ir.Constant(F32, _LEAST_PEAK))
     inverse = b.select(tiny, zero, b.fdiv(ir.Constant(F32, _INT8_MAX), peak))
     whole = c.integers(b.fmul(part, c.splat(inverse)))
