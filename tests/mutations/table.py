@@ -109,8 +109,8 @@ MORE = (
     Mutation(
         "a payload is bound to its call",
         "audit/privacy/payloads.py",
-        "call_id + phase.value.encode()",
-        "phase.value.encode()",
+        "call_id + phase.encode()",
+        "phase.encode()",
         "tests/audit/test_payload_seals.py::test_a_payload_moved_elsewhere_does_not_open",
     ),
     Mutation(
