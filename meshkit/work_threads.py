@@ -11,20 +11,18 @@ each piece of work: half of their CPU (120 instead of 250 us on cold caches, 28 
 from __future__ import annotations
 
 import asyncio
+import logging
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Self, TypeVar
-
-import structlog
-
-from meshkit.logs import frames_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["WorkThreads"]
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)
+"""Not structlog: pure modules may use these threads. `meshkit.logs` tells kind and frames alone."""
 
 T = TypeVar("T")
 
@@ -88,8 +86,8 @@ class WorkThreads:
         while (work := self._queue.get()) is not None:
             try:
                 work()
-            except Exception as error:  # noqa: BLE001 -- the next piece of work is another's
-                log.critical("threads.bug", kind=type(error).__name__, frames=frames_of(error))
+            except Exception:
+                log.exception("a bug")  # and on: the next piece of work is another's
             del work  # and with it what it holds
 
 
