@@ -87,7 +87,7 @@ class WorkThreads:
             try:
                 work()
             except Exception:
-                log.exception("a bug")  # and on: the next piece of work is another's
+                log.exception("threads.bug")  # and on: the next piece of work is another's
             del work  # and with it what it holds
 
 

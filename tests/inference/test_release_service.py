@@ -66,7 +66,7 @@ class Spoken(NullEngine):
                 await self.gate.wait()
             assert not self.closed, "closed under a call"
             yield (
-                replace(item, text=f"{item.text}{self.asked}")
+                item._replace(text=f"{item.text}{self.asked}")
                 if self.fickle and not isinstance(item, Ended)
                 else item
             )
