@@ -29,6 +29,9 @@ _HTTPS_PORT = 443
 _REPLY_BYTES_MAX = 32 << 20
 """A longer reply is broken off: no answer of OpenBao's comes near."""
 
+_IDLE_S = 5.0
+"""As httpx: less than any server waits, more than there is between two checkpoints of the log."""
+
 Reply = tuple[int, bytes]
 """HTTP status and body."""
 
@@ -80,7 +83,8 @@ class _Connection(asyncio.Protocol):
         try:
             return await self._reply
         finally:
-            self._reply = None
+            # Keys and tokens come this way: an idle connection must not hold the last of them.
+            self._reply, self._parts = None, []
 
     def renewed(self) -> bool:
         """Make ready for another request; return whether that is possible."""
@@ -159,7 +163,9 @@ class HttpsLink:
         self._named = parts.netloc
         self._context = context
         self._room = asyncio.Semaphore(limits.connections_max)
-        self._idle: list[_Connection] = []
+        self._idle: list[tuple[float, _Connection]] = []
+        """Since when, the last one used last."""
+        self._closed = False
 
     async def request(
         self, method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes = b""
@@ -179,7 +185,7 @@ class HttpsLink:
         own = [("Host", self._named), ("Content-Length", str(len(body)))]
         try:
             asked = h11.Request(method=method, target=target, headers=[*own, *headers])
-        except h11.LocalProtocolError as error:
+        except (h11.LocalProtocolError, UnicodeEncodeError) as error:
             raise BrokenOffError from error
         connection = await self._taken()
         kept = False
@@ -200,8 +206,9 @@ class HttpsLink:
                 await self._room.acquire()
         except TimeoutError as error:
             raise NotReachedError from error
+        self._forget_idle()
         while self._idle:
-            connection = self._idle.pop()
+            _, connection = self._idle.pop()
             if connection.usable:
                 return connection
         try:
@@ -223,15 +230,22 @@ class HttpsLink:
 
     def _put_back(self, connection: _Connection, *, kept: bool) -> None:
         self._room.release()
-        if kept:
-            self._idle.append(connection)
+        if kept and not self._closed:
+            self._idle.append((asyncio.get_running_loop().time(), connection))
         else:
             connection.close()
 
+    def _forget_idle(self) -> None:
+        """Drop what nobody used for a while: its server may be gone without a word."""
+        oldest_s = asyncio.get_running_loop().time() - _IDLE_S
+        while self._idle and self._idle[0][0] < oldest_s:
+            self._idle.pop(0)[1].close()
+
     def close(self) -> None:
-        """Drop the connections that nobody uses; those in use are dropped by who uses them."""
+        """Drop the connections that nobody uses, and from now on each that is no longer used."""
+        self._closed = True
         while self._idle:
-            self._idle.pop().close()
+            self._idle.pop()[1].close()
 
 
 @asynccontextmanager

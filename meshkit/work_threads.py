@@ -36,6 +36,7 @@ class WorkThreads:
     def __init__(self, name: str, count: int = 1) -> None:
         """Start `count` threads of that name."""
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._closed = False
         # Daemons, so that a process ends whose owner of this was never closed.
         self._threads = [
             Thread(target=self._work, name=f"{name}_{number}", daemon=True)
@@ -52,19 +53,27 @@ class WorkThreads:
 
     def close(self) -> None:
         """End the threads, once what they were given is done. Blocks."""
+        self._closed = True
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
             thread.join()
 
     def begin(self, work: Callable[[], None]) -> None:
-        """Have `work` done; it must not raise, for nobody would be told."""
+        """Have `work` done; it must not raise, for nobody would be told.
+
+        Raises:
+            RuntimeError: after `close`: nobody would do it.
+        """
+        if self._closed:
+            msg = "these threads are closed"
+            raise RuntimeError(msg)
         self._queue.put(work)
 
     async def do(self, work: Callable[[], T]) -> T:
         """Have `work` done; return what it returns, or raise what it raises.
 
-        Who is cancelled meanwhile does not stop it, unless it was not begun.
+        Who is cancelled meanwhile does not stop it, unless it was not begun. Raises as `begin`.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
@@ -79,7 +88,7 @@ class WorkThreads:
             else:
                 loop.call_soon_threadsafe(_settle, done, result)
 
-        self._queue.put(told)
+        self.begin(told)
         return await done
 
     def _work(self) -> None:

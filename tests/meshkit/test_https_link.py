@@ -144,16 +144,45 @@ async def test_a_connection_that_the_server_closed_is_replaced(tmp_path):
     async with linked(tmp_path, server) as link:
         await link.request("GET", "/", [])
         server.writers[0].close()
-        await asyncio.sleep(0.2)
+        while link._idle[0][1].usable:
+            await asyncio.sleep(0.01)
         assert await link.request("GET", "/", []) == (200, b"ok")
     assert server.connections == 2
 
 
-async def test_a_header_that_would_be_two_is_not_sent(tmp_path):
+async def test_a_connection_that_nobody_used_for_a_while_is_not_trusted(tmp_path, monkeypatch):
+    server = Server(OK)
+    async with linked(tmp_path, server) as link:
+        await link.request("GET", "/", [])
+        monkeypatch.setattr("meshkit.https_link._IDLE_S", -1.0)
+        await link.request("GET", "/", [])
+    assert server.connections == 2
+
+
+async def test_an_idle_connection_holds_nothing_of_what_it_brought(tmp_path):
+    async with linked(tmp_path, Server(OK.replace(b"ok", b"k!"))) as link:
+        assert (await link.request("GET", "/", []))[1] == b"k!"
+        ((_, connection),) = link._idle
+        assert (connection._parts, connection._reply) == ([], None)
+
+
+async def test_a_request_that_outlives_the_link_leaves_no_connection(tmp_path):
+    server = Server(OK)
+    async with linked(tmp_path, server) as link:
+        asking = asyncio.create_task(link.request("GET", "/", []))
+        while not server.asked:
+            await asyncio.sleep(0.001)
+        link.close()
+        assert await asking == (200, b"ok")
+        assert link._idle == []
+
+
+@pytest.mark.parametrize("header", ["a\r\nX-Other: b", "\u20ac"])
+async def test_a_header_that_is_none_or_would_be_two_is_not_sent(tmp_path, header):
     server = Server(OK)
     async with linked(tmp_path, server) as link:
         with pytest.raises(BrokenOffError):
-            await link.request("GET", "/", [("X-Vault-Token", "a\r\nX-Other: b")])
+            await link.request("GET", "/", [("X-Vault-Token", header)])
     assert server.asked == []
 
 

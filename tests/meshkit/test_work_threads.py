@@ -65,3 +65,12 @@ async def test_leaving_waits_for_what_was_given():
         threads.begin(lambda: done.append("last"))
         go_on.set()
     assert done == ["last"]
+
+
+async def test_what_is_given_after_the_end_is_refused_not_forgotten():
+    with WorkThreads("here") as threads:
+        pass
+    with pytest.raises(RuntimeError, match="closed"):
+        await threads.do(lambda: None)
+    with pytest.raises(RuntimeError, match="closed"):
+        threads.begin(lambda: None)
