@@ -72,8 +72,8 @@ _CLIENTS_MAX = 16
 """Clients at once; more are turned away, for each has a thread and a file of the service's."""
 _LOOP_TICK_S = 0.5
 _TAKEN_PAUSE_S = 1.0
-_END_LOOK_S = 0.05
-"""How often the server of metrics looks whether it is to end: a service waits so long for it."""
+_END_LOOK_S = 5.0
+"""A service waits so long for its server of metrics on a system where nothing wakes that."""
 _NS_PER_S = 1_000_000_000
 _PATH = "/metrics"
 _Asked: TypeAlias = "socket.socket | tuple[bytes, socket.socket]"
@@ -193,6 +193,12 @@ class _Server(ThreadingMixIn, WSGIServer):
         finally:
             late.cancel()
             self._room.release()
+
+    def shutdown(self) -> None:
+        """End `serve_forever`, at once: who waits for a socket is woken when that is shut down."""
+        with contextlib.suppress(OSError):  # not of this system's sockets that listen
+            self.socket.shutdown(socket.SHUT_RDWR)
+        super().shutdown()
 
     def server_bind(self) -> None:
         """Bind, without asking a name server for our own name, as the library would."""

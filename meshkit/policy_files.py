@@ -9,6 +9,8 @@ import json
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from meshkit.files import names_like
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -25,8 +27,7 @@ class PoliciesInvalid(ValueError):  # noqa: N818 -- an answer about an operator'
 
 
 def _names(folder: Path) -> list[str]:
-    rules = sorted(each.name for each in folder.glob("*.cedar"))
-    return sorted([*rules, "schema.cedarschema", ENTITIES])
+    return sorted([*names_like(folder, "*.cedar"), "schema.cedarschema", ENTITIES])
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

@@ -24,7 +24,7 @@ import structlog
 from audit.privacy.holds import FOLDER as HOLDS
 from audit.privacy.holds import held_tenants
 from meshkit.contract import Reason, Refusal
-from meshkit.files import read_or_none, write_private
+from meshkit.files import names_like, read_or_none, write_private
 from meshkit.rewrap import Asking, rewrap
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class KeyDesk:
     async def work(self) -> None:
         """Carry out what is there now, oldest first. What the disk refuses is for the next look."""
         try:
+            if not names_like(self.folder, "*.json"):
+                return  # so it is nearly always: not worth a thread each time
             for path in await asyncio.to_thread(_ordered, self.folder):
                 await self._answer(path)
         except OSError as failure:

@@ -21,7 +21,7 @@ import structlog
 from meshkit.background import running
 from meshkit.contract import Event, Phase, Reason, Refusal, TraceContext
 from meshkit.counters import measured
-from meshkit.files import fsync_folder, write_private
+from meshkit.files import fsync_folder, names_like, write_private
 from meshkit.note_event import note_event
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ def _event(raw: bytes) -> Event:
 
 async def _take(audit: Noting, folder: Path) -> None:
     """Record what is there, oldest first; what cannot be now stays."""
-    for path in await asyncio.to_thread(lambda: sorted(folder.glob("[0-9a-f]*.json"))):
+    for name in sorted(names_like(folder, "[0-9a-f]*.json")):
+        path = folder / name
         try:
             event = _event(await asyncio.to_thread(path.read_bytes))
             await audit.append(event)

@@ -112,6 +112,12 @@ async def test_only_metrics_are_answered_and_only_when_asked_for():
         await asyncio.to_thread(fetched, port)
 
 
+async def test_its_end_wakes_the_server_that_waits_for_clients(monkeypatch):
+    monkeypatch.setattr(metrics, "_END_LOOK_S", 60.0)
+    async with asyncio.timeout(20), metrics_endpoint("127.0.0.1", 0, service="gateway") as port:
+        assert await scraped(port)
+
+
 async def test_a_port_that_is_taken_is_waited_for_and_the_service_goes_on(monkeypatch):
     monkeypatch.setattr("meshkit.metrics._TAKEN_PAUSE_S", 0.01)
     async with AsyncExitStack() as owned:
