@@ -279,6 +279,11 @@ ENTRIES: dict[str, Entry] = {
         meaning="all of eight streams together, over one stream",
         budget=_ratio("higher", 4, 5),
     ),
+    "smollm2_8_streams_vs_llamacpp": Entry(
+        unit="tokens/s",
+        meaning="all of eight streams together, over llama.cpp's in one batch of eight",
+        budget=_ratio("higher", 0.8, 1.1),
+    ),
     "smollm2_first_token_ms": Entry(
         unit="ms",
         meaning="time to the first token of a short prompt, over llama.cpp's",

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 ALONE, VERSUS = "smollm2_decode_tokens_per_s", "torch_decode_vs_llamacpp"
 STREAMS, FIRST = "smollm2_8_streams_tokens_per_s", "smollm2_first_token_ms"
+STREAMS_VERSUS = "smollm2_8_streams_vs_llamacpp"
 FP32 = "torch_decode_vs_transformers"
-NAMES = (ALONE, VERSUS, FP32, STREAMS, FIRST)
+NAMES = (ALONE, VERSUS, FP32, STREAMS, STREAMS_VERSUS, FIRST)
 LLAMACPP = ROOT / "var" / "llamacpp"
 CHECK = ROOT / "deploy" / "llamacpp_baseline.py"
 MANY = 8
@@ -75,7 +76,7 @@ async def measure(plan: Plan) -> list[Figure]:
             figures.append(_alone(plan, ours, tokens))
         if plan.wants(STREAMS):
             figures.append(_streams(plan, ours, 2 * tokens))
-        if plan.wants(VERSUS, FIRST):
+        if plan.wants(VERSUS, FIRST, STREAMS_VERSUS):
             figures += _against_llamacpp(plan, ours, tokens)
         if plan.wants(FP32):
             figures += _against_transformers(plan, ours, tokens)
@@ -102,17 +103,24 @@ def _against_llamacpp(plan: Plan, ours: Side, tokens: int) -> list[Figure]:
         [sys.executable, str(CHECK), "--check", "--into", str(LLAMACPP)], check=False
     )
     if ready.returncode != 0:
-        print(f"decode: no llama.cpp (`make llamacpp`); not measured: {VERSUS}, {FIRST}")
+        missing = f"{VERSUS}, {FIRST}, {STREAMS_VERSUS}"
+        print(f"decode: no llama.cpp (`make llamacpp`); not measured: {missing}")
         return []
     command = (str(LLAMACPP / ".venv" / "bin" / "python"), str(ROOT / "bench/llamacpp_child.py"))
-    mine, other, note = _turns(plan, ours, command, tokens)
-    note = f"llama-cpp-python {note}"
-    rates, firsts = (
-        tuple(tuple(told[key] for told in side[1:]) for side in (mine, other))
-        for key in ("tokens_per_s", "first_s")
-    )
-    in_ms = [tuple(1e3 * first for first in side) for side in firsts]
-    return [paired(VERSUS, *rates, note=note), paired(FIRST, *in_ms, note=note)]
+    figures = []
+    if plan.wants(VERSUS, FIRST):
+        mine, other, note = _turns(plan, ours, command, tokens)
+        in_ms = [[1e3 * told["first_s"] for told in side[1:]] for side in (mine, other)]
+        figures = [
+            paired(VERSUS, *_rates(mine, other), note=f"llama-cpp-python {note}"),
+            paired(FIRST, *map(tuple, in_ms), note=f"llama-cpp-python {note}"),
+        ]
+    if plan.wants(STREAMS_VERSUS):
+        mine, other, note = _turns(plan, ours, command, 2 * tokens, streams=MANY)
+        figures.append(
+            paired(STREAMS_VERSUS, *_rates(mine, other), note=f"llama-cpp-python {note}")
+        )
+    return figures
 
 
 def _against_transformers(plan: Plan, ours: Side, tokens: int) -> list[Figure]:
@@ -121,12 +129,16 @@ def _against_transformers(plan: Plan, ours: Side, tokens: int) -> list[Figure]:
         return []
     command = (sys.executable, "-m", "bench.transformers_child")
     mine, other, note = _turns(plan, ours, command, tokens)
-    rates = (tuple(told["tokens_per_s"] for told in side[1:]) for side in (mine, other))
-    return [paired(FP32, *rates, note=f"transformers, fp32, {note}")]
+    return [paired(FP32, *_rates(mine, other), note=f"transformers, fp32, {note}")]
+
+
+def _rates(*sides: list[dict[str, float]]) -> Iterator[tuple[float, ...]]:
+    """Of each side, the tokens a second that it told, but for the first time."""
+    return (tuple(told["tokens_per_s"] for told in side[1:]) for side in sides)
 
 
 def _turns(
-    plan: Plan, ours: Side, command: tuple[str, ...], tokens: int
+    plan: Plan, ours: Side, command: tuple[str, ...], tokens: int, streams: int = 1
 ) -> tuple[list[dict[str, float]], list[dict[str, float]], str]:
     """Let both answer the same in turns; return what each told (the first: warming up), a note."""
     settings = InferenceSettings.load()
@@ -134,8 +146,8 @@ def _turns(
     mine, other = [], []
     with _running(*command, str(model), str(settings.threads)) as theirs:
         for _ in range(plan.pairs + 1):
-            mine.append(ours.do(PROMPT, tokens=tokens))
-            other.append(theirs.do(TEMPLATE.format(PROMPT), tokens=tokens))
+            mine.append(ours.do(PROMPT, tokens=tokens, streams=streams))
+            other.append(theirs.do(TEMPLATE.format(PROMPT), tokens=tokens, streams=streams))
     counts = {told["prompt_tokens"] for told in (*mine, *other)}
     note = (
         f"{theirs.born['version']}, the same Q4_1 file, {settings.threads} threads"
