@@ -1,6 +1,7 @@
 """SmolLM2 in a real Triton that runs our engine: the same answers, and a model that stops."""
 
 import asyncio
+import threading
 import time
 from contextlib import aclosing
 
@@ -8,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from inference.engines.base import RequestContext
+from inference.engines.triton.watch import Watch
 from inference.release.loading import StoreLoader
 from inference.service import InferenceService
 from inference.store.store import ModelStore
@@ -142,6 +144,23 @@ async def test_tritons_metrics_are_among_ours(engine) -> None:
         await asyncio.sleep(0.05)
     assert gauges()["triton.up"] == 1.0
     assert gauges()["triton.under_way"] == 0.0
+
+
+async def test_triton_is_counted_from_the_start_of_the_engine_on(
+    on_triton, triton, monkeypatch
+) -> None:
+    answered, look = threading.Event(), Watch._look
+    monkeypatch.setattr(Watch, "_look", lambda watch: answered.wait(WAIT_S) and look(watch))
+    before, seen = counters(), ("triton.seen.success", "triton.seen.tokens")
+    engine = await on_triton(world.MODEL, metrics_url=f"127.0.0.1:{triton.metrics_port}")
+    assert all(counters().get(name, 0) == before.get(name, 0) for name in seen)
+    await answer(engine, STORY, max_tokens=3)
+    answered.set()
+
+    ends = time.monotonic() + WAIT_S
+    while any(counters().get(name, 0) == before.get(name, 0) for name in seen):
+        assert time.monotonic() < ends
+        await asyncio.sleep(0.05)
 
 
 async def test_a_release_takes_its_engine_from_triton(triton, loaded) -> None:

@@ -64,12 +64,13 @@ class Scraper:
             return
         found = summed(page, (*COUNTERS, *GAUGES))
         self._gauges = {name: value for name, value in found.items() if name in GAUGES}
+        now = {source: found.get(source, 0.0) for source in COUNTERS}
+        # What it had counted before the first look was asked by others, or before our start.
+        before, self._before = self._before or now, now
         for source, name in COUNTERS.items():
-            value = found.get(source, 0.0)
+            grown = now[source] - before[source]
             # Less than before: Triton was started again, and began at nothing.
-            grown = value - self._before.get(source, 0.0) if self._before else 0.0
-            counted(name, int(grown if grown >= 0 else value))
-            self._before[source] = value
+            counted(name, int(grown if grown >= 0 else now[source]))
 
     def _page(self) -> str:
         host, _, port = self._place.rpartition(":")

@@ -83,7 +83,12 @@ class Watch:
         return self._stopping or not self._thread.is_alive()
 
     def start(self) -> None:
-        """Begin to look, in a thread of its own."""
+        """Begin to look, in a thread of its own.
+
+        What Triton has counted by now is read before it returns, `control_ms` at most: what it is
+        asked from now on is ours.
+        """
+        self._scraper.scrape()
         self._thread.start()
 
     def suspect(self, *, doubt: bool = False) -> None:
