@@ -34,6 +34,8 @@ class ProseEngine:
     def __init__(self, *, tokens_per_s: float = 0.0) -> None:
         self._period_s = 1 / tokens_per_s if tokens_per_s else 0.0
         self._generated = 0
+        self.newest_tokens = 0
+        """Tokens so far of the stream that gave one out last."""
         self._numbers = itertools.count()
         self._info = ModelInfo(
             name=NAME,
@@ -74,6 +76,7 @@ class ProseEngine:
             if self._period_s:
                 await asyncio.sleep(max(0.0, began + place * self._period_s - time.monotonic()))
             self._generated += 1
+            self.newest_tokens = place
             yield Generated(text)
         prompt = sum(len(message.content) for message in messages) // 4
         usage = Usage(prompt_tokens=prompt, completion_tokens=parameters.max_tokens)

@@ -55,6 +55,11 @@ class Caller:
         """Return the mean wall microseconds of each step of the pipeline since last asked."""
         return await self.process.ask("steps")
 
+    async def newest_tokens(self) -> int:
+        """Return the tokens so far of the stream that the engine served last."""
+        told = await self.process.ask("tokens")
+        return int(told["newest"])
+
     def requests(self, first: int, count: int) -> list[bytes]:
         """Serialise `count` requests of the workload from number `first` on."""
         made = (request(first + n, max_tokens=MAX_TOKENS, model=self.model) for n in range(count))

@@ -74,6 +74,7 @@ async def appliance(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
     wanted = settings.ApplianceSettings.model_validate(
         {"data_dir": options["folder"], "gateway_port": 0, "audit_port": 0, "console": False}
     )
+    ASKS["tokens"] = lambda: {"newest": engine.newest_tokens}
     async with house.appliance(wanted, engine=engine) as running:
         yield {"port": running.port, "tls": str(running.tls)}
 
@@ -132,9 +133,14 @@ async def mesh(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
 
 @asynccontextmanager
 async def engine(options: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-    """Measure the engine by itself. Options: those of `bench.engine.cost_alone_us`."""
-    cost = await importlib.import_module("bench.engine").cost_alone_us(**options)
-    yield {"us_per_token": cost}
+    """Measure the engine by itself when asked. Options: those of `bench.engine.cost_alone_us`."""
+    part = importlib.import_module("bench.engine")
+
+    async def cost() -> dict[str, Any]:
+        return {"us_per_token": await part.cost_alone_us(**options)}
+
+    ASKS["cost"] = cost
+    yield {}
 
 
 @asynccontextmanager
@@ -174,8 +180,8 @@ KINDS: dict[str, Callable[[dict[str, Any]], AbstractAsyncContextManager[dict[str
 }
 
 
-SERVICES = frozenset({"appliance", "audit", "model"})
-"""Kinds that run the true services."""
+SERVICES = frozenset({"appliance", "audit", "engine", "model"})
+"""Kinds that run the true services, and what is subtracted from those: on the same event loop."""
 
 
 def _steps() -> dict[str, float]:

@@ -1,15 +1,18 @@
 """Streaming: what a token costs, and what the first released character costs.
 
 CPU is the server process's own, read from outside; the same engine without a gateway in front of
-it is the baseline that is subtracted.
+it, with as many streams at the same pace, is the baseline that is subtracted, and nothing else is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from statistics import mean, median
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench import house, meter
 from bench.catalogue import Figure, repeated
@@ -18,6 +21,8 @@ from bench.echo import pin_load
 from bench.governed import watched
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
     from bench.plan import Plan
 
 NAMES = ("stream_token_us", "ttft_added_cpu_ms")
@@ -25,8 +30,11 @@ STREAMS = 16
 TOKENS_PER_S = 200
 TOKEN_CHARS = 4
 STREAM_TOKENS = 4_096
-FIRSTS = 24
-"""First characters timed, one at a time."""
+FIRSTS = 4
+"""First characters a repeat, one at a time: long enough for two of the audit log's checkpoints, so
+that each repeat has its share of them."""
+_SETTLED_S = 0.05
+"""After a call was cancelled, until the next: its end, engine and record, is over by then."""
 
 
 async def measure(plan: Plan) -> list[Figure]:
@@ -44,23 +52,46 @@ async def measure(plan: Plan) -> list[Figure]:
 
 
 async def _first_characters(plan: Plan, caller: house.Caller) -> Figure:
-    spent = [
-        await _first_character(caller, 2_000_000 + n) for n in range(4 if plan.quick else FIRSTS)
-    ]
-    note = "whole server process, new prompt each time, baseline not subtracted: an upper bound"
-    return repeated("ttft_added_cpu_ms", tuple(1_000 * cpu_s for cpu_s in spent), note=note)
+    numbers = itertools.count(2_000_000)
+    repeats: list[_First] = []
+    alone_us: list[float] = []
+    async with _engine_alone(plan, streams=1) as cost_us:
+        for _ in range(plan.pairs):
+            alone_us.append(await cost_us())
+            calls = [await _first_character(caller, next(numbers)) for _ in range(FIRSTS)]
+            repeats.append(_First(*map(mean, zip(*calls, strict=True))))
+    note = (
+        f"{median([one.cpu_ms for one in repeats]):.1f} ms by the whole server process, less "
+        f"{mean(one.tokens for one in repeats):.0f} tokens of the engine by itself, "
+        f"{median(alone_us):.0f} us each"
+    )
+    added = (
+        one.cpu_ms - one.tokens * us / 1_000 for one, us in zip(repeats, alone_us, strict=True)
+    )
+    return repeated("ttft_added_cpu_ms", tuple(added), note=note)
 
 
-async def _first_character(caller: house.Caller, number: int) -> float:
-    """Return the CPU seconds the server spent until the first delta came; then cancel."""
+class _First(NamedTuple):
+    """What it took until the first delta came."""
+
+    cpu_ms: float
+    """Of the whole server process."""
+    tokens: float
+    """That the engine had generated."""
+
+
+async def _first_character(caller: house.Caller, number: int) -> _First:
+    """Measure one call, then cancel it. Begins when what came before is over."""
+    await asyncio.sleep(_SETTLED_S)
     asked = house.request(number, max_tokens=STREAM_TOKENS, model=caller.model)
     before = meter.process_cpu_s(caller.pid)
     frames = caller.stream(asked)
     async for frame in frames:
         if frame.HasField("delta"):
             spent = meter.process_cpu_s(caller.pid) - before
+            tokens = await caller.newest_tokens()
             frames.cancel()
-            return spent
+            return _First(1_000 * spent, tokens)
     msg = "a stream ended without a delta"
     raise house.UnexpectedAnswerError(msg)
 
@@ -85,7 +116,8 @@ class _Tally:
 
 
 async def _tokens(plan: Plan, caller: house.Caller) -> Figure:
-    alone_us = await _engine_alone_us(plan)
+    async with _engine_alone(plan, streams=STREAMS) as cost_us:
+        alone_us = median([await cost_us() for _ in range(plan.pairs)])
     tally = _Tally()
     async with asyncio.TaskGroup() as group:
         readers = [group.create_task(_read(caller, n, tally)) for n in range(STREAMS)]
@@ -118,8 +150,17 @@ async def _window(plan: Plan, pid: int, tally: _Tally) -> float:
     return 1e6 * spent * TOKEN_CHARS / max(tally.characters - characters, 1)
 
 
-async def _engine_alone_us(plan: Plan) -> float:
-    options = {"streams": STREAMS, "tokens_per_s": TOKENS_PER_S, "seconds": plan.burst_s}
+@asynccontextmanager
+async def _engine_alone(
+    plan: Plan, *, streams: int
+) -> AsyncIterator[Callable[[], Awaitable[float]]]:
+    """Run the engine in a process of its own; yield what measures its CPU microseconds a token."""
+    options = {"streams": streams, "tokens_per_s": TOKENS_PER_S, "seconds": plan.burst_s}
     async with child("engine", options, pinned_to=cores()[0]) as process:
-        told = await process.told()
-        return float(told["us_per_token"])
+        await process.told()
+
+        async def cost_us() -> float:
+            told = await process.ask("cost")
+            return float(told["us_per_token"])
+
+        yield cost_us
