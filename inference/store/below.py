@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["file_at", "folder", "folder_at", "is_folder", "names_in", "read_small", "walk"]
+__all__ = ["file_at", "folder", "folder_at", "is_folder", "must_be_no_links", "names_in"]
+__all__ += ["read_small", "walk"]
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -134,6 +135,12 @@ def read_small(top: int, path: str, *, bytes_max: int) -> bytes | None:
     if len(text) > bytes_max:
         raise ModelFileError(Fault.LARGE, member=path)
     return text
+
+
+def must_be_no_links(*folders: Path) -> None:
+    """Refuse to change what lies elsewhere. Raises ModelFileError: LINK."""
+    if any(folder.is_symlink() for folder in folders):
+        raise ModelFileError(Fault.LINK)
 
 
 def _step(part: str, flags: int, above: int) -> int:

@@ -22,7 +22,8 @@ from dataclasses import replace
 from secrets import token_hex
 from typing import IO, TYPE_CHECKING
 
-from inference.store.claims import Claim, manifest_of, must_agree
+from inference.store.below import must_be_no_links
+from inference.store.claims import Claim, manifest_of, must_agree, must_say_enough
 from inference.store.errors import Fault, ModelFileError
 from inference.store.formats import facts_of, must_be_taken
 from inference.store.manifest import FileDigest, Manifest, is_name, is_version, must_be_distinct
@@ -170,7 +171,8 @@ class StoreChanger:
             raise ModelFileError(Fault.NOT_FOUND)
         with self._alone(), _disk():
             home = self._home / name / version
-            if not (home / MANIFEST).is_file() or home.is_symlink():
+            must_be_no_links(home.parent, home)
+            if not (home / MANIFEST).is_file():
                 raise ModelFileError(Fault.NOT_FOUND)
             going = self._home / f"{_GOING}{token_hex(8)}"
             home.rename(going)
@@ -193,6 +195,7 @@ class StoreChanger:
         if published is not None:
             published.must_cover(files)
         if isinstance(claim, Manifest):
+            must_say_enough(claim)
             _must_be_pinned(Manifest.parse(claim.canonical()), files)
         facts = facts_of({file.path: into / file.path for file in files})
         if isinstance(claim, Manifest):
@@ -229,6 +232,7 @@ class StoreChanger:
     def _publish(self, coming: Path, manifest: Manifest) -> None:
         _sync_tree(coming)
         above = self._home / manifest.name
+        must_be_no_links(above)
         if not above.is_dir():
             above.mkdir()
             fsync_folder(self._home)
@@ -269,6 +273,7 @@ class StoreChanger:
 
     def _keep_beside(self, entry: Entry, name: str, text: bytes) -> None:
         home = self._store.folder / entry.home
+        must_be_no_links(home.parent, home)
         home.mkdir(parents=True, exist_ok=True)
         write_private(home / name, text, mode=_PUBLIC)
 
@@ -276,6 +281,7 @@ class StoreChanger:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
+        must_be_no_links(self._home)
         with _disk():
             self._home.mkdir(parents=True, exist_ok=True)
             lock = os.open(
@@ -338,7 +344,7 @@ def _must_be_pinned(manifest: Manifest, files: Iterable[FileDigest]) -> None:
     """Hold what came against a manifest that came with it, or before it."""
     there = {file.path: file for file in files}
     if set(there) != {file.path for file in manifest.files}:
-        raise ModelFileError(Fault.NOT_FOUND)
+        raise ModelFileError(Fault.FILES)
     for file in manifest.files:
         if there[file.path].bytes != file.bytes:
             raise ModelFileError(Fault.SIZE, member=file.path)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from inference.store.facts import Facts
 
-__all__ = ["Claim", "manifest_of", "must_agree"]
+__all__ = ["Claim", "manifest_of", "must_agree", "must_say_enough"]
 
 _FORMATS: tuple[Format, ...] = ("gguf", "safetensors", "onnx", "plan")
 
@@ -56,8 +56,7 @@ def manifest_of(claim: Claim, version: str, files: Sequence[FileDigest], facts: 
     Raises:
         ModelFileError: CLAIM, CONTEXT, FORMAT, EMPTY, DUPLICATE.
     """
-    if not claim.licence.strip() or (claim.kind == "adapter") != bool(claim.base):
-        raise ModelFileError(Fault.CLAIM)
+    must_say_enough(claim)
     must_be_distinct(tuple(file.path for file in files))
     context = claim.context_tokens
     manifest = Manifest(
@@ -86,6 +85,16 @@ def manifest_of(claim: Claim, version: str, files: Sequence[FileDigest], facts: 
         raise ModelFileError(Fault.CLAIM) from None
     must_agree(sound, facts)
     return sound
+
+
+def must_say_enough(claim: Claim | Manifest) -> None:
+    """Refuse a model without a licence, and a base without an adapter or the reverse.
+
+    Raises:
+        ModelFileError: CLAIM.
+    """
+    if not claim.licence.strip() or (claim.kind == "adapter") != bool(claim.base):
+        raise ModelFileError(Fault.CLAIM)
 
 
 def must_agree(manifest: Manifest, facts: Facts) -> None:

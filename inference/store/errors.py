@@ -14,6 +14,7 @@ class Fault(StrEnum):
     MANIFEST = "the manifest cannot be understood"
     MISPLACED = "the manifest is not the one that its place in the store says"
     UNREADABLE = "a file of the model cannot be read"
+    FILES = "the files are not those that the manifest names"
     SIZE = "a file of the model has not the size that its manifest says"
     DIGEST = "a file of the model has the wrong SHA-256"
     UNSIGNED = "the model is not signed"

@@ -32,6 +32,7 @@ _GZIP = b"\x1f\x8b"
 _READ_BYTES_MAX = 1 << 20
 """No header of an archive is longer, and files are read in such pieces."""
 _DIRECTORY_BYTES_A_FILE = 1 << 12
+_OFFSET_END = 1 << 63
 _ENCRYPTED = 1
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 
@@ -161,7 +162,7 @@ def _zip_members(raw: IO[bytes], limits: Limits) -> Iterator[Member]:
     most = max(_READ_BYTES_MAX, limits.files_max * _DIRECTORY_BYTES_A_FILE)
     try:
         archive = zipfile.ZipFile(_Capped(raw, most))
-    except _BROKEN as error:
+    except (*_BROKEN, NotImplementedError) as error:  # which a version beyond zipfile's raises
         raise ModelFileError(Fault.ARCHIVE) from error
     with archive:
         entries = archive.infolist()
@@ -212,6 +213,9 @@ class _Capped(io.RawIOBase):
         return self._raw.tell()
 
     def seek(self, offset: int, whence: int = 0) -> int:
+        # A directory may say that a member lies before the file's beginning, or beyond any file.
+        if whence == os.SEEK_SET and not 0 <= offset < _OFFSET_END:
+            raise ModelFileError(Fault.ARCHIVE)
         return self._raw.seek(offset, whence)
 
 

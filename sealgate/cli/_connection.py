@@ -92,7 +92,7 @@ def told(args: argparse.Namespace, work: Callable[[], int]) -> int:
         return _say(args, UNAVAILABLE if again else REFUSED, told, f"{error}{name}")
     except NoteInvalid as invalid:
         return _say(args, BAD_USAGE, {"error": "vkey"}, f"--vkey: {invalid}")
-    except UnicodeDecodeError:
+    except UnicodeError:  # of a file, or of a word of the command line
         return _say(args, BAD_USAGE, {"error": "unreadable"}, "cannot read: this is no UTF-8 text")
     except BrokenPipeError:
         raise  # of standard output: `main` knows

@@ -25,6 +25,9 @@ __all__ = ["add_parser"]
 
 _WAIT_S = 600.0
 _PERCENT = 100
+_COUNT_MAX = (1 << 31) - 1
+_HOURS_MIN, _HOURS_MAX = 1 / 3_600, 8_760.0
+"""A second; a year, which is what the service takes at most."""
 _BAD = frozenset({"failed", "refused"})
 
 _VERSIONS = """examples:
@@ -74,17 +77,33 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add(_on_version(commands, "unload", "unload a version that has no traffic", _UNLOAD), _unload)
     canary = _on_version(commands, "canary", "try a version on some of the traffic", _CANARY)
     share = canary.add_mutually_exclusive_group()
-    share.add_argument("--percent", type=int, default=0, help="of conversations, 1 to 99")
-    share.add_argument("--replicas", type=int, default=0, help="all of so many replicas")
-    canary.add_argument("--hours", type=float, default=0.0, help="then you are told [48]")
+    share.add_argument("--percent", type=number, default=0, help="of conversations, 1 to 99")
+    share.add_argument("--replicas", type=number, default=0, help="all of so many replicas")
+    canary.add_argument("--hours", type=hours, default=0.0, help="then you are told [48]")
     _add(canary, _canary)
     _add(_on_version(commands, "promote", "make a version the live one", _PROMOTE), _promote)
     back = add_command(commands, "rollback", "end a trial, or go back to what was live", _ROLLBACK)
     back.add_argument("model", metavar="MODEL")
     _add(back, _rollback)
     shadow = _on_version(commands, "shadow", "compare a version's answers, unseen", _SHADOW)
-    shadow.add_argument("--percent", type=int, default=10, help="of calls, 0 to 100 [10]")
+    shadow.add_argument("--percent", type=number, default=10, help="of calls, 0 to 100 [10]")
     _add(shadow, _shadow)
+
+
+def number(text: str) -> int:
+    """Read what the wire can carry; whether it makes sense is for the service to say."""
+    count = int(text)
+    if not 0 <= count <= _COUNT_MAX:
+        raise ValueError
+    return count
+
+
+def hours(text: str) -> float:
+    """Read how long a trial is. Both of these names stand in argparse's words."""
+    found = float(text)
+    if found and not _HOURS_MIN <= found <= _HOURS_MAX:  # nor NaN
+        raise ValueError
+    return found
 
 
 def _on_version(

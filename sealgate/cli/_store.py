@@ -208,6 +208,7 @@ def _list(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     from inference.store.checking import is_there  # noqa: PLC0415 -- as in `_run`
 
     store, _ = _offline(args)
+    _must_be_there(store)
     entries = [entry for entry in store.entries() if not entry.packaged or is_there(store, entry)]
     rows = [_row(entry) for entry in entries]
     for row in rows:
@@ -344,6 +345,7 @@ def _verify(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     from sealgate.cli._store_keys import login_to_look, with_keys  # noqa: PLC0415 -- as in `_run`
 
     def work(store: ModelStore) -> list[Checked]:
+        _must_be_there(store)
         if args.name:
             return [check_model(store, args.name, args.version)]
         return list(check_store(store))
@@ -358,6 +360,11 @@ def _verify(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     return {"models": [_told(one) for one in found]}, DONE if all(
         one.holds for one in found
     ) else REFUSED
+
+
+def _must_be_there(store: ModelStore) -> None:
+    """Raise OSError if there is no such folder: of a mistyped one all would hold."""
+    next(store.folder.iterdir(), None)
 
 
 def _line(one: Checked) -> str:

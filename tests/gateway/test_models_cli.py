@@ -135,3 +135,9 @@ async def test_what_is_refused_ends_in_one(run) -> None:
 
     code, out = await run(Releases(), "promote", MODEL, "2", "--json", who=ASSISTANT)
     assert (code, json.loads(out)["reason"]) == (1, "DENIED")
+
+
+async def test_a_name_that_is_no_text_is_wrong_usage(run) -> None:
+    releases = Releases()
+    code, out = await run(releases, "rollback", "\udc80", "--json")
+    assert (code, json.loads(out)["error"], releases.taken) == (2, "unreadable", [])

@@ -256,9 +256,16 @@ def test_a_zip_that_was_altered_is_refused(world) -> None:
 
     assert refused(world, source) is Fault.ARCHIVE
     source = zipped(world, {"m.gguf": gguf()})
-    for at, value in ((8, 1), (10, 14)):  # encrypted; packed by LZMA
+    # Encrypted; packed by LZMA; of a version that nobody reads; a directory that is said to begin
+    # so late that its member begins before the file does.
+    for mark, at, value in (
+        (b"PK\x01\x02", 8, 1),
+        (b"PK\x01\x02", 10, 14),
+        (b"PK\x01\x02", 6, 99),
+        (b"PK\x05\x06", 17, 255),
+    ):
         raw = bytearray(source.read_bytes())
-        raw[raw.find(b"PK\x01\x02") + at] = value
+        raw[raw.find(mark) + at] = value
         assert refused(world, world.source("odd.zip", bytes(raw))) is Fault.ARCHIVE
 
 
@@ -307,7 +314,7 @@ def test_a_manifest_that_lies_is_refused(world) -> None:
     lies = {
         Fault.SIZE: {"files": (replace(file, bytes=file.bytes + 1),)},
         Fault.DIGEST: {"files": (replace(file, sha256="00" * 32),)},
-        Fault.NOT_FOUND: {"files": (file, replace(file, path="other.gguf"))},
+        Fault.FILES: {"files": (file, replace(file, path="other.gguf"))},
         Fault.FORMAT: {"format": "safetensors"},
         Fault.ARCHITECTURE: {"architecture": "qwen2"},
         Fault.CONTEXT: {"context_tokens": 65},
@@ -318,7 +325,24 @@ def test_a_manifest_that_lies_is_refused(world) -> None:
 
     for fault, lie in lies.items():
         assert refused(world, world.source(), lied(honest, **lie)) is fault
+    for lie in ({"licence": " "}, {"kind": "adapter"}, {"base": "00" * 32}):
+        assert refused(world, world.source(), lied(honest, **lie)) is Fault.CLAIM
     assert world.changer().add(world.source(), lied(honest)).version == "2"
+
+
+@pytest.mark.parametrize("where", ["store", f"store/{NAME}"])
+def test_nothing_is_changed_behind_a_link(world, where) -> None:
+    elsewhere = world.top / "elsewhere"
+    world.added()
+    (world.folder / where).rename(elsewhere)
+    (world.folder / where).symlink_to(elsewhere)
+    before = sorted(elsewhere.rglob("*"))
+
+    assert refused(world, world.source("b.gguf"), replace(CLAIM, version="2")) is Fault.LINK
+    with pytest.raises(ModelFileError) as caught:
+        world.changer().remove(NAME, "1")
+    assert caught.value.fault is Fault.LINK
+    assert sorted(elsewhere.rglob("*")) == before
 
 
 # --- disks, others, crashes -----------------------------------------------------------------

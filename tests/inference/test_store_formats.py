@@ -118,9 +118,25 @@ def test_what_a_gguf_says_of_itself(tmp_path) -> None:
     assert facts_of({"m.gguf": path}).tokenizer_sha256 != facts.tokenizer_sha256
 
 
+def two_tensors(first: int, second: int, data: bytes, *, count: int = 2) -> bytes:
+    tensors = [text(f"w{at}") + struct.pack("<IQIQ", 1, 8, 0, at) for at in (first, second)]
+    head = b"GGUF" + struct.pack("<IQQ", 3, count, 0) + b"".join(tensors[:count])
+    return head + bytes(-len(head) % 32 if count else 0) + data
+
+
+def test_tensors_lie_side_by_side(tmp_path) -> None:
+    assert fault_of("m.gguf", two_tensors(0, 32, bytes(64)), tmp_path) is None
+    assert fault_of("m.gguf", two_tensors(32, 0, bytes(64)), tmp_path) is None
+    assert fault_of("m.gguf", two_tensors(0, 0, b"", count=0), tmp_path) is None
+
+
 @pytest.mark.parametrize(
     "content",
     [
+        two_tensors(0, 64, bytes(96)),
+        two_tensors(32, 64, bytes(96)),
+        two_tensors(0, 0, bytes(64)),
+        two_tensors(0, 0, bytes(32), count=0),
         gguf().replace(b"GGUF", b"FUGG"),
         gguf().replace(struct.pack("<IQQ", 3, 1, 7), struct.pack("<IQQ", 2, 1, 7)),
         gguf().replace(struct.pack("<IQQ", 3, 1, 7), struct.pack("<IQQ", 3, 1 << 60, 7)),

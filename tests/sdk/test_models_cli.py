@@ -70,6 +70,36 @@ def test_wrong_usage_is_told(run, tmp_path) -> None:
     assert (code, "openbao.json" in err) == (BAD_USAGE, True)
 
 
+@pytest.mark.parametrize("command", ["list", "verify"])
+def test_of_a_store_that_is_not_there_nothing_holds(run, tmp_path, command) -> None:
+    assert run(command)[0] == DONE
+    (tmp_path / "store").rmdir()
+    code, out, err = run(command)
+    assert (code, out) == (BAD_USAGE, "")
+    assert err.startswith("sealgate: cannot read ")
+    assert "store" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("canary", "--hours", "nan"),
+        ("canary", "--hours", "inf"),
+        ("canary", "--hours", "-1"),
+        ("canary", "--hours", "0.0001"),
+        ("canary", "--percent", "-5"),
+        ("canary", "--replicas", "99999999999"),
+        ("shadow", "--percent", "-1"),
+    ],
+)
+def test_numbers_that_no_step_can_carry_are_wrong_usage(capsys, words) -> None:
+    command, *options = words
+    with pytest.raises(SystemExit) as ended:
+        main(["models", command, "acme-chat", "2", *options])
+    assert ended.value.code == BAD_USAGE
+    assert options[0] in capsys.readouterr().err
+
+
 def test_a_command_is_found_by_its_help(capsys) -> None:
     with pytest.raises(SystemExit):
         main(["models", "--help"])
