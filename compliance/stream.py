@@ -133,6 +133,8 @@ class Segmenter:
         self._context = ""
         self._start = 0
         self._look_at = STRONG_MIN + 1
+        self._sure_at = 0
+        """How much must be held to be sure of a cut that was found; 0 while none was."""
         self._block: Kind | None = None
 
     @property
@@ -164,6 +166,7 @@ class Segmenter:
 
     def _advance(self, *, final: bool) -> list[Window]:
         out: list[Window] = []
+        self._sure_at = 0
         while self._held:
             if self._block is not None:
                 if not self._skip_block(out, final=final):
@@ -173,7 +176,7 @@ class Segmenter:
             if cut == 0:
                 break
             self._emit(out, cut, kind)
-        look_at = max(STRONG_MIN + 1, len(self._held) + _LOOK_EVERY)
+        look_at = self._sure_at or max(STRONG_MIN + 1, len(self._held) + _LOOK_EVERY)
         self._look_at = 1 if self._block else min(look_at, HOLDBACK_MAX)
         return out
 
@@ -223,8 +226,10 @@ class Segmenter:
             begin, end, kind = mark
             return (begin, Kind.TEXT) if begin else (end, kind)
         if cut:
-            sure = final or len(held) >= cut + LOOKAHEAD
-            return (cut if sure else 0), Kind.TEXT
+            if final or len(held) >= cut + LOOKAHEAD:
+                return cut, Kind.TEXT
+            self._sure_at = cut + LOOKAHEAD
+            return 0, Kind.TEXT
         if len(held) >= HOLDBACK_MAX:
             return self._forced_cut(held), Kind.TEXT
         if final:

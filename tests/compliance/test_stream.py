@@ -419,3 +419,12 @@ def test_the_segmenter_asks_nothing_of_an_empty_text():
     assert segmenter.feed("") == []
     assert segmenter.close() == []
     assert stream.windows("", lambda _text: ()) == []
+
+
+def test_a_cut_that_was_found_waits_for_its_lookahead_and_no_longer():
+    segmenter = Segmenter(lambda _text: ())
+    sentence = "The quick brown fox jumps over the lazy dogs of the old town. "
+
+    assert segmenter.feed(f"{sentence}A") == []
+    assert segmenter.wants == stream.LOOKAHEAD - 1
+    assert [window.text for window in segmenter.feed("nd then")] == [sentence]
