@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from appliance.settings import ApplianceSettings
     from inference.engines.base import Engine
     from meshkit.contract import Cache, Compliance
+    from meshkit.journal import Journal
     from meshkit.screening_mac import MacKeys
     from meshkit.server import Serving
     from meshkit.tls import CertificateHolder
@@ -271,21 +272,21 @@ class _Builder:
 
     async def inference(self, engine: Engine | None, telling: Telling) -> InferenceService:
         """Load the model, or take the engine that was given."""
-        inference = await self._inference(engine)
         book = await telling.journal("inference")
+        inference = await self._inference(engine, book)
         telling.serves(book, "inference")
         embedding = inference.embedding_models
         self.owned.enter_context(models_noted(book, inference.desk, embedding=embedding))
         return inference
 
-    async def _inference(self, engine: Engine | None) -> InferenceService:
+    async def _inference(self, engine: Engine | None, book: Journal) -> InferenceService:
         verify = mac_verifier(self.screening)
         if engine is not None:
             return InferenceService((engine,), verify=verify)
         settings = inference_settings(self.settings)
         keys = VaultModelKeys(self.vaults["inference"], asyncio.get_running_loop())
         return await self.owned.enter_async_context(
-            open_inference(settings, verify=verify, keys=keys)
+            open_inference(settings, verify=verify, keys=keys, journal=book)
         )
 
     def house(self, *, port: int, audit_port: int, console_port: int | None) -> House:

@@ -7,17 +7,21 @@ every one of them and their order, for this tenant and this call.
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from inference.engines.embedding import load_embedder
+from inference.release.states import Note
+from inference.release.warming import answers_beside, fault_in_warming
+from inference.store.errors import ModelFileError
 from meshkit.contract import Embedded, Reason, Refusal, Role
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from inference.engines.base import EmbeddingEngine
     from inference.engines.embedding import EncoderEngine
+    from inference.release.settings import ReleaseSettings
     from inference.settings import InferenceSettings
     from inference.store.store import ModelStore
     from meshkit.contract import Scope, Screened
@@ -50,24 +54,54 @@ class Embedders:
 
 
 @asynccontextmanager
-async def embedders_of(settings: InferenceSettings, store: ModelStore) -> AsyncIterator[Embedders]:
-    """Load the configured embedding model, if one is, and run it while the block runs.
+async def embedders_of(
+    settings: InferenceSettings, store: ModelStore, tell: Callable[[Note], None] = lambda _: None
+) -> AsyncIterator[Embedders]:
+    """Load the configured embedding model, if one is, warm it up, and run it while the block runs.
+
+    Args:
+        settings: The service's.
+        store: Where it lies.
+        tell: Told if it is refused.
 
     Raises:
-        ModelFileError: it is not there, or not what its manifest says.
+        ModelFileError: it is not there, not what its manifest says, or does not embed the same text
+            alike twice.
         Refusal: KEYS_DOWN.
     """
     if not settings.embedding.model:
         yield Embedders()
         return
 
-    def load() -> EncoderEngine:
-        with store.open(settings.embedding.model) as opened:
-            return load_embedder(opened, settings.embedding, threads=settings.threads)
-
-    engine = await asyncio.to_thread(load)
-    engine.start()
-    try:
+    async with AsyncExitStack() as owned:
+        try:
+            engine = await asyncio.to_thread(_loaded, settings, store)
+            engine.start()
+            owned.push_async_callback(engine.close)
+            await _must_warm_up(engine, settings.release)
+        except (ModelFileError, Refusal) as error:
+            tell(_refused(settings.embedding.model, error))
+            raise
         yield Embedders((engine,))
-    finally:
-        await engine.close()
+
+
+def _loaded(settings: InferenceSettings, store: ModelStore) -> EncoderEngine:
+    with store.open(settings.embedding.model) as opened:
+        return load_embedder(opened, settings.embedding, threads=settings.threads)
+
+
+def _refused(name: str, error: ModelFileError | Refusal) -> Note:
+    rule = error.name if isinstance(error, ModelFileError) else error.reason.name.lower()
+    return Note("model.refuse", name, "", {"model": name, "rule": rule})
+
+
+async def _must_warm_up(engine: EmbeddingEngine, settings: ReleaseSettings) -> None:
+    fault = await fault_in_warming(
+        engine,
+        tokens=settings.warm_tokens,
+        timeout_s=settings.warm_timeout_ms / 1_000,
+        state=answers_beside(settings.state_file),
+    )
+    if fault:
+        msg = f"the model did not warm up: {fault}"
+        raise ModelFileError(msg)

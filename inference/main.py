@@ -78,6 +78,7 @@ async def serve(settings: InferenceServer, member: Member) -> AsyncIterator[int]
             settings,
             verify=mac_verifier(mac_keys),
             keys=VaultModelKeys(member.keys, asyncio.get_running_loop()),
+            journal=journal,
         ) as inference,
         inference_at(
             settings,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from meshkit.contract import ModelInfo
     from meshkit.journal import Journal
 
-__all__ = ["models_noted"]
+__all__ = ["models_noted", "refusals_noted"]
 
 
 @contextmanager
@@ -50,6 +50,23 @@ def models_noted(
         for (name, version), engine in desk.engines.items():
             told = {"model": name, "version": version, **_digests(engine.info)}
             journal.note("model.unload", detail=told)
+
+
+@contextmanager
+def refusals_noted(journal: Journal | None, desk: Desk) -> Iterator[None]:
+    """Tell of what happened in a block that fails: else a start that is refused leaves no record.
+
+    Args:
+        journal: the service's; None: nobody is told.
+        desk: of releases; of a block that ends well it tells by `models_noted`.
+    """
+    try:
+        yield
+    except BaseException:
+        if journal is not None:
+            with models_noted(journal, desk):
+                pass
+        raise
 
 
 def _digests(model: ModelInfo) -> dict[str, str]:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from inference.contexts import Contexts
 from inference.embedding import Embedders, embedders_of
+from inference.model_notes import refusals_noted
 from inference.release.core import Releases
 from inference.release.desk import Desk
 from inference.release.loading import StoreLoader
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from inference.settings import InferenceSettings
     from inference.store.keys import ModelKeys
     from meshkit.contract import Embedded, Generated, ModelInfo, Parameters, Scope, Screened
+    from meshkit.journal import Journal
     from meshkit.screening_mac import Verify
 
 __all__ = ["InferenceService", "open_inference"]
@@ -254,6 +256,7 @@ async def open_inference(
     verify: Verify,
     keys: ModelKeys | None = None,
     loader: Loader | None = None,
+    journal: Journal | None = None,
 ) -> AsyncIterator[InferenceService]:
     """Load what was loaded before, or the configured model, and serve it while the block runs.
 
@@ -262,6 +265,7 @@ async def open_inference(
         verify: Whether compliance vouches for a prompt.
         keys: Whose signatures on models count, and who unwraps sealed ones; None: nobody.
         loader: Where versions come from; None: the store under `models_dir`.
+        journal: Told of what was refused, if nothing can be served; else see `models_noted`.
 
     Raises:
         ModelFileError: weights missing or not the pinned ones.
@@ -278,8 +282,11 @@ async def open_inference(
         keep=_keeping(file) if file is not None else None,
     )
     contexts = Contexts(share=settings.prefix_share, priorities=settings.tenant_priorities)
-    async with desk.running(), embedders_of(settings, store) as embedders:
-        await desk.begin(settings.model)
+    async with AsyncExitStack() as owned:
+        await owned.enter_async_context(desk.running())
+        with refusals_noted(journal, desk):
+            embedders = await owned.enter_async_context(embedders_of(settings, store, desk.note))
+            await desk.begin(settings.model)
         service = InferenceService(
             verify=verify, contexts=contexts, desk=desk, settings=release, embedders=embedders
         )

@@ -23,9 +23,8 @@ from inference.release.gauges import model_measured
 from inference.release.memory import written
 from inference.release.showing import shown
 from inference.release.states import Load, Note, State, Unload, Warm
-from inference.release.warming import fault_in_warming
+from inference.release.warming import answers_beside, fault_in_warming
 from inference.store.errors import Fault, ModelFileError
-from inference.store.warm import Remembered
 from meshkit.background import running
 from meshkit.contract import PER_WHOLE, Reason, Refusal, StepKind
 from meshkit.counters import counted
@@ -47,8 +46,6 @@ log = structlog.get_logger()
 
 _TICK_S = 1.0
 _NOTES_MAX = 1_024
-_ANSWERS = "answers"
-"""Beside the state file: what each model's first answer was."""
 _REFUSED = frozenset(
     {Fault.MANIFEST, Fault.MISPLACED, Fault.SIZE, Fault.DIGEST, Fault.UNSIGNED, Fault.SIGNATURE}
     | {Fault.RISK, Fault.CLASSIFICATION, Fault.SEAL, Fault.PICKLE, Fault.LINK, Fault.PATH}
@@ -83,8 +80,7 @@ class Desk:
         self._loader = loader
         self._keep = keep
         self._kept, self._unkept = b"", False
-        file = settings.state_file
-        self._answers = Remembered(file.parent / _ANSWERS) if file is not None else None
+        self._answers = answers_beside(settings.state_file)
         self._clock = clock
         self._tell: Callable[[Note], None] | None = None
         self._untold: list[Note] = []
@@ -202,7 +198,7 @@ class Desk:
             self.engines[name, version] = engine
             self.core.adopt(name, version, engine.info.digest)
             told = {"model": name, "version": version, "digest": engine.info.digest.hex()}
-            self._note(Note("model.load", name, version, told))
+            self.note(Note("model.load", name, version, told))
 
     async def begin(self, name: str) -> None:
         """Load what was loaded before, or else the newest version of `name`; wait for the live one.
@@ -303,7 +299,7 @@ class Desk:
                     engine = self.engines.pop((decision.name, decision.version))
                     self._start(engine.close())
                 case Note():
-                    self._note(decision)
+                    self.note(decision)
         self._remember()
         self._moved.set()
 
@@ -367,7 +363,8 @@ class Desk:
         for name, version, manifest in await asyncio.to_thread(self._loader.known):
             self.do(self.core.register(name, version, manifest, quiet=quiet))
 
-    def _note(self, note: Note) -> None:
+    def note(self, note: Note) -> None:
+        """Have something told; kept until somebody hears, as far as there is room."""
         if note.action == "model.rollback":
             rule = note.detail.get("rule", "operator")
             counted(f"release.rollback.{rule}")

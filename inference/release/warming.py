@@ -5,19 +5,31 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from inference.store.warm import warm
+from inference.store.warm import Remembered, warm
 from meshkit.contract import Refusal
 from meshkit.counters import counted
 
 if TYPE_CHECKING:
-    from inference.engines.base import Engine
-    from inference.store.warm import Remembered
+    from pathlib import Path
 
-__all__ = ["fault_in_warming"]
+    from inference.engines.base import EmbeddingEngine, Engine
+
+__all__ = ["answers_beside", "fault_in_warming"]
+
+_ANSWERS = "answers"
+
+
+def answers_beside(state_file: Path | None) -> Remembered | None:
+    """Return what each model's first answer was; None: nobody remembers."""
+    return Remembered(state_file.parent / _ANSWERS) if state_file is not None else None
 
 
 async def fault_in_warming(
-    engine: Engine, *, tokens: int, timeout_s: float, state: Remembered | None = None
+    engine: Engine | EmbeddingEngine,
+    *,
+    tokens: int,
+    timeout_s: float,
+    state: Remembered | None = None,
 ) -> str:
     """Have an engine answer its first prompts; return what is wrong with it.
 

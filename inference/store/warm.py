@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
-    from meshkit.contract import Ended, ModelInfo
+    from meshkit.contract import Embedded, Ended, ModelInfo
 
 __all__ = ["Remembered", "WarmReport", "warm"]
 
@@ -56,7 +56,7 @@ class _Embedding(Protocol):
     @property
     def info(self) -> ModelInfo: ...
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]: ...
+    async def embed(self, texts: Sequence[str]) -> Embedded: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,8 @@ async def _beside_others(engine: _Answering | _Embedding, tokens: int) -> _Answe
     try:
         _, beside, _ = await _asked(engine, tokens, _OTHERS[0], _PROMPT, _OTHERS[1])
     except Refusal as refusal:
-        if refusal.reason is not Reason.OVERLOADED:
+        # An engine that embeds may be set up for fewer texts at once.
+        if refusal.reason not in {Reason.OVERLOADED, Reason.INVALID_FIELD}:
             raise
         return None
     return beside
@@ -134,7 +135,8 @@ async def _asked(engine: _Answering | _Embedding, tokens: int, *prompts: str) ->
     """Ask all at once."""
     # An engine that embeds may have `generate` as well, to refuse it.
     if isinstance(engine, _Embedding):
-        return [_of_vector(vector) for vector in await engine.embed(prompts)]
+        embedded = await engine.embed(prompts)
+        return [_of_vector(vector) for vector in embedded.vectors]
     return await asyncio.gather(*(_answer(engine, tokens, prompt) for prompt in prompts))
 
 

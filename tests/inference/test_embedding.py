@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from structlog.testing import capture_logs
 
 from inference.embedding import Embedders, embedders_of
-from inference.encoder import WordPieces
+from inference.encoder import Encoder, WordPieces
 from inference.engines.embedding import load_embedder
 from inference.engines.settings import EmbeddingLimits
 from inference.model_notes import models_noted
@@ -284,6 +284,25 @@ async def test_the_configured_model_is_loaded_and_closed(make_settings) -> None:
     assert caught.value.reason is Reason.INFERENCE_DOWN
     async with embedders_of(make_settings(), ModelStore(chosen.models_dir)) as none:
         assert none.engines == {}
+
+
+async def test_a_model_that_embeds_a_text_in_two_ways_is_not_served(
+    make_settings, monkeypatch
+) -> None:
+    honest, calls = Encoder.vectors, []
+
+    def drifting(encoder, ids):
+        calls.append(ids)
+        return honest(encoder, ids) * (1 + len(calls) / 8)
+
+    monkeypatch.setattr(Encoder, "vectors", drifting)
+    chosen, told = make_settings(embedding=LIMITS), []
+    with pytest.raises(ModelFileError, match="not_deterministic"):
+        async with embedders_of(chosen, ModelStore(chosen.models_dir), tell=told.append):
+            pytest.fail("it was served")
+    ((note,), asked) = told, len(calls)
+    assert (note.action, note.detail) == ("model.refuse", {"model": MODEL, "rule": "damaged"})
+    assert asked == 2 + 1
 
 
 # --- bad files ------------------------------------------------------------------------------------

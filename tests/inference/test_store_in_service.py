@@ -13,8 +13,9 @@ from inference.model_notes import models_noted
 from inference.release.loading import StoreLoader
 from inference.release.settings import ReleaseSettings
 from inference.service import open_inference
+from inference.store.errors import ModelFileError
 from inference.store.signing import to_be_signed
-from meshkit.contract import Ended, Message, Parameters, ReleaseStep, Role, StepKind
+from meshkit.contract import Ended, Message, Parameters, Refusal, ReleaseStep, Role, StepKind
 from tests.inference.store_world import CLAIM, NAME, World, gguf, world_in
 
 
@@ -149,6 +150,22 @@ async def test_each_fault_is_refused_recorded_and_the_next_load_works(
         await service.desk.settled()
         (release,) = await service.desk.releases(NAME)
         assert release.find("3").state == "warm"
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [(unsigned, "unsigned"), (other_bytes, "digest"), (openbao_away, "keys_down")],
+)
+async def test_a_start_that_is_refused_is_recorded(world, make_settings, fault, name) -> None:
+    world.added()
+    fault(world, world.home("1"))
+    settings, book = make_settings(model=NAME), Book()
+    loader = Checked(settings, world.store())
+    with pytest.raises((ModelFileError, Refusal)):
+        async with open_inference(settings, verify=None, loader=loader, journal=book):
+            pytest.fail("it was served")
+    ((_, detail, _),) = [note for note in book.told if note[0] == "model.refuse"]
+    assert (detail["model"], detail["version"], detail["rule"]) == (NAME, "1", name)
 
 
 async def test_what_was_unsigned_is_loaded_once_it_is_signed(world, make_settings) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from inference.engines.null import NullEngine
 from inference.store.warm import Remembered, warm
-from meshkit.contract import Ended, FinishReason, Generated, Reason, Refusal, Usage
+from meshkit.contract import Embedded, Ended, FinishReason, Generated, Reason, Refusal, Usage
 
 
 class Odd(NullEngine):
@@ -25,13 +25,17 @@ class Odd(NullEngine):
 
 
 class Embeds:
-    def __init__(self, drift: float = 0.0) -> None:
+    def __init__(self, drift: float = 0.0, texts_max: int = 3) -> None:
+        self.texts_max = texts_max
         self.info = NullEngine("x").info
         self.drift, self.calls = drift, 0
 
     async def embed(self, texts):
         self.calls += 1
-        return [(1.0, len(text) + self.drift * self.calls) for text in texts]
+        if len(texts) > self.texts_max:
+            raise Refusal(Reason.INVALID_FIELD, field="messages")
+        vectors = tuple((1.0, len(text) + self.drift * self.calls) for text in texts)
+        return Embedded(vectors, Usage())
 
 
 @pytest.mark.parametrize(
@@ -73,6 +77,7 @@ async def test_what_it_answered_last_time_is_remembered(tmp_path) -> None:
 async def test_embeddings_are_compared_too() -> None:
     assert (await warm(Embeds())).deterministic
     assert not (await warm(Embeds(drift=0.5))).deterministic
+    assert (await warm(Embeds(texts_max=1))).repeats
 
 
 async def test_the_real_model_answers_alone_as_in_a_batch(smollm) -> None:

@@ -152,9 +152,16 @@ MODELS = (
     Mutation(
         "two files in one",
         "inference/store/gguf_check.py",
-        "(count and not 0 <= left < alignment)",
-        "(count and left < 0)",
+        "not 0 <= left < alignment",
+        "left < 0",
         f"{_FORMATS}test_a_sound_file_is_taken_and_nothing_else_under_its_name",
+    ),
+    Mutation(
+        "something between the tensors",
+        "inference/store/gguf_check.py",
+        "offset != _aligned(end, alignment)",
+        "offset < end",
+        f"{_FORMATS}test_a_gguf_that_lies_about_its_sizes_is_refused",
     ),
     Mutation(
         "an ONNX model's other files",
