@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -71,8 +71,9 @@ class InferenceSettings(MeshSettings):
     priority_ageing_ms: int = Field(
         5_000, ge=1, description="Waiting that outweighs a point of priority: nobody starves."
     )
-    tenant_priorities: dict[str, int] = Field(
-        default={}, description="Served sooner, the higher: tenant to number; 0 for all others."
+    tenant_priorities: dict[str, Annotated[int, Field(ge=-1_000, le=1_000)]] = Field(
+        default={},
+        description="Served sooner, the higher: tenant to number, -1,000 to 1,000; 0 for others.",
     )
     prefix_share: Literal["principal", "tenant", "nobody"] = Field(
         "principal", description="Whose prompts may share what was computed for a common beginning."

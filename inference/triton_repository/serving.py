@@ -101,7 +101,11 @@ class TritonPythonModel:
     def _begin(self, asked: Asked, call: _Call) -> None:
         task = self._loop.create_task(self._answer(asked, call))
         self._open[task] = call
-        task.add_done_callback(self._open.pop)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Send the last response if none was: also for a task that was cancelled unbegun."""
+        self._open.pop(task).send(None, final=True)
 
     async def _answer(self, asked: Asked, call: _Call) -> None:
         if asked.describe:
@@ -121,8 +125,6 @@ class TritonPythonModel:
         except Exception as bug:  # noqa: BLE001 -- the last line before the wire; no text leaves
             log.error("inference.triton_bug", kind=type(bug).__name__)  # noqa: TRY400 -- as above
             call.refuse(Refusal(Reason.INFERENCE_DOWN))
-        finally:
-            call.send(None, final=True)
 
     async def _watched(self) -> None:
         """Let go of callers who have gone; tell Triton's metrics of tokens."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import numpy as np
 import tritonclient.grpc as triton
+from tritonclient.grpc import service_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,7 +16,15 @@ if TYPE_CHECKING:
     from inference.engines.triton.adapters.base import Value
     from inference.engines.triton.settings import TritonSettings
 
-__all__ = ["admin_headers", "channel_options", "credentials", "inputs_of", "outputs_of"]
+__all__ = [
+    "admin_headers",
+    "channel_options",
+    "channel_to",
+    "credentials",
+    "inputs_of",
+    "outputs_of",
+    "request_of",
+]
 
 _ADMIN: Final = "triton-grpc-protocol-admin-key"
 """Triton puts its prefix before the name that `--grpc-restricted-protocol` gives the header."""
@@ -60,6 +70,14 @@ def channel_options(settings: TritonSettings) -> list[tuple[str, int]]:
     ]
 
 
+def channel_to(settings: TritonSettings) -> grpc.Channel:
+    """Return a channel of its own: close it. Raises OSError."""
+    held, options = credentials(settings), channel_options(settings)
+    if held is None:
+        return grpc.insecure_channel(settings.url, options)
+    return grpc.secure_channel(settings.url, held, options)
+
+
 def admin_headers(settings: TritonSettings) -> dict[str, str]:
     """Return what the restricted protocols ask for. Raises OSError."""
     if settings.admin_key_file is None:
@@ -78,11 +96,29 @@ def inputs_of(values: Iterable[Value]) -> list[Any]:
     return made
 
 
+def request_of(model: str, values: Iterable[Value]) -> service_pb2.ModelInferRequest:
+    """Return a request as it is on the wire, for whoever has a stub of Triton's."""
+    request = service_pb2.ModelInferRequest(model_name=model)
+    for value in values:
+        request.inputs.add(name=value.name, datatype=value.datatype, shape=value.shape)
+        request.raw_input_contents.append(
+            b"".join(struct.pack("<I", len(each)) + each for each in value.values)
+            if value.datatype == "BYTES"
+            else np.array(value.values, _TYPES[value.datatype]).tobytes()
+        )
+    return request
+
+
 def outputs_of(result: Any) -> dict[str, list[Any]]:  # noqa: ANN401 -- tritonclient has no types
     """Return a response's tensors, flat.
 
     Raises:
-        ValueError: its bytes do not fit the shapes that it claims.
+        ValueError: its bytes do not fit the shapes and types that it claims.
     """
     names = [each.name for each in result.get_response().outputs]
-    return {name: result.as_numpy(name).reshape(-1).tolist() for name in names}
+    try:
+        return {name: result.as_numpy(name).reshape(-1).tolist() for name in names}
+    except (struct.error, AttributeError, TypeError):
+        # Text cut off; a type that numpy has not, or no bytes at all.
+        msg = "a tensor's bytes are not what it claims"
+        raise ValueError(msg) from None

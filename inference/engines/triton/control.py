@@ -6,24 +6,26 @@ words are never passed on: a failure is one of the few below, and text of models
 
 from __future__ import annotations
 
-import queue
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+import grpc
 import tritonclient.grpc as triton
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from tritonclient.utils import InferenceServerException
 
 from inference.engines.triton.adapters.base import Served
 from inference.engines.triton.connection import (
     admin_headers,
     channel_options,
+    channel_to,
     credentials,
-    inputs_of,
     outputs_of,
+    request_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from inference.engines.triton.adapters.base import Value
     from inference.engines.triton.settings import TritonSettings
@@ -108,20 +110,23 @@ class Control:
     def answer(self, model: str, values: Sequence[Value]) -> list[dict[str, list[Any]]]:
         """Ask once; return all responses. For descriptions and to warm up. Raises ControlError."""
         within_s = self._settings.load_ms / _MS_PER_S
-        told: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
-
-        def ask(client: Any) -> list[dict[str, list[Any]]]:  # noqa: ANN401 -- no types
-            client.start_stream(lambda result, error: told.put((result, error)))
-            try:
-                client.async_stream_infer(
-                    model, inputs_of(values), enable_empty_final_response=True
+        # Not by tritonclient's own stream: that leaves a thread behind when it is cancelled.
+        request = request_of(model, values)
+        try:
+            with channel_to(self._settings) as channel:
+                call = GRPCInferenceServiceStub(channel).ModelStreamInfer(
+                    iter((request,)), timeout=within_s
                 )
-                return _until_final(told, within_s)
-            finally:
-                client.stop_stream(cancel_requests=True)
-
-        answered: list[dict[str, list[Any]]] = self._asked(ask)
-        return answered
+                try:
+                    return _whole(call)
+                finally:
+                    call.cancel()
+        except grpc.RpcError as error:
+            msg = f"Triton refused or failed: {error.code()}"
+            raise ControlError(msg) from None
+        except (OSError, ValueError):
+            msg = "Triton could not be asked"
+            raise ControlError(msg) from None
 
     def _headers(self) -> dict[str, str]:
         try:
@@ -143,23 +148,20 @@ class Control:
             self.close()
             msg = f"Triton refused or failed: {error.status() or 'in the stream'}"
             raise ControlError(msg) from None
-        except (OSError, ValueError, queue.Empty):
-            # Certificates that cannot be read; tensors that are not; no answer in time.
+        except OSError:  # certificates that cannot be read
             self.close()
             msg = "Triton could not be asked"
             raise ControlError(msg) from None
 
 
-def _until_final(
-    told: queue.SimpleQueue[tuple[Any, Any]], within_s: float
-) -> list[dict[str, list[Any]]]:
+def _whole(responses: Iterable[Any]) -> list[dict[str, list[Any]]]:
     found = []
-    for _ in range(_RESPONSES_MAX):
-        result, error = told.get(timeout=within_s)
-        if error is not None:
-            raise error
-        found.append(outputs_of(result))
-        if result.get_response().parameters["triton_final_response"].bool_param:
-            return [each for each in found if each]
-    msg = "Triton does not come to an end"
-    raise ControlError(msg)
+    for response in responses:
+        if response.error_message:
+            msg = "Triton refused or failed: in the stream"
+            raise ControlError(msg)
+        found.append(outputs_of(triton.InferResult(response.infer_response)))
+        if len(found) > _RESPONSES_MAX:
+            msg = "Triton does not come to an end"
+            raise ControlError(msg)
+    return [each for each in found if each]

@@ -93,7 +93,12 @@ def _must_be_ours(info: ModelInfo, manifest: Manifest) -> None:
     if info.name != manifest.name or len(told) != 1 or told[0].digest != info.digest:
         msg = "the served model is another, or its digest is not its manifest's"
         raise ShapeError(msg)
-    theirs, ours = json.loads(told[0].content), json.loads(manifest.canonical())
+    ours = json.loads(manifest.canonical())
+    try:
+        theirs = dict(json.loads(told[0].content))
+    except (ValueError, TypeError, RecursionError):
+        msg = "the served model's manifest is none"
+        raise ShapeError(msg) from None
     if {**theirs, "precision": ""} != {**ours, "precision": ""}:
         msg = "the served model's manifest is not ours"
         raise ShapeError(msg)

@@ -114,6 +114,12 @@ async def _next(stream: Any, silence_s: float) -> dict[str, list[Any]] | None:  
         return None
     except TimeoutError:
         raise StreamError(Failure.SILENT) from None
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # Nobody has left: the channel was closed under the call, and gRPC tells that so.
+        raise StreamError(Failure.AWAY) from None
     except grpc.aio.AioRpcError as failed:
         too_large = _TOO_LARGE in str(failed.details())
         failure = _CODES.get(failed.code(), Failure.ERROR)
@@ -122,7 +128,7 @@ async def _next(stream: Any, silence_s: float) -> dict[str, list[Any]] | None:  
         raise _told(str(error.message()))
     try:
         return outputs_of(result)
-    except (ValueError, AttributeError, TypeError):
+    except ValueError:
         raise StreamError(Failure.SHAPE) from None
 
 

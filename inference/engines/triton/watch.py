@@ -21,6 +21,7 @@ from inference.engines.triton.adapters.base import Adapter, Served, ShapeError
 from inference.engines.triton.control import Control, ControlError, State
 from inference.engines.triton.scrape import Scraper
 from meshkit.counters import counted
+from meshkit.logs import frames_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,7 +107,11 @@ class Watch:
     def _run(self) -> None:
         with self._scraper.gauges():
             while not self._stopping:
-                self._look()
+                try:
+                    self._look()
+                except Exception as bug:  # noqa: BLE001 -- else nobody would ever look again
+                    log.error("triton.bug", kind=type(bug).__name__, frames=frames_of(bug))  # noqa: TRY400 -- no text
+                    self._now(State.BROKEN)
                 self._suspected.wait(self._settings.look_ms / _MS_PER_S)
                 self._suspected.clear()
         self._control.close()

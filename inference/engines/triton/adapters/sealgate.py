@@ -41,7 +41,7 @@ class SealgateAdapter:
 
     def most(self, messages: Sequence[Message], asked: Parameters, context_tokens: int) -> int:  # noqa: ARG002 -- the model sees to its room by itself
         """See `Adapter.most`."""
-        return asked.max_tokens
+        return min(asked.max_tokens, context_tokens)
 
     def ask(self, question: Question, served: Served) -> Sequence[Value]:  # noqa: ARG002 -- it has all of ours
         """See `Adapter.ask`."""
@@ -85,7 +85,7 @@ def describe() -> Sequence[Value]:
 class _Reading:
     def __init__(self, digest: list[int], most: int) -> None:
         self._digest = digest
-        self._left = most
+        self._most = self._left = most
         self._first = True
 
     def read(self, outputs: Mapping[str, Sequence[Any]]) -> Sequence[Generated | Ended]:
@@ -100,7 +100,7 @@ class _Reading:
             items.append(self._piece(text, one(outputs, "tokens", int)))
         reason = one(outputs, "finish_reason", bytes)
         if reason is not None:
-            items.append(_ended(reason, outputs.get("usage", ())))
+            items.append(_ended(reason, outputs.get("usage", ()), self._most))
         return items
 
     def over(self) -> Sequence[Generated | Ended]:
@@ -120,13 +120,14 @@ class _Reading:
             raise ShapeError(msg) from None
 
 
-def _ended(reason: bytes, usage: Sequence[Any]) -> Ended:
-    if reason not in _ENDS or len(usage) != 2 or min(usage) < 0:  # noqa: PLR2004 -- prompt, completion
+def _ended(reason: bytes, usage: Sequence[Any], most: int) -> Ended:
+    counts = [each for each in usage if isinstance(each, int) and each >= 0]
+    if reason not in _ENDS or len(usage) != 2 or len(counts) != 2 or counts[1] > most:  # noqa: PLR2004 -- prompt, completion
         msg = "an answer's end is malformed"
         raise ShapeError(msg)
     return Ended(
         finish_reason=_ENDS[reason],
-        usage=Usage(prompt_tokens=int(usage[0]), completion_tokens=int(usage[1])),
+        usage=Usage(prompt_tokens=counts[0], completion_tokens=counts[1]),
     )
 
 
