@@ -37,7 +37,7 @@ from inference.release.windows import Window, compared, stats
 from meshkit.contract import Reason, Refusal
 
 if TYPE_CHECKING:
-    from inference.release.windows import Comparison, Sample
+    from inference.release.windows import Comparison, Sample, Stats
 
 __all__ = ["Releases"]
 
@@ -155,11 +155,17 @@ class Releases(Moves):
             raise Refusal(Reason.WRONG_STATE)
         key = trial.key if trial else self.new_key()
         ends_s = now_s + (for_s or self.rules.canary_s)
+        baseline = self._fair(model, now_s)
         if trial is None:
             found.calls.clear()
         found.state, found.why = State.CANARY, ""
         model.canary = Canary(
-            version=version, share=share, replicas=replicas, ends_s=ends_s, key=key
+            version=version,
+            share=share,
+            replicas=replicas,
+            ends_s=ends_s,
+            key=key,
+            baseline=baseline,
         )
         told = {"replicas": str(replicas)} if replicas else {"percent": str(share // PERCENT)}
         return [self._note("model.canary", model, found, by="operator", **told)]
@@ -174,7 +180,7 @@ class Releases(Moves):
         if not found.releasable:
             raise Refusal(Reason.WRONG_STATE)
         old = model.versions.get(model.live)
-        baseline = stats(old.calls.recent(now_s)) if old else stats([])
+        baseline = self._fair(model, now_s)
         if old is not None:
             model.history = [old.version, *(v for v in model.history if v != version)]
         self._end_trial(model, now_s)
@@ -282,7 +288,8 @@ class Releases(Moves):
         model = self.models.get(name)
         for found in model.versions.values() if model else ():
             # Not what is being loaded again: a clock that was put back would make it look late.
-            late = found.held and not found.loading and now_s - found.left_s <= self.rules.linger_s
+            left = abs(now_s - found.left_s) <= self.rules.linger_s
+            late = found.held and not found.loading and left
             if found.digest == digest and (found.state in RELEASED or (late and found.digest)):
                 found.in_flight += 1
                 return found.version
@@ -324,9 +331,9 @@ class Releases(Moves):
         live, trial = model.versions.get(model.live), self._trial(model)
         if live is None:
             return []
-        seen = stats(live.calls.recent(now_s))
         if trial is not None and model.canary is not None:
-            why = breach(stats(trial.calls.recent(now_s)), seen, self.rules)
+            seen = stats(trial.calls.recent(now_s))
+            why = breach(seen, self._fair(model, now_s), self.rules)
             if why or self._drifts(model, now_s):
                 return self._back(model, why or "drift", now_s)
             if now_s >= model.canary.ends_s and not model.canary.over:
@@ -336,9 +343,22 @@ class Releases(Moves):
             return []
         if now_s >= model.probation.until_s:
             model.probation = None
-        elif (why := breach(seen, model.probation.baseline, self.rules)) and self._previous(model):
+            return []
+        why = breach(stats(live.calls.recent(now_s)), model.probation.baseline, self.rules)
+        if why and self._previous(model):
             return self._back(model, why, now_s, trial=False)
         return []
+
+    def _fair(self, model: Model, now_s: float) -> Stats:
+        """Sum up what a candidate is held against: the live version's calls.
+
+        Where a trial takes them all, as on a replica, those of before the trial.
+        """
+        live = model.versions.get(model.live)
+        seen = stats(live.calls.recent(now_s) if live else [])
+        before = model.canary.baseline if model.canary else seen
+        few = seen.seen < self.rules.samples_min
+        return before if few and before.seen > seen.seen else seen
 
     def _drifts(self, model: Model, now_s: float) -> bool:
         shadow, trial = model.shadow, model.canary

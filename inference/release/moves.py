@@ -221,7 +221,8 @@ class Moves:
         done = Decisions()
         for model in self.models.values():
             for found in model.versions.values():
-                away = now_s - found.left_s >= self.rules.linger_s
+                # Nobody is on the way for a day because a clock was put back by one.
+                away = abs(now_s - found.left_s) >= self.rules.linger_s
                 if found.leaving and not found.in_flight and away:
                     found.leaving = False
                     if found.state is State.WARM:

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias
 
+from inference.release.windows import Stats
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from inference.release.windows import Comparison, Sample, Stats, Window
+    from inference.release.windows import Comparison, Sample, Window
 
 __all__ = [
     "DIGEST_CHANGED",
@@ -113,6 +115,7 @@ class Canary:
     share: Of traffic, per ten thousand; or `replicas`: all of that on so many replicas.
     ends_s: Seconds since 1970.
     key: Splits conversations: another one with each canary, so that others go first. 16 bytes.
+    baseline: What the live version was like when it began; of a restart nothing is known.
     """
 
     version: str
@@ -121,6 +124,7 @@ class Canary:
     ends_s: float
     key: bytes
     over: bool = False
+    baseline: Stats = field(default_factory=Stats)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -392,6 +392,30 @@ def test_two_replicas_of_four_take_the_candidate(replica) -> None:
     assert bench.model.canary.ends_s == bench.now_s + 48 * 3_600
 
 
+@pytest.mark.parametrize(
+    ("candidate", "why"), [(Sample(9.0, 20), "p99"), (Sample(0.1, 900), "drift"), (GOOD, "")]
+)
+@pytest.mark.parametrize("promoted", [False, True])
+def test_a_replica_that_sends_all_to_the_candidate_knows_what_was_before(
+    promoted, candidate, why
+) -> None:
+    bench = Bench(Rules(replica=0, replicas=4, samples_min=5, linger_s=0.0))
+    bench.up("1", "2")
+    bench.serve("1", GOOD, 5)
+    bench.step("canary", "2", now_s=bench.now_s)
+    bench.now_s += 3_600.0
+    bench.step("canary", "2", replicas=3, now_s=bench.now_s)  # on more of them: still known
+    if promoted:
+        bench.step("promote", "2", bench.now_s)
+    bench.serve("2", candidate, 5)
+    bench.take(bench.releases.tick(bench.now_s))
+
+    assert (bench.traffic == {"1": PER_WHOLE}) is bool(why)
+    assert (bench.model.live == "2") is (promoted and not why)
+    if why:
+        assert bench.notes[-1].detail["rule"] == why
+
+
 def test_one_replica_alone_is_never_the_canary() -> None:
     bench = Bench()
     bench.up("1", "2")
@@ -636,6 +660,18 @@ def test_a_clock_that_is_put_back_sends_nobody_to_what_is_being_loaded(bench) ->
         assert bench.releases.began(NAME, digest("1"), bench.now_s - 3_600) is None
         bench.work()
     assert bench.state("1") is State.WARM
+
+
+@pytest.mark.parametrize(("back_s", "goes"), [(1.0, False), (86_400.0, True)])
+def test_a_clock_that_is_put_back_keeps_nothing_in_memory(bench, back_s, goes) -> None:
+    bench.step("promote", "2", bench.now_s)
+    bench.step("unload", "1", bench.now_s)
+    bench.now_s -= back_s
+    assert (bench.releases.began(NAME, digest("1"), bench.now_s) is None) is goes
+    if not goes:
+        bench.take(bench.releases.ended(NAME, "1", None, bench.now_s))
+    bench.take(bench.releases.tick(bench.now_s))
+    assert ("1" not in bench.engines) is goes
 
 
 def test_a_changed_manifest_is_no_step_further(bench) -> None:
