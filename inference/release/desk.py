@@ -31,7 +31,7 @@ from meshkit.counters import counted
 from meshkit.logs import frames_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from inference.engines.base import Engine
     from inference.release.core import Releases
@@ -213,13 +213,15 @@ class Desk:
         self._remember()
 
     async def _live(self, name: str) -> None:
-        await self._look(quiet=True)
+        there = await self._look(quiet=True)
         self.do(self.core.again())
         model = self.core.models.get(name)
         if model is None or not model.versions:
             raise ModelFileError(Fault.NOT_FOUND)
         if not model.live:
-            chosen = self._settings.first_version or list(model.versions)[-1]
+            # Not the last that is remembered: that is in another order, and may be gone.
+            newest = next((v for named, v, _ in reversed(there) if named == name), "")
+            chosen = self._settings.first_version or newest
             if chosen not in model.versions:
                 raise ModelFileError(Fault.NOT_FOUND)
             self.do(self.core.first(name, chosen))
@@ -356,12 +358,14 @@ class Desk:
         else:
             self.do(self.core.warmed(*place, self._clock()))
 
-    async def _look(self, *, quiet: bool = False) -> None:
-        """See which versions there are now."""
+    async def _look(self, *, quiet: bool = False) -> Sequence[tuple[str, str, bytes]]:
+        """See which versions there are now: as `Loader.known`."""
         if self._loader is None:
-            return
-        for name, version, manifest in await asyncio.to_thread(self._loader.known):
+            return ()
+        there = await asyncio.to_thread(self._loader.known)
+        for name, version, manifest in there:
             self.do(self.core.register(name, version, manifest, quiet=quiet))
+        return there
 
     def note(self, note: Note) -> None:
         """Have something told; kept until somebody hears, as far as there is room."""

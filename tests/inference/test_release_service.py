@@ -503,6 +503,27 @@ async def test_a_restart_keeps_everything(opened, tmp_path) -> None:
         assert await world.ask() == TEXTS["1"]
 
 
+async def test_a_model_that_is_named_later_begins_with_its_newest_version(
+    make_settings, tmp_path
+) -> None:
+    class Two(Versions):
+        def known(self):
+            found = super().known()
+            return [(name, *rest) for name in ("a", NAME) for _, *rest in found]
+
+        def load(self, name, version, manifest):
+            del manifest
+            self.loads.append((name, version))
+            return Spoken(version, TEXTS["1"])
+
+    release = ReleaseSettings(state_file=tmp_path / "releases.json")
+    for model, versions, newest in (("a", ("9", "10", "11"), "11"), (NAME, ("9", "10"), "10")):
+        loader = Two(*versions)
+        settings = make_settings(model=model, release=release)
+        async with open_inference(settings, verify=None, loader=loader):
+            assert loader.loads[-1] == (model, newest)
+
+
 async def test_a_damaged_memory_is_refused_and_left_as_it_is(opened, tmp_path) -> None:
     file = tmp_path / "releases.json"
     async with opened(Versions("1"), state_file=file):
