@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Corpus", "order_of", "read_corpus", "split"]
 
 _HELD_OUT_EVERY = 10
+_TOKENS_MIN = 2
+"""One to read, and one to come next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,10 @@ def read_corpus(
         held_out_stretches: to measure with, at most.
 
     Raises:
-        PrecisionError: NOT_TEXT, TOO_LITTLE_TEXT.
+        PrecisionError: NUMBER, NOT_TEXT, TOO_LITTLE_TEXT.
     """
+    if tokens < _TOKENS_MIN:
+        raise PrecisionError(Fault.NUMBER)
     train, held_out = split([_text(path) for path in sorted(_files(paths))])
     return Corpus(
         _stretches(train, encoder, tokens, train_stretches),

@@ -9,6 +9,7 @@ layers kept at even distances as in DistilBERT (arXiv 1910.01108).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,11 @@ class Distilling:
 
     temperature: float = 2.0
     share: float = 0.7
+
+    def __post_init__(self) -> None:
+        """Raise PrecisionError, NUMBER, if that is no mixture of two losses."""
+        if not (0 < self.temperature < math.inf and 0 <= self.share <= 1):
+            raise PrecisionError(Fault.NUMBER)
 
 
 def layers_kept(layers: int, keep: int) -> tuple[int, ...]:

@@ -34,6 +34,7 @@ class Fault(StrEnum):
     NO_LAYERS = "a student keeps at least one layer and fewer than its teacher"
     NO_MANIFEST = "a model outside the store has no licence to pass on: say where to with --into"
     OTHER_VOCABULARY = "the variant has another vocabulary than the original"
+    NUMBER = "a number that was asked for is outside its range"
     DIVERGED = "training diverged: the loss is no number"
     OTHER_RUN = "the unfinished run in that folder had other settings"
     EXISTS = "the target exists already"

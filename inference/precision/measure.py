@@ -94,8 +94,10 @@ def accuracy_of(
         ids = text[at : at + batch].to(device)
         try:
             sums += _compared(network(ids[:, :-1]), original(ids[:, :-1]), ids[:, 1:])
-        except torch.OutOfMemoryError as error:
-            raise PrecisionError(Fault.OUT_OF_MEMORY) from error
+        except (RuntimeError, MemoryError) as error:
+            if out_of_memory(error):
+                raise PrecisionError(Fault.OUT_OF_MEMORY) from error
+            raise
         told(min(at + batch, len(text)))
     positions = text.shape[0] * (text.shape[1] - 1)
     loss, same, divergence = (float(value) / positions for value in sums)

@@ -43,6 +43,11 @@ class Measuring:
     decode_steps: int = 64
     prefill_batch: int = 8
 
+    def __post_init__(self) -> None:
+        """Raise PrecisionError, NUMBER, if nothing would be measured so."""
+        if min(self.batch, self.prefill_batch) < 1 or self.decode_steps < 0:
+            raise PrecisionError(Fault.NUMBER)
+
 
 def measured(
     name: str,

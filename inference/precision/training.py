@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 
+from inference.engines.faults import out_of_memory
 from inference.precision.corpus import order_of
 from inference.precision.faults import Fault, PrecisionError, disk_faults
 from inference.precision.files import write_tensors
@@ -40,6 +41,7 @@ __all__ = ["Told", "Training", "train"]
 
 _STEP, _SETTINGS = "sealgate.step", "sealgate.settings"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_SEED_MAX = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,12 @@ class Training:
     norm: float = 1.0
     seed: int = 0
     keep_every: int = 200
+
+    def __post_init__(self) -> None:
+        """Raise PrecisionError, NUMBER, if nobody can train so; no steps at all are some."""
+        sound = self.steps >= 0 and self.batch >= 1 and 0 < self.rate < math.inf
+        if not (sound and abs(self.seed) <= _SEED_MAX):
+            raise PrecisionError(Fault.NUMBER)
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -157,8 +165,10 @@ def train(
             run.resume(checkpoint)
             after_step()
         _through(run, text, loss_of, checkpoint, after_step=after_step, told=told)
-    except torch.OutOfMemoryError as error:
-        raise PrecisionError(Fault.OUT_OF_MEMORY) from error
+    except (RuntimeError, MemoryError) as error:
+        if out_of_memory(error):
+            raise PrecisionError(Fault.OUT_OF_MEMORY) from error
+        raise
     finally:
         network.requires_grad_(requires_grad=False).eval()
     if checkpoint is not None:

@@ -410,6 +410,42 @@ def test_an_impossible_share_is_refused(source, text, tmp_path, sparsity, patter
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Training(steps=-1),
+        lambda: Training(steps=1, batch=0),
+        lambda: Training(steps=1, rate=0.0),
+        lambda: Training(steps=1, rate=float("nan")),
+        lambda: Training(steps=1, rate=float("inf")),
+        lambda: Training(steps=1, seed=1 << 64),
+        lambda: Distilling(temperature=0.0),
+        lambda: Distilling(temperature=float("nan")),
+        lambda: Distilling(share=1.5),
+        lambda: Measuring(text=torch.zeros(1, 2), device=CPU, batch=-1),
+        lambda: Measuring(text=torch.zeros(1, 2), device=CPU, decode_steps=-1),
+        lambda: read_corpus([], None, tokens=1, train_stretches=1, held_out_stretches=0),
+    ],
+)
+def test_a_number_outside_its_range_is_refused_before_any_work(wrong) -> None:
+    with refused(Fault.NUMBER):
+        wrong()
+
+
+def test_no_memory_on_a_cpu_is_told(source, text) -> None:
+    """As PyTorch itself says it: nothing has so much."""
+    network = source.network().float()
+
+    def greedy(_):
+        return torch.empty(1 << 50).sum()
+
+    with refused(Fault.OUT_OF_MEMORY):
+        train(network, text, greedy, Training(steps=1, batch=2), about="a")
+    network.forward = greedy
+    with refused(Fault.OUT_OF_MEMORY):
+        accuracy_of(network, source.network().float(), text, batch=2)
+
+
 # --- distillation ---------------------------------------------------------------------------
 
 
