@@ -74,11 +74,16 @@ async def logged_in(data: Path, login: Path) -> AsyncIterator[Vault]:
 
     Raises:
         OSError: a file is missing or not for us.
+        ValueError: `login` is another kind of file.
         Refusal: KEYS_DOWN.
     """
     address = str(_json(data / "openbao" / "openbao.json")["api_addr"])
-    known = _json(login)
-    role = AppRole(role_id=known["role_id"], secret_id=known["secret_id"])
+    try:
+        known = _json(login)
+        role = AppRole(role_id=known["role_id"], secret_id=known["secret_id"])
+    except (KeyError, TypeError, ValueError):
+        msg = "the login's file is none: it has a role_id and a secret_id"
+        raise ValueError(msg) from None
     settings = VaultSettings(address=address, ca=data / "openbao" / "tls" / "ca.pem")
     async with vault(settings, role) as keys:
         yield keys

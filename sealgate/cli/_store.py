@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from inference.store.manifest import Manifest
     from inference.store.openssf import Published
     from inference.store.store import Entry, ModelStore
+    from meshkit.contract import Refusal
 
 __all__ = ["add_parser"]
 
@@ -163,7 +164,8 @@ def _run(args: argparse.Namespace) -> int:
     import structlog  # noqa: PLC0415 -- a listing shall not wait for what it does not use
 
     from inference.store.errors import ModelFileError  # noqa: PLC0415 -- as above
-    from meshkit.contract import Reason, Refusal  # noqa: PLC0415 -- as above
+    from meshkit.contract import Refusal  # noqa: PLC0415 -- as above
+    from meshkit.vault import VaultRejected  # noqa: PLC0415 -- as above
 
     if not structlog.is_configured():  # logs by default go where the answer goes
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
@@ -173,11 +175,13 @@ def _run(args: argparse.Namespace) -> int:
         refused = {"error": "model", "fault": error.name, "member": error.member or None}
         where = f": {error.member!r}" if error.member else ""
         return _say(args, REFUSED, refused, f"{error}{where}")
+    except VaultRejected as rejected:
+        if not rejected.forbidden:
+            return _refused(args, rejected)
+        sentence = "OpenBao does not let this login do that"
+        return _say(args, REFUSED, {"error": "refused", "reason": "DENIED"}, sentence)
     except Refusal as refusal:
-        away = refusal.reason is Reason.KEYS_DOWN
-        refused = {"error": "refused", "reason": refusal.reason.name}
-        sentence = f"{refusal.reason.value} ({refusal.reason.name})"
-        return _say(args, UNAVAILABLE if away else REFUSED, refused, sentence)
+        return _refused(args, refusal)
     except OSError as failure:
         sentence = f"cannot read {failure.filename}: {failure.strerror}"
         return _say(args, BAD_USAGE, {"error": "unreadable"}, sentence)
@@ -186,6 +190,13 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(told, ensure_ascii=False))
     return int(code)
+
+
+def _refused(args: argparse.Namespace, refusal: Refusal) -> int:
+    away = refusal.reason.name == "KEYS_DOWN"
+    told = {"error": "refused", "reason": refusal.reason.name}
+    sentence = f"{refusal.reason.value} ({refusal.reason.name})"
+    return _say(args, UNAVAILABLE if away else REFUSED, told, sentence)
 
 
 def _say(args: argparse.Namespace, code: int, told: dict[str, Any], sentence: str) -> int:

@@ -14,7 +14,7 @@ from inference.store.store import ModelStore
 from meshkit.contract import Reason, Refusal
 from meshkit.vault import Vault, VaultRejected
 from meshkit.vault_http import connected_http
-from sealgate.cli import DONE, REFUSED, main
+from sealgate.cli import BAD_USAGE, DONE, REFUSED, main
 from tests.inference.store_world import CLAIM, NAME, gguf
 
 
@@ -139,7 +139,12 @@ async def test_the_commands_log_in_as_the_model_administrator(
         code, told = typed("verify", *operator)
         assert (code, told["models"][0]["signature"]) == (REFUSED, "ok")
         assert told["models"][0]["files"] != "ok", "the operator opens nothing that is sealed"
-        assert typed("sign", NAME, *operator)[0] != DONE
+        code, told = typed("sign", NAME, *operator)
+        assert (code, told["reason"]) == (REFUSED, "DENIED")
+        for other in ("{}", "[]", '"x"', "no JSON", '{"role_id": "x"}'):
+            (tmp_path / "other.json").write_text(other)
+            code, told = typed("sign", NAME, "--login", str(tmp_path / "other.json"))
+            assert (code, told["error"]) == (BAD_USAGE, "usage")
         assert typed("sign", NAME)[0] == DONE
 
     await asyncio.to_thread(all_of_it)
