@@ -196,7 +196,8 @@ class Releases(Moves):
         """End the trial if there is one; else put the version back that was live before.
 
         Raises:
-            Refusal: NOT_FOUND; WRONG_STATE (there is nothing to go back to).
+            Refusal: NOT_FOUND; WRONG_STATE: there is nothing to go back to. Before its first
+                promotion nobody answered under a name; the service's own is never without.
         """
         model = self._model(name)
         return self._back(model, "operator", now_s)

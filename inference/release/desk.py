@@ -208,6 +208,7 @@ class Desk:
                 remembered stays as it was: keys may be back at the next start.
         """
         keep, self._keep = self._keep, None
+        self.core.own = name
         await self._live(name)
         self._keep = keep
         self._remember()

@@ -36,11 +36,16 @@ Decisions = list[Decision]
 
 @dataclass(slots=True)
 class Moves:
-    """All models of one inference process. new_key: gives 16 random bytes."""
+    """All models of one inference process.
+
+    new_key: gives 16 random bytes.
+    own: the name that is never without a live version; None: no name is, once it had one.
+    """
 
     rules: Rules
     new_key: Callable[[], bytes]
     models: dict[str, Model] = field(default_factory=dict)
+    own: str | None = None
     _queue: deque[tuple[str, str]] = field(default_factory=deque)
 
     # --- finding ------------------------------------------------------------------------------
@@ -167,7 +172,7 @@ class Moves:
             return [self._note("model.rollback", model, found, by=by, rule=why, to=model.live)]
         old, previous = model.versions.get(model.live), self._previous(model)
         if previous is None:
-            raise Refusal(Reason.WRONG_STATE)
+            return self._withdrawn(model, now_s)
         if by == "rule" and previous.goal is Goal.LIVE:
             return []  # told before: it is being loaded
         done: Decisions = []
@@ -182,6 +187,16 @@ class Moves:
         left = _version(old)
         note = self._note("model.rollback", model, previous, by=by, rule=why, before=left)
         return [note, *done]
+
+    def _withdrawn(self, model: Model, now_s: float) -> Decisions:
+        """Take the first promotion of a name back: as before it, nobody answers under that name."""
+        live = model.versions.get(model.live)
+        older = any(each.state is State.RETIRED for each in model.versions.values())
+        if live is None or older or self.own is None or self.own == model.name:
+            raise Refusal(Reason.WRONG_STATE)
+        live.state, live.left_s, live.why = State.WARM, now_s, "operator"
+        model.live, model.probation = "", None
+        return [self._note("model.rollback", model, live, by="operator", rule="operator")]
 
     def _end_trial_of(self, model: Model, found: Version, now_s: float) -> None:
         if model.canary is not None and model.canary.version == found.version:

@@ -55,7 +55,8 @@ Undo: sealgate models rollback acme-chat"""
 _ROLLBACK = """examples:
   sealgate models rollback acme-chat --tls var/appliance/tls-models
 
-Ends the trial; without one puts the version back that was live before.
+Ends the trial; without one puts the version back that was live before. Where none was, nobody
+answers under that name any more, unless it is the service's own (INFERENCE_MODEL).
 Undo: `canary` or `promote` of the version that was taken back."""
 _SHADOW = """examples:
   sealgate models shadow acme-chat 2 --percent 10 --tls var/appliance/tls-models

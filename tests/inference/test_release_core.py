@@ -287,6 +287,38 @@ def test_each_step_is_taken_back_by_one(bench) -> None:
     assert bench.state("1") is State.WARM
 
 
+def test_the_first_promotion_of_another_name_is_taken_back_too(bench) -> None:
+    """But not the service's own: whoever calls would be without a model."""
+    assert refused(bench, "rollback", bench.now_s) is Reason.WRONG_STATE
+    bench.releases.own = NAME
+    assert refused(bench, "rollback", bench.now_s) is Reason.WRONG_STATE
+    bench.releases.own = "another"
+    bench.step("promote", "2", bench.now_s)
+    bench.step("rollback", bench.now_s)
+    assert bench.traffic == {"1": PER_WHOLE}
+
+    bench.step("rollback", bench.now_s)
+    assert (bench.traffic, bench.state("1"), bench.model.live) == ({}, State.WARM, "")
+    assert bench.notes[-1].action == "model.rollback"
+    assert bench.releases.began(NAME, digest("1"), bench.now_s) == "1", "it was on the way"
+    bench.take(bench.releases.ended(NAME, "1", GOOD, bench.now_s))
+    again = remembered(written(bench.releases), RULES, keys())
+    assert written(again) == written(bench.releases)
+    assert refused(bench, "rollback", bench.now_s) is Reason.WRONG_STATE
+    assert refused(bench, "canary", "2", percent=5, now_s=bench.now_s) is Reason.WRONG_STATE
+    bench.step("promote", "1", bench.now_s)
+    assert bench.traffic == {"1": PER_WHOLE}
+
+
+def test_where_older_ones_were_retired_somebody_always_answers() -> None:
+    bench = Bench(Rules(keep=1, keep_loaded=1, linger_s=0.0))
+    bench.releases.own = "another"
+    bench.up("1", "2")
+    bench.step("promote", "2", bench.now_s)
+    assert bench.state("1") is State.RETIRED
+    assert refused(bench, "rollback", bench.now_s) is Reason.WRONG_STATE
+
+
 def test_the_last_three_are_kept_and_older_ones_go() -> None:
     bench = Bench()
     bench.up("1")
