@@ -30,9 +30,9 @@ STREAMS = 16
 TOKENS_PER_S = 200
 TOKEN_CHARS = 4
 STREAM_TOKENS = 4_096
-FIRSTS = 4
-"""First characters a repeat, one at a time: long enough for two of the audit log's checkpoints, so
-that each repeat has its share of them."""
+FIRSTS = 8
+"""First characters a repeat, one at a time: long enough for some three of the audit log's
+checkpoints, so that each repeat has its share of what those cost."""
 _SETTLED_S = 0.05
 """After a call was cancelled, until the next: its end, engine and record, is over by then."""
 
