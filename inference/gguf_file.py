@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inference.registry import ModelFileError
+from inference.store.errors import Fault, ModelFileError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,8 +119,7 @@ def read_gguf(path: Path) -> GgufFile:
             cursor = _Cursor(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         return _read(cursor)
     except _DAMAGES as error:
-        msg = "a file cannot be understood as GGUF"
-        raise ModelFileError(msg) from error
+        raise ModelFileError(Fault.GGUF) from error
 
 
 def _read(cursor: _Cursor) -> GgufFile:

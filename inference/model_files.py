@@ -14,8 +14,8 @@ from inference.engines.mla.shape import MlaShape, mla_shape
 from inference.engines.mla.weights import MlaWeights, load_mla
 from inference.gguf_file import read_gguf
 from inference.lora import adapted, lora_config
-from inference.registry import ModelFileError
 from inference.safetensors_file import read_json, read_tensors, refuse_pickle
+from inference.store.errors import Fault, ModelFileError
 from inference.tokenizer import load_tokenizer, template_of
 from inference.tokenizer_file import load_file_tokenizer
 from inference.weights import load_weights
@@ -64,8 +64,7 @@ def chat_parts(opened: Opened, base: Opened | None = None) -> ChatParts:
     read = _from_gguf if manifest.format == "gguf" else _from_safetensors
     weights, tokenizer, template = read(opened)
     if manifest.context_tokens > weights.architecture.context_tokens:
-        msg = "the manifest promises more context than the files do"
-        raise ModelFileError(msg)
+        raise ModelFileError(Fault.CONTEXT)
     return ChatParts(
         weights=weights,
         tokenizer=tokenizer,
@@ -88,8 +87,7 @@ def _with_adapter(parts: ChatParts, opened: Opened, base: Opened) -> ChatParts:
         msg = "an adapter has no chat template of its own"
         raise ModelFileError(msg)
     if manifest.context_tokens > parts.context_tokens:
-        msg = "the manifest promises more context than the files do"
-        raise ModelFileError(msg)
+        raise ModelFileError(Fault.CONTEXT)
     if isinstance(parts.weights, MlaWeights):
         msg = "adapters are not implemented for this architecture"
         raise ModelFileError(msg)
@@ -153,13 +151,11 @@ def needed(opened: Opened, name: str) -> Path:
 def only_weights(opened: Opened) -> Path:
     """Return the one file of weights. Raises ModelFileError: there is none, or several."""
     if len(opened.weights) != 1:
-        msg = "the model is not one file of the format that its manifest says"
-        raise ModelFileError(msg)
+        raise ModelFileError(Fault.FORMAT)
     return opened.weights[0]
 
 
 def must_be_architecture(manifest: Manifest, found: object) -> None:
     """Raise ModelFileError unless files are of the architecture that the manifest says, if any."""
     if manifest.architecture and manifest.architecture != found:
-        msg = "the files are of another architecture than the manifest says"
-        raise ModelFileError(msg)
+        raise ModelFileError(Fault.ARCHITECTURE)

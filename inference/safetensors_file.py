@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from inference.registry import ModelFileError
+from inference.store.errors import Fault, ModelFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -99,8 +99,7 @@ class Tensors:
             with safe_open(note.path, framework="pt") as file:
                 tensor: torch.Tensor = file.get_tensor(name)
         except (SafetensorError, OSError) as error:
-            msg = "a safetensors file cannot be read"
-            raise ModelFileError(msg) from error
+            raise ModelFileError(Fault.UNREADABLE) from error
         # The library's own lies in the mapped file: what is changed there would change here.
         return tensor.clone()
 
@@ -137,12 +136,10 @@ def refuse_pickle(path: Path) -> None:
         with path.open("rb") as file:
             start = file.read(_PREFIX.size + 1)
     except OSError as error:
-        msg = "a file of the model cannot be read"
-        raise ModelFileError(msg) from error
+        raise ModelFileError(Fault.UNREADABLE) from error
     pickled = start.startswith(_PROTOCOLS) and not start.endswith(b"{")
     if path.name.lower().endswith(_PICKLES) or start.startswith(_ARCHIVES) or pickled:
-        msg = "a file is a pickle, or may hold one: it could run code"
-        raise ModelFileError(msg)
+        raise ModelFileError(Fault.PICKLE)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -179,8 +176,7 @@ def _header(path: Path) -> tuple[dict[str, TensorNote], dict[str, str]]:
         struct.error,
         RecursionError,
     ) as error:
-        msg = "a file is no whole safetensors"
-        raise ModelFileError(msg) from error
+        raise ModelFileError(Fault.SAFETENSORS) from error
     return {
         name: TensorNote(path, dtype, shape) for name, (dtype, shape, _) in spans.items()
     }, noted

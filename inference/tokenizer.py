@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from inference.registry import ModelFileError
+from inference.store.errors import Fault, ModelFileError
 from meshkit.contract import Message, Role
 
 if TYPE_CHECKING:
@@ -135,8 +135,7 @@ def load_tokenizer(file: GgufFile, *, template_sha256: str) -> ChatTokenizer:
         msg = "the file's tokenizer is not SmolLM's byte-level BPE"
         raise ModelFileError(msg)
     if hashlib.sha256(template_of(file)).hexdigest() != template_sha256:
-        msg = "the file's chat template is not the one that its manifest names"
-        raise ModelFileError(msg)
+        raise ModelFileError(Fault.TEMPLATE)
     parts = [_field(file, f"tokenizer.ggml.{name}") for name in ("tokens", "merges", "token_type")]
     try:
         return ChatTokenizer(*parts)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer
 
 from inference.chat_template import ChatTemplate, Control, fill
-from inference.registry import ModelFileError
 from inference.safetensors_file import read_json
+from inference.store.errors import Fault, ModelFileError
 from inference.tokenizer import byte_letters
 from meshkit.contract import Message, Role
 
@@ -109,8 +109,7 @@ def load_file_tokenizer(
     told = read_json(config)
     source = template_in(told, template)
     if hashlib.sha256(source).hexdigest() != sha256:
-        msg = "the file's chat template is not the one that its manifest names"
-        raise ModelFileError(msg)
+        raise ModelFileError(Fault.TEMPLATE)
     names = {name: text for name in _NAMES if (text := _token_text(told.get(name)))}
     made = FileTokenizer(
         read_json(tokenizer), template=source.decode(), names=names, vocabulary=vocabulary

@@ -20,6 +20,7 @@ from inference.engines.faults import log_fault, out_of_memory
 from inference.model_files import must_be_architecture, needed, only_weights
 from inference.registry import ModelFileError, model_info
 from inference.safetensors_file import read_json, read_tensors
+from inference.store.errors import Fault
 from meshkit.contract import Embedded, Reason, Refusal, Usage
 
 if TYPE_CHECKING:
@@ -161,8 +162,7 @@ def load_embedder(opened: Opened, limits: EmbeddingLimits, *, threads: int) -> E
     must_be_architecture(manifest, config.get("model_type"))
     shape = bert_shape(config)
     if manifest.context_tokens > shape.positions:
-        msg = "the manifest promises more context than the files do"
-        raise ModelFileError(msg)
+        raise ModelFileError(Fault.CONTEXT)
     told = read_json(needed(opened, "tokenizer.json"))
     with torch.inference_mode():
         encoder = Encoder(shape, read_tensors([only_weights(opened)]))

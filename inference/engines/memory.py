@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inference.registry import ModelFileError
+from inference.store.errors import Fault, ModelFileError
 
 __all__ = ["KvRoom", "kv_room"]
 
@@ -37,7 +37,7 @@ def kv_room(
     fit = budget_bytes // (context_tokens * token_bytes)
     if fit < 1:
         msg = "the memory for keys and values holds no request of full length"
-        raise ModelFileError(msg)
+        raise ModelFileError(msg, fault=Fault.NO_MEMORY)
     if lazy and fit < slots:
         return KvRoom(slots, budget_bytes // token_bytes)
     return KvRoom(min(slots, fit), None)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from inference.release.gauges import model_measured
+from inference.release.loading import NOT_LOADED, why_not
 from inference.release.memory import written
 from inference.release.showing import shown
 from inference.release.states import Load, Note, State, Unload, Warm
@@ -330,15 +331,13 @@ class Desk:
         self.do(self.core.loaded(*place, engine.info.digest))
 
     def _failed(self, place: tuple[str, str], error: Exception) -> None:
-        frames, why, refused = frames_of(error), "not_loaded", False
-        self.faults[place] = error.with_traceback(None)  # which would hold what was loaded
-        match error:
-            case ModelFileError():
-                why, refused = error.name, error.fault in _REFUSED
-            case Refusal():
-                why = error.reason.name.lower()
-            case _:
-                log.error("releases.load_failed", kind=type(error).__name__, frames=frames)
+        frames, why = frames_of(error), why_not(error)
+        refused = isinstance(error, ModelFileError) and error.fault in _REFUSED
+        # Their frames would hold what was loaded.
+        error.__cause__ = error.__context__ = None
+        self.faults[place] = error.with_traceback(None)
+        if why == NOT_LOADED:
+            log.error("releases.load_failed", kind=type(error).__name__, frames=frames)
         self.do(self.core.failed(*place, why, self._clock(), refused=refused))
 
     async def _warm(self, asked: Warm) -> None:

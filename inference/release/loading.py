@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from inference.engines.faults import out_of_memory
 from inference.engines.load import load_engine, opened_with_base
-from inference.store.errors import Fault, ModelFileError
+from inference.store.errors import DISK_FULL, Fault, ModelFileError
+from meshkit.contract import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,9 +19,26 @@ if TYPE_CHECKING:
     from inference.store.manifest import Manifest
     from inference.store.store import ModelStore
 
-__all__ = ["Loader", "StoreLoader"]
+__all__ = ["NOT_LOADED", "Loader", "StoreLoader", "why_not"]
+
+NOT_LOADED: Final = "not_loaded"
+"""For whatever has no name: a defect."""
 
 _ANSWERING = frozenset({"chat", "adapter"})
+
+
+def why_not(error: Exception) -> str:
+    """Name what kept a version from being loaded, as a record does."""
+    match error:
+        case ModelFileError():
+            return error.name
+        case Refusal():
+            return error.reason.name.lower()
+        case OSError(errno=number) if number in DISK_FULL:
+            return Fault.NO_ROOM.name.lower()
+        case _ if out_of_memory(error):
+            return Fault.NO_MEMORY.name.lower()
+    return NOT_LOADED
 
 
 class Loader(Protocol):

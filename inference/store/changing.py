@@ -12,7 +12,6 @@ removed by the next change. Readers never wait.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -24,7 +23,7 @@ from typing import IO, TYPE_CHECKING
 
 from inference.store.below import must_be_no_links
 from inference.store.claims import Claim, manifest_of, must_agree, must_say_enough
-from inference.store.errors import Fault, ModelFileError
+from inference.store.errors import DISK_FULL, Fault, ModelFileError
 from inference.store.formats import facts_of, must_be_taken
 from inference.store.manifest import FileDigest, Manifest, is_name, is_version, must_be_distinct
 from inference.store.private import private_folder
@@ -57,7 +56,6 @@ __all__ = ["StoreChanger"]
 _COMING, _GOING = ".coming-", ".going-"
 _PIECE_BYTES = 1 << 20
 _PUBLIC = 0o644
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class StoreChanger:
@@ -393,4 +391,4 @@ def _disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ModelFileError(Fault.NO_ROOM if error.errno in _FULL else Fault.STATE) from error
+        raise ModelFileError(Fault.NO_ROOM if error.errno in DISK_FULL else Fault.STATE) from error

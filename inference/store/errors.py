@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from enum import StrEnum
+from typing import Final
 
-__all__ = ["Fault", "ModelFileError"]
+__all__ = ["DISK_FULL", "Fault", "ModelFileError"]
+
+DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What a disk without room says, or a quota, or a limit to a file."""
 
 
 class Fault(StrEnum):
@@ -26,6 +31,8 @@ class Fault(StrEnum):
     SEALED = "the model is sealed already"
     PACKAGED = "a packaged model cannot be changed; add it under a name of your own"
     NO_ROOM = "there is no room for the model's files"
+    NO_MEMORY = "there is not enough memory for the model"
+    TRITON = "the model cannot be had from Triton"
     STATE = "a file in the store cannot be written"
     BUSY = "the store is being changed by another command"
     EXISTS = "the store has that name and version already"
@@ -58,14 +65,14 @@ class Fault(StrEnum):
 class ModelFileError(Exception):
     """A model's file is missing, or the model is not what its manifest says.
 
-    fault: Which of the ways, where there is a name for it.
+    fault: Which of the ways, where there is a name for it; given by itself if `what` says more.
     member: The file in question, as it was given: for a person who is shown it as text, never for
         a record or a log.
     """
 
-    def __init__(self, what: str, *, member: str = "") -> None:
+    def __init__(self, what: str, *, member: str = "", fault: Fault | None = None) -> None:
         super().__init__(str(what))
-        self.fault = what if isinstance(what, Fault) else None
+        self.fault = what if isinstance(what, Fault) else fault
         self.member = member
 
     @property

@@ -177,7 +177,7 @@ def test_what_is_no_gguf_is_refused(tmp_path, model_path, damage) -> None:
     file = tmp_path / "damaged.gguf"
     file.write_bytes(raw)
 
-    with pytest.raises(ModelFileError, match="cannot be understood"):
+    with pytest.raises(ModelFileError, match="no whole GGUF"):
         read_gguf(file)
 
 

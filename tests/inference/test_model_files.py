@@ -91,10 +91,19 @@ LIES = {
 }
 
 
+NAMES = {
+    "another architecture": "architecture",
+    "more context": "context",
+    "another template": "template",
+}
+"""What a record says of it, where it has a name of its own."""
+
+
 @pytest.mark.parametrize("lie", LIES)
 def test_a_manifest_that_lies_is_refused(folder, lie) -> None:
-    with pytest.raises(ModelFileError):
+    with pytest.raises(ModelFileError) as caught:
         chat_parts(opened(folder, **LIES[lie]))
+    assert caught.value.name == NAMES.get(lie, caught.value.name)
 
 
 @pytest.mark.parametrize("name", ["config__json", "tokenizer__json", "tokenizer_config__json"])

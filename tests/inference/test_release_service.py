@@ -8,10 +8,12 @@ import gc
 import json
 import os
 import time
+import weakref
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 import pytest
+import torch
 from structlog.testing import capture_logs
 
 from inference.engines.null import NullEngine
@@ -254,8 +256,11 @@ async def test_the_digest_says_who_answers_and_no_other_does(opened) -> None:
         (ModelFileError(Fault.UNSIGNED), "refused", "unsigned"),
         (ModelFileError(Fault.UNREADABLE), "failed", "unreadable"),
         (Refusal(Reason.KEYS_DOWN), "failed", "keys_down"),
-        (OSError(28, "No space left on device"), "failed", "not_loaded"),
-        (MemoryError(), "failed", "not_loaded"),
+        (ModelFileError("no Triton", fault=Fault.TRITON), "failed", "triton"),
+        (OSError(28, "No space left on device"), "failed", "no_room"),
+        (MemoryError(), "failed", "no_memory"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "failed", "no_memory"),
+        (KeyError(), "failed", "not_loaded"),
     ],
 )
 async def test_a_model_that_cannot_be_loaded_harms_nobody(opened, fault, state, why) -> None:
@@ -274,6 +279,29 @@ async def test_a_model_that_cannot_be_loaded_harms_nobody(opened, fault, state, 
         del versions.faults["2"]
         await world.take(LOAD, "2")
         assert await world.state("2") == "warm"
+
+
+async def test_a_load_that_failed_holds_nothing_of_what_it_read(opened) -> None:
+    class Weights:
+        pass
+
+    class Damaged(Versions):
+        def load(self, name, version, manifest):
+            if version == "1":
+                return super().load(name, version, manifest)
+            read = Weights()
+            held.append(weakref.ref(read))
+            try:
+                int("no number")
+            except ValueError as error:
+                raise ModelFileError(Fault.GGUF) from error
+
+    held = []
+    async with opened(Damaged("1")) as world:
+        world.versions.versions.append("2")
+        assert (await world.take(LOAD, "2")).find("2").why == "gguf"
+        gc.collect()
+        assert [each() for each in held] == [None]
 
 
 async def test_a_version_that_never_says_the_same_is_not_warm(opened) -> None:

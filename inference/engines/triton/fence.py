@@ -13,7 +13,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, Final
 
-from inference.registry import ModelFileError
+from inference.store.errors import Fault, ModelFileError
 from meshkit.tls import TlsError, probe_tls13_only
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ def must_be_fenced(settings: TritonSettings) -> None:
         )
     except (TlsError, OSError) as error:
         msg = "Triton is not on loopback, and cannot be shown to take TLS 1.3 alone"
-        raise ModelFileError(msg) from error
+        raise ModelFileError(msg, fault=Fault.TRITON) from error
     if open_to_all:
         msg = "Triton is not on loopback, and answers whoever brings no certificate"
-        raise ModelFileError(msg)
+        raise ModelFileError(msg, fault=Fault.TRITON)
 
 
 def answers_strangers(host: str, port: int, ca: Path, *, within_s: float) -> bool:

@@ -80,8 +80,8 @@ def _engine(settings: InferenceSettings, manifest: Manifest, opened: Opened | No
     try:
         found = open_model(control)
     except (ControlError, ShapeError) as error:
-        msg = f"the model cannot be had from Triton: {error}"
-        raise ModelFileError(msg) from error
+        msg = f"{Fault.TRITON}: {error}"
+        raise ModelFileError(msg, fault=Fault.TRITON) from error
     finally:
         control.close()
     log.info("triton.opened", model=found.info.name, kind=place.adapter)
