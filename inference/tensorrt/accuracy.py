@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F  # noqa: N812 -- everybody's name for it
 
+from inference.precision.faults import Fault, PrecisionError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -40,7 +42,12 @@ def accuracy(network: Network, step: StepModel, texts: Sequence[Sequence[int]]) 
         network: the reference, fp32.
         step: the exported model; its first slot is used.
         texts: at least one, of two tokens or more.
+
+    Raises:
+        PrecisionError: TOO_LITTLE_TEXT.
     """
+    if not texts:
+        raise PrecisionError(Fault.TOO_LITTLE_TEXT)
     positions, agreed, difference = 0, 0, 0.0
     losses = [0.0, 0.0]
     for text in texts:

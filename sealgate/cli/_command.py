@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-__all__ = ["add_command"]
+__all__ = ["add_command", "count", "seconds"]
+
+_COUNT_MAX = (1 << 31) - 1
 
 
 def add_command(
@@ -18,3 +20,19 @@ def add_command(
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def count(text: str) -> int:
+    """Read a number of things, one at least. argparse tells of a ValueError by this name."""
+    found = int(text)
+    if not 1 <= found <= _COUNT_MAX:
+        raise ValueError
+    return found
+
+
+def seconds(text: str) -> float:
+    """Read a time that is longer than none, and no NaN. As `count`."""
+    found = float(text)
+    if not 0 < found <= _COUNT_MAX:
+        raise ValueError
+    return found

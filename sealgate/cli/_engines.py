@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sealgate.cli import BAD_USAGE, DONE, REFUSED, UNAVAILABLE
-from sealgate.cli._command import add_command
+from sealgate.cli._command import add_command, count, seconds
 
 if TYPE_CHECKING:
     import argparse
@@ -58,7 +58,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     export.add_argument("model", metavar="MODEL")
     export.add_argument("--into", type=Path, required=True, metavar="DIR")
     export.add_argument("--precision", choices=_PRECISIONS, default="fp32")
-    export.add_argument("--positions", type=int, default=2_048, help="longest context [2048]")
+    export.add_argument("--positions", type=count, default=2_048, help="longest context [2048]")
     export.add_argument("--texts", type=Path, metavar="FILE", help="fp8: texts to scale by")
     export.add_argument("--check", type=Path, metavar="FILE", help="compare with PyTorch on a text")
     _store(export)
@@ -69,12 +69,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     build.add_argument("--into", type=Path, required=True, metavar="DIR")
     build.add_argument("--for", dest="capabilities", action="append", metavar="N.N", default=[])
     build.add_argument("--library", choices=("tensorrt-rtx", "tensorrt"), default="tensorrt-rtx")
-    build.add_argument("--slots", type=int, default=8, help="rows of a decode step [8]")
-    build.add_argument("--chunk-tokens", type=int, default=256, help="of a prompt's stretch [256]")
-    build.add_argument("--context-tokens", type=int, default=2_048, help="[2048]")
-    build.add_argument("--workspace-mib", type=int, default=1_024, help="of the GPU [1024]")
-    build.add_argument("--memory-mib", type=int, default=16_384, help="of this machine [16384]")
-    build.add_argument("--timeout-s", type=float, default=1_800, help="[1800]")
+    build.add_argument("--slots", type=count, default=8, help="rows of a decode step [8]")
+    build.add_argument(
+        "--chunk-tokens", type=count, default=256, help="of a prompt's stretch [256]"
+    )
+    build.add_argument("--context-tokens", type=count, default=2_048, help="[2048]")
+    build.add_argument("--workspace-mib", type=count, default=1_024, help="of the GPU [1024]")
+    build.add_argument("--memory-mib", type=count, default=16_384, help="of this machine [16384]")
+    build.add_argument("--timeout-s", type=seconds, default=1_800, help="[1800]")
     build.add_argument("--triton", type=Path, metavar="REPOSITORY", help="and put it there")
     build.add_argument("--name", default="step", help="its name in Triton [step]")
     _home(build)
@@ -91,8 +93,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     compare.add_argument("a", metavar="A")
     compare.add_argument("b", metavar="B")
     compare.add_argument("--prompts", type=Path, required=True, metavar="FILE")
-    compare.add_argument("--max-tokens", type=int, default=48, help="[48]")
-    compare.add_argument("--threads", type=int, default=2, help="[2]")
+    compare.add_argument("--max-tokens", type=count, default=48, help="[48]")
+    compare.add_argument("--threads", type=count, default=2, help="[2]")
     _store(compare)
     compare.set_defaults(work=_compare)
 
@@ -183,6 +185,8 @@ def _tell(args: argparse.Namespace, line: str) -> None:
 
 
 def _export(args: argparse.Namespace) -> dict[str, Any]:
+    from inference.precision.faults import Fault as Known  # noqa: PLC0415 -- as above
+    from inference.precision.faults import PrecisionError  # noqa: PLC0415 -- as above
     from inference.store.rules import Rules  # noqa: PLC0415 -- as above
     from inference.store.store import ModelStore  # noqa: PLC0415 -- as above
     from inference.tensorrt.exporting import (  # noqa: PLC0415 -- as above
@@ -197,19 +201,31 @@ def _export(args: argparse.Namespace) -> dict[str, Any]:
     store = ModelStore(args.store, rules=Rules(signed="off"))
     with model_files(args.model, store) as files:
         source, built_from = read_model(files), digest_of(files)
-    text = args.texts.read_text("utf-8") if args.texts else ""
+    texts = stretches(source, _text(args.texts), most=_CALIBRATION_STRETCHES) if args.texts else ()
+    if args.texts and not texts:
+        raise PrecisionError(Known.TOO_LITTLE_TEXT)
     exported = export_model(
         source,
         args.into,
         precision=Precision(args.precision),
         positions=args.positions,
         built_from=built_from,
-        texts=stretches(source, text, most=_CALIBRATION_STRETCHES),
+        texts=texts,
     )
     size = (args.into / "model.onnx").stat().st_size
     _tell(args, f"{args.into}/model.onnx: {exported.precision}, {size / _MIB:.0f} MiB")
     told = {"built_from": built_from, "bytes": size, "precision": exported.precision}
     return told | ({"accuracy": _accuracy(args, source, exported)} if args.check else {})
+
+
+def _text(path: Path) -> str:
+    from inference.precision.faults import Fault as Known  # noqa: PLC0415 -- as above
+    from inference.precision.faults import PrecisionError  # noqa: PLC0415 -- as above
+
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise PrecisionError(Known.NOT_TEXT) from None
 
 
 def _accuracy(args: argparse.Namespace, source: Source, exported: Exported) -> dict[str, Any]:
@@ -220,7 +236,7 @@ def _accuracy(args: argparse.Namespace, source: Source, exported: Exported) -> d
     from inference.tensorrt.model import StepModel  # noqa: PLC0415 -- as above
     from inference.tensorrt.session import OnnxSession  # noqa: PLC0415 -- as above
 
-    texts = stretches(source, args.check.read_text("utf-8"), most=_CHECK_STRETCHES)
+    texts = stretches(source, _text(args.check), most=_CHECK_STRETCHES)
     session = OnnxSession(args.into / "model.onnx", precision=exported.precision, threads=2)
     step = StepModel(session, source.architecture, slots=1, context_tokens=STRETCH_TOKENS)
     found = accuracy(source.network(), step, texts)
@@ -305,7 +321,7 @@ def _check(args: argparse.Namespace) -> dict[str, Any]:
 def _compare(args: argparse.Namespace) -> dict[str, Any]:
     from inference.tensorrt.comparing import compare  # noqa: PLC0415 -- as above
 
-    prompts = [line for line in args.prompts.read_text("utf-8").splitlines() if line.strip()]
+    prompts = [line for line in _text(args.prompts).splitlines() if line.strip()]
     made = compare(
         args.a,
         args.b,

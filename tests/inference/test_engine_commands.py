@@ -16,6 +16,7 @@ from inference.tensorrt.comparison import Answered, Ran
 from inference.tensorrt.export import export_onnx
 from inference.tensorrt.graph import Precision
 from sealgate.cli import BAD_USAGE, DONE, REFUSED, UNAVAILABLE, main
+from tests.inference.toys import toy, write_model
 
 ROOT = Path(__file__).parents[2]
 HOME = os.environ.get("SEALGATE_TENSORRT_DIR", str(ROOT / "var" / "tensorrt"))
@@ -104,6 +105,26 @@ def test_a_model_that_nobody_knows_is_refused(models, tmp_path) -> None:
     (tmp_path / "x.gguf").write_bytes(b"GGUF and no more")
     assert models("export-onnx", tmp_path / "x.gguf", *where)[0] == REFUSED
     assert not (tmp_path / "out").exists()
+
+
+def test_texts_that_are_too_short_or_no_texts_are_told(models, tmp_path) -> None:
+    folder, short, binary = write_model(tmp_path / "toy", toy("Llama")), *texts_in(tmp_path)
+    export = ("export-onnx", folder, "--into", tmp_path / "out", "--store", tmp_path)
+
+    code, _, error = models(*export, "--check", short)
+    assert (code, "too little text" in error) == (REFUSED, True)
+    code, _, error = models(*export, "--precision", "fp8", "--texts", short)
+    assert (code, "too little text" in error) == (REFUSED, True)
+    for words in ((*export, "--check", binary), ("compare", "a", "b", "--prompts", binary)):
+        code, _, error = models(*words)
+        assert (code, "the text is not UTF-8" in error) == (REFUSED, True)
+
+
+def texts_in(folder: Path) -> tuple[Path, Path]:
+    short, binary = folder / "short.txt", folder / "binary.txt"
+    short.write_text("Too short.\n")
+    binary.write_bytes(b"\xff\xfe\x00")
+    return short, binary
 
 
 def test_two_models_are_compared_as_a_table_and_as_json(models, tmp_path, monkeypatch) -> None:

@@ -83,6 +83,14 @@ def test_of_a_store_that_is_not_there_nothing_holds(run, tmp_path, command) -> N
 @pytest.mark.parametrize(
     "words",
     [
+        ("export-onnx", "--positions", "0"),
+        ("export-onnx", "--positions", "-5"),
+        ("build-engine", "--slots", "0"),
+        ("build-engine", "--chunk-tokens", "-1"),
+        ("build-engine", "--timeout-s", "nan"),
+        ("build-engine", "--timeout-s", "0"),
+        ("compare", "--max-tokens", "0"),
+        ("compare", "--threads", "0"),
         ("canary", "--hours", "nan"),
         ("canary", "--hours", "inf"),
         ("canary", "--hours", "-1"),
