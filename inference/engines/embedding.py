@@ -111,7 +111,9 @@ class EncoderEngine:
     def _run(self, texts: Sequence[str], gone: threading.Event) -> Embedded:
         try:
             return self._embedded(texts, gone)
-        except (RuntimeError, MemoryError, LookupError, ValueError) as fault:
+        except Refusal:
+            raise
+        except BaseException as fault:  # noqa: BLE001 -- whatever it is, the caller must hear of it
             if out_of_memory(fault):
                 log.error("inference.out_of_memory", model=self._info.name)  # noqa: TRY400 -- no text
                 later_ms = self._limits.overloaded_retry_ms

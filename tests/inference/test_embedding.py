@@ -180,6 +180,9 @@ async def test_numbers_that_are_none_are_the_models_fault(engine, monkeypatch) -
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), Reason.OVERLOADED),
         (RuntimeError("canary"), Reason.INFERENCE_DOWN),
         (IndexError("canary"), Reason.INFERENCE_DOWN),
+        (TypeError("canary"), Reason.INFERENCE_DOWN),
+        (OSError("canary"), Reason.INFERENCE_DOWN),
+        (SystemExit("canary"), Reason.INFERENCE_DOWN),
     ],
 )
 async def test_what_fails_in_the_model_is_told_and_the_next_call_works(
