@@ -37,7 +37,7 @@ class Failure(StrEnum):
     SILENT = "silent"
     """No response for longer than it may."""
     BUSY = "busy"
-    """Triton's queue for the model is full."""
+    """Triton's queue for the model is full, or the wait in it was too long."""
     ERROR = "error"
     """Triton, or the model, answered with an error."""
     SHAPE = "shape"
@@ -68,7 +68,8 @@ _CODES = {
 }
 _TOO_LARGE = "larger than max"
 """C-core's words for a message that we do not take, under the same code as Triton's full queue."""
-_QUEUE_FULL = "exceeds maximum queue size"
+_QUEUE_FULL = ("exceeds maximum queue size", "request timeout expired")
+"""Triton's words, in small letters, for one too many in its queue, and for who waited too long."""
 
 
 async def answered(
@@ -136,4 +137,5 @@ def _told(message: str) -> Exception:
     refusal = refusal_of(message)
     if refusal is not None:
         return refusal
-    return StreamError(Failure.BUSY if _QUEUE_FULL in message else Failure.ERROR)
+    full = any(words in message.lower() for words in _QUEUE_FULL)
+    return StreamError(Failure.BUSY if full else Failure.ERROR)
