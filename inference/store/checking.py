@@ -68,6 +68,8 @@ def check_store(store: ModelStore) -> Iterator[Checked]:
 
 def check_model(store: ModelStore, name: str, version: str | None = None) -> Checked:
     """Check one model. Raises ModelFileError: NOT_FOUND."""
+    if version is None:
+        version = store.newest(name)
     try:
         entry = store.entry(name, version)
     except ModelFileError as error:
@@ -76,7 +78,7 @@ def check_model(store: ModelStore, name: str, version: str | None = None) -> Che
         unknown = "unknown"
         return Checked(
             name=name,
-            version=version or "",
+            version=version,
             manifest=error.name,
             signature=unknown,
             files=unknown,

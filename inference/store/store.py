@@ -174,10 +174,19 @@ class ModelStore:
                 return self._packaged(manifest)
         if version is not None:
             return self._stored(name, version)
-        entries = [entry for entry in self.entries() if entry.manifest.name == name]
-        if not entries:
+        return self.entry(name, self.newest(name))
+
+    def newest(self, name: str) -> str:
+        """Return a name's newest version, sound or not: an older one shall not pass for it.
+
+        Raises:
+            ModelFileError: NOT_FOUND.
+        """
+        there = [(one.name, one.version) for one in packaged_manifests()] + self.places()
+        versions = sorted((found for named, found in there if named == name), key=version_order)
+        if not versions:
             raise ModelFileError(Fault.NOT_FOUND)
-        return entries[-1]
+        return versions[-1]
 
     def open(self, name: str, version: str | None = None) -> Opened:
         """Check a model and hand out its files; the newest version unless one is named.
@@ -269,7 +278,7 @@ class ModelStore:
                 must_match(handle, file)
                 paths[file.path] = _named(private.path / file.path)
                 # Whoever opens this opens the very file that was hashed, in our process or a child.
-                paths[file.path].symlink_to(f"/proc/{os.getpid()}/fd/{handle}")
+                _link(paths[file.path], f"/proc/{os.getpid()}/fd/{handle}")
             return Opened(entry.manifest, paths, owned.pop_all())
 
     def _open_sealed(self, entry: Entry, seal: ModelSeal) -> Opened:
@@ -331,6 +340,13 @@ def _decrypted(sealer: Sealer, file: FileDigest, at: tuple[int, str], into: Path
     if digest.hexdigest() != file.sha256:
         raise ModelFileError(Fault.DIGEST, member=file.path)
     return path
+
+
+def _link(path: Path, target: str) -> None:
+    try:
+        path.symlink_to(target)
+    except OSError as error:
+        raise ModelFileError(Fault.NO_ROOM) from error
 
 
 def _named(path: Path) -> Path:

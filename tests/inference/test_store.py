@@ -1,5 +1,6 @@
 """A model is opened only if it is the one that somebody vouched for, whole, and allowed here."""
 
+import errno
 import json
 import os
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from inference.store.checking import check_model
 from inference.store.errors import Fault, ModelFileError
 from inference.store.manifest import Manifest
 from inference.store.private import private_folder
@@ -442,3 +444,28 @@ def test_damaged_models_are_left_out_and_the_others_listed(world) -> None:
     assert [one.version for one in listed] == ["2"]
     assert isinstance(listed[0], Manifest)
     assert world.store().places() == [(NAME, "1"), (NAME, "2")]
+
+
+def test_an_older_version_does_not_pass_for_the_newest_that_is_damaged(world) -> None:
+    world.added()
+    world.added()
+    (world.home("2") / "manifest.json").write_bytes(b"{")
+
+    for look in (world.store().open, world.store().entry, world.changer().sign):
+        with pytest.raises(ModelFileError) as caught:
+            look(NAME)
+        assert caught.value.fault is Fault.MANIFEST
+    assert check_model(world.store(), NAME).version == "2"
+    assert not check_model(world.store(), NAME).holds
+    world.store().open(NAME, "1").close()
+
+
+def test_a_disk_that_has_no_room_for_a_name(world, monkeypatch) -> None:
+    def full(path: Path, target: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path), None, target)
+
+    world.added()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "symlink_to", full)
+        assert refused(world) is Fault.NO_ROOM
+    assert world.still_works()
