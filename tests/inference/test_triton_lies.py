@@ -185,8 +185,7 @@ async def test_a_fault_of_ours_in_a_look_is_not_the_last_look(engine, monkeypatc
         look()
 
     monkeypatch.setattr(engine._watch, "_look", faulty)
-    await until(lambda: looks and engine.healthy)
-    assert len(looks) >= 3
+    await until(lambda: len(looks) > 2 and engine.healthy)
     assert isinstance((await answer(engine, "hi"))[-1], Ended)
 
 
