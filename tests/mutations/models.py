@@ -82,8 +82,8 @@ MODELS = (
     Mutation(
         "what was checked is what is read",
         "inference/store/store.py",
-        'symlink_to(f"/proc/{os.getpid()}/fd/{handle}")',
-        "symlink_to((self.folder / place).absolute())",
+        '_link(paths[file.path], f"/proc/{os.getpid()}/fd/{handle}")',
+        "_link(paths[file.path], str((self.folder / place).absolute()))",
         f"{_STORE}test_what_was_checked_is_what_is_read_whoever_moves_the_names",
     ),
     Mutation(
@@ -155,6 +155,13 @@ MODELS = (
         "not 0 <= left < alignment",
         "left < 0",
         f"{_FORMATS}test_a_sound_file_is_taken_and_nothing_else_under_its_name",
+    ),
+    Mutation(
+        "an older version for the newest",
+        "inference/store/store.py",
+        "        return versions[-1]\n",
+        "        return versions[0]\n",
+        f"{_STORE}test_an_older_version_does_not_pass_for_the_newest_that_is_damaged",
     ),
     Mutation(
         "something between the tensors",
