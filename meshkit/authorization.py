@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
 import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -180,7 +182,7 @@ class Authorizer:
         """Load. Raises PoliciesInvalid: a service without policies does not start."""
         self._stamp = stamp_of(self.folder)
         self.policies = load_policies(self.folder)
-        self._keep()
+        self._keep(self.policies)
 
     @property
     def digest(self) -> bytes:
@@ -213,6 +215,10 @@ class Authorizer:
         """Take the set in the folder if it changed and is good; return whether it was taken.
 
         A bad set is counted and logged once, and the old one stays in force.
+
+        Raises:
+            OSError: the folder could not be read, or the set not be kept in the archive: none comes
+                into force that a record's digest could not be looked up in. The old one stays.
         """
         stamp = stamp_of(self.folder)
         if stamp in (self._stamp, self._failed):
@@ -225,9 +231,9 @@ class Authorizer:
             counted("policies.rejected")
             log.warning("policies.rejected", kept=self.digest.hex())
             return False
+        self._keep(fresh)
         old, self._stamp, self._failed, self.policies = self.policies, stamp, (), fresh
         self._memo.clear()
-        self._keep()
         log.info("policies.loaded", digest=self.digest.hex())
         for listener in self.listeners:
             listener(old, fresh)
@@ -242,18 +248,30 @@ class Authorizer:
     async def _watch(self, every_s: float) -> None:
         while True:
             await asyncio.sleep(every_s)
-            self.reload()
+            try:
+                self.reload()
+            except OSError as failure:  # for the next look
+                counted("policies.rejected")
+                log.warning("policies.unread", kept=self.digest.hex(), errno=failure.errno)
 
-    def _keep(self) -> None:
-        """Copy the set into the archive, once per digest."""
+    def _keep(self, policies: Policies) -> None:
+        """Copy a set into the archive, once per digest: all of it or nothing. Raises OSError."""
         if self.archive is None:
             return
-        kept = self.archive / self.digest.hex()
+        kept = self.archive / policies.digest.hex()
         if kept.is_dir():
             return
-        kept.mkdir(parents=True)
-        for name, raw in self.policies.files.items():
-            write_private(kept / name, raw, mode=0o644)
+        fresh = self.archive / f".{kept.name}.{os.getpid()}.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        for name, raw in policies.files.items():
+            write_private(fresh / name, raw, mode=0o644)
+        try:
+            fresh.rename(kept)
+        except OSError:
+            shutil.rmtree(fresh, ignore_errors=True)
+            if not kept.is_dir():  # else another process was first
+                raise
 
 
 def _decide(policies: Policies, request: Request, second: int) -> Decision:

@@ -81,7 +81,7 @@ ROWS: Final[tuple[tuple[str, str, str, str, dict[str, str], str, str], ...]] = (
      "The record has a gap, of no call: `journal.lost` in the service's log says when."),
     ("policies.rejected", "sealgate_policies_rejected", _C, "{set}", _NONE,
      "Changed policies that were not taken; the set before stays in force.",
-     "Check the folder: `policies.rejected` in the log."),
+     "Check the folder: `policies.rejected` in the log; of `policies.unread`, the disk too."),
     # --- compliance, cache, inference ---------------------------------------------------------
     ("compliance.findings.{direction}.{action}.{type}", "sealgate_findings", _C, "{finding}",
      _NONE, "Personal data found, by type, direction and what was done.", ""),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 
+from meshkit import authorization
 from meshkit.authorization import Authorizer, PoliciesInvalid, Request, load_policies
 from meshkit.contract import Actor
+from meshkit.counters import counters
 from meshkit.policies import FOLDER
 from tests.gateway.conftest import until
 
@@ -278,6 +282,39 @@ def test_each_set_is_kept_under_its_digest(policies, tmp_path) -> None:
     kept = tmp_path / "kept" / authorizer.digest.hex()
 
     assert load_policies(kept).digest == authorizer.digest
+
+
+async def test_a_set_that_cannot_be_kept_comes_into_force_when_it_can(policies, tmp_path) -> None:
+    archive = tmp_path / "kept"
+    authorizer = Authorizer(policies, archive=archive)
+    before, told = authorizer.digest, counters().get("policies.rejected", 0)
+    shutil.rmtree(archive)
+    archive.write_text("in the way")
+    async with authorizer.watching(every_s=0.02):
+        (policies / "more.cedar").write_text('@id("stop") forbid (principal, action, resource);')
+        await until(lambda: counters().get("policies.rejected", 0) > told + 1)
+        assert authorizer.digest == before
+
+        archive.unlink()
+        await until(lambda: authorizer.digest != before)
+    assert load_policies(archive / authorizer.digest.hex()).digest == authorizer.digest
+
+
+def test_of_a_set_all_is_kept_or_nothing(policies, tmp_path, monkeypatch) -> None:
+    def full(path, _content, **_about) -> None:
+        if path.name == "schema.cedarschema":
+            raise OSError(errno.ENOSPC, "full")
+        path.write_bytes(b"")
+
+    archive = tmp_path / "kept"
+    with monkeypatch.context() as disk:
+        disk.setattr(authorization, "write_private", full)
+        with pytest.raises(OSError, match="full"):
+            Authorizer(policies, archive=archive)
+    authorizer = Authorizer(policies, archive=archive)
+
+    assert [path.name for path in archive.iterdir()] == [authorizer.digest.hex()]
+    assert load_policies(archive / authorizer.digest.hex()).digest == authorizer.digest
 
 
 def test_the_shipped_set_is_found_and_valid() -> None:
