@@ -64,7 +64,8 @@ class Engine(Protocol):
         Closing the iterator stops the work within one step.
 
         Raises:
-            Refusal: INVALID_FIELD `messages`, OVERLOADED, OUT_OF_TIME or INFERENCE_DOWN.
+            Refusal: INVALID_FIELD `messages` or `parameters`, OVERLOADED, OUT_OF_TIME or
+                INFERENCE_DOWN.
         """
         ...
 

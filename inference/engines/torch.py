@@ -175,6 +175,8 @@ class TorchEngine:
     def _begin(
         self, messages: Sequence[Message], parameters: Parameters, context: RequestContext
     ) -> Answer:
+        if not _in_range(parameters):
+            raise Refusal(Reason.INVALID_FIELD, field="parameters")
         prompt = self._tokenizer.encode_chat(messages, default_system=self._default_system)
         room = self._info.context_tokens - len(prompt)
         if room < 1 or not prompt:
@@ -371,6 +373,11 @@ class TorchEngine:
             tokens_max=self._runner.tokens_max,
             ageing_s=self._settings.priority_ageing_ms / 1_000,
         )
+
+
+def _in_range(asked: Parameters) -> bool:
+    """Whether it can be sampled so: what cannot would fail for all in the step."""
+    return asked.max_tokens >= 1 and 0 <= asked.temperature < math.inf and 0 < asked.top_p <= 1
 
 
 def _hand_over(

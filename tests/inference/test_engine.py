@@ -262,6 +262,24 @@ async def test_a_prompt_that_leaves_no_room_is_refused(make_engine) -> None:
     assert (caught.value.reason, caught.value.field) == (Reason.INVALID_FIELD, "messages")
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *({"temperature": bad} for bad in (-1.0, float("nan"), float("inf"))),
+        *({"temperature": 1.0, "top_p": bad} for bad in (0.0, -0.5, 1.5, float("nan"))),
+        *({"max_tokens": bad} for bad in (0, -1)),
+    ],
+)
+async def test_what_cannot_be_sampled_is_refused_and_harms_nobody(make_engine, asked) -> None:
+    """The gateway lets none of it through; Triton's port may be open to others on its host."""
+    engine = make_engine()
+    running = asyncio.create_task(drain(engine, max_tokens=60))
+    refusal = await refused(engine, **asked)
+
+    assert (refusal.reason, refusal.field) == (Reason.INVALID_FIELD, "parameters")
+    assert (await running)[-1].usage.completion_tokens == 60
+
+
 async def test_a_prompt_of_no_tokens_is_refused(make_engine, monkeypatch) -> None:
     """As a template makes it that writes nothing for these roles."""
     engine = make_engine(vocabulary=300)
