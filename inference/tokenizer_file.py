@@ -125,13 +125,14 @@ def template_in(config: dict[str, Any], template: Path | None) -> bytes:
     """
     try:
         text = template.read_text("utf-8") if template else config.get("chat_template")
-    except (OSError, ValueError) as error:
+        found = text.encode() if isinstance(text, str) else None
+    except (OSError, ValueError) as error:  # JSON can spell half a character
         msg = "the chat template cannot be read"
         raise ModelFileError(msg) from error
-    if not isinstance(text, str):
+    if found is None:
         msg = "the model has no chat template, or several"
         raise ModelFileError(msg)
-    return text.encode()
+    return found
 
 
 def plain_encoder(told: dict[str, Any], *, keep: Sequence[str] = ()) -> Tokenizer:

@@ -141,7 +141,10 @@ def _json(name: str, raw: IO[bytes], size: int) -> Facts:
             context_tokens=context if type(context) is int else None,
         )
     if name == _TOKENIZER_CONFIG and isinstance(template := told.get("chat_template"), str):
-        return Facts(template=template.encode())
+        try:
+            return Facts(template=template.encode())
+        except UnicodeEncodeError:  # JSON can spell half a character
+            raise ModelFileError(Fault.TEXT) from None
     return Facts(tokenizer_sha256=sha256(text).hexdigest() if name == _TOKENIZER else "")
 
 

@@ -328,6 +328,7 @@ def fields_of(message):
         ("a.json", b'"\xff"', Fault.JSON),
         ("a.txt", b"\xff\xfe", Fault.TEXT),
         ("a.md", b"a\0b", Fault.TEXT),
+        ("tokenizer_config.json", b'{"chat_template": "\\ud800"}', Fault.TEXT),
         ("a.txt", b"\x7fELF\xff", Fault.KIND),
     ],
 )

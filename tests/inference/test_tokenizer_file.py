@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.registry import ModelFileError
-from inference.tokenizer_file import FileTokenizer
+from inference.tokenizer_file import FileTokenizer, template_in
 from meshkit.contract import Message, Reason, Refusal, Role
 from tests.inference.toys import MARKS, TEMPLATE, VOCABULARY, tokenizer_told
 
@@ -211,3 +211,9 @@ BAD_TOKENIZERS = {
 def test_a_tokenizer_that_does_not_fit_is_refused(fault) -> None:
     with pytest.raises(ModelFileError):
         made(**BAD_TOKENIZERS[fault])
+
+
+@pytest.mark.parametrize("template", ["\ud800", None, ["{{ x }}"]])
+def test_a_template_that_is_no_text_is_refused(template) -> None:
+    with pytest.raises(ModelFileError):
+        template_in({"chat_template": template}, None)
