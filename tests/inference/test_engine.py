@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from inference.engines.base import ANONYMOUS, RequestContext
 from inference.engines.runner import CpuRunner
 from inference.engines.torch import TorchEngine
+from inference.prefix import Prefixes
 from inference.tokenizer import ChatTokenizer, byte_letters
 from meshkit.contract import (
     Ended,
@@ -419,6 +420,21 @@ async def test_no_memory_on_a_cpu_is_overloaded_and_the_next_call_works(make_eng
     model.fault = None
 
     assert isinstance((await drain(engine, max_tokens=3))[-1], Ended)
+
+
+async def test_kept_beginnings_are_let_go_when_a_step_finds_no_memory(make_engine, model) -> None:
+    engine = make_engine()
+    kept = engine._runner.prefixes = Prefixes(10)
+    kept.put((b"key",), torch.zeros(1), 5)
+    model.fault = RuntimeError()
+    assert (await refused(engine)).reason is Reason.INFERENCE_DOWN
+    assert len(kept) == 1
+    model.fault = MemoryError()
+    assert (await refused(engine)).reason is Reason.OVERLOADED
+    model.fault = None
+
+    assert isinstance((await drain(engine, max_tokens=2))[-1], Ended)
+    assert (len(kept), kept.size) == (0, 0)
 
 
 async def test_a_tokenizer_that_knows_more_than_the_model_fails_its_request_alone(
