@@ -9,8 +9,9 @@ went by another method. Time is the caller's: seconds since 1970. What a step ma
 state that there is, it refuses, and nothing has changed.
 
 Held by properties (tests/inference/test_release_core.py): a name has one live version at most, and
-from its first on always one; traffic goes to warm versions alone; a call ends on the version it
-began on, and only then is that unloaded; with a predecessor there is a way back.
+from its first on always one, unless a person takes that first one back; traffic goes to warm
+versions alone; a call ends on the version it began on, and only then is that unloaded; with a
+predecessor there is a way back.
 """
 
 from __future__ import annotations
@@ -182,6 +183,7 @@ class Releases(Moves):
         old = model.versions.get(model.live)
         baseline = self._fair(model, now_s)
         if old is not None:
+            model.older |= version in model.history
             model.history = [old.version, *(v for v in model.history if v != version)]
         self._end_trial(model, now_s)
         self._switch(model, found, now_s)
@@ -275,6 +277,7 @@ class Releases(Moves):
             model.canary = None
         if model.shadow is not None and model.shadow.version == version:
             model.shadow = None
+        model.older |= version in model.history
         model.history = [each for each in model.history if each != version]
         if goal is Goal.LIVE and (model.live == version or not self._lives(model)):
             done += self._fallen(model, now_s)

@@ -1,7 +1,7 @@
 """What of the releases outlives a restart, as JSON. PURE.
 
     {"schema": "sealgate/releases/v1", "models": [{
-      "name": "m", "live": "2", "history": ["1"],
+      "name": "m", "live": "2", "history": ["1"], "older": false,
       "versions": [{"version": "1", "manifest": "<hex>", "digest": "<hex>", "state": "warm",
                     "why": ""}, …],
       "canary": {"version": "3", "share": 1000, "replicas": 0, "ends_s": 1.8e9, "key": "<hex>",
@@ -72,6 +72,7 @@ def _model(model: Model) -> dict[str, object]:
         "name": model.name,
         "live": model.live,
         "history": model.history,
+        "older": model.older,
         "versions": [_version(model, found) for _, found in sorted(model.versions.items())],
         "canary": canary
         and {
@@ -109,11 +110,16 @@ def _version(model: Model, found: Version) -> dict[str, str]:
 def _read(told: dict[str, Any], rules: Rules) -> Model:
     versions = [_read_version(each, rules) for each in told["versions"]]
     known = {found.version: found for found in versions}
+    # Files of before have no `older`: what was retired tells.
+    older = told.get("older", any(found.state is State.RETIRED for found in versions))
+    if type(older) is not bool:
+        raise MemoryInvalidError
     model = Model(
         name=_text(told["name"]),
         versions=known,
         live=_text(told["live"], empty=True),
         history=[_text(each) for each in told["history"]],
+        older=older,
         canary=_read_canary(told["canary"]) if told["canary"] else None,
         shadow=_read_shadow(told["shadow"], rules) if told["shadow"] else None,
     )

@@ -190,10 +190,11 @@ class Moves:
 
     def _withdrawn(self, model: Model, now_s: float) -> Decisions:
         """Take the first promotion of a name back: as before it, nobody answers under that name."""
-        live = model.versions.get(model.live)
-        older = any(each.state is State.RETIRED for each in model.versions.values())
-        if live is None or older or self.own is None or self.own == model.name:
+        own = self.own is None or self.own == model.name
+        others = model.older or model.history  # of these, none that may be loaded again
+        if own or others or not self._lives(model):
             raise Refusal(Reason.WRONG_STATE)
+        live = model.versions[model.live]
         live.state, live.left_s, live.why = State.WARM, now_s, "operator"
         model.live, model.probation = "", None
         return [self._note("model.rollback", model, live, by="operator", rule="operator")]
@@ -223,6 +224,7 @@ class Moves:
             shadowing = model.shadow is not None and model.shadow.version == version
             if version in gone and not found.loading and found.state not in RELEASED:
                 model.history.remove(version)
+                model.older = True
                 found.leaving, found.state = found.held, State.RETIRED
                 notes.append(self._note("model.retire", model, found))
                 if shadowing:

@@ -146,12 +146,17 @@ class Probation:
 
 @dataclass(slots=True, kw_only=True)
 class Model:
-    """A name and its versions. history: versions that were live before, the newest first."""
+    """A name and its versions.
+
+    history: Versions that were live before, the newest first.
+    older: Whether one that was live before that is in it no more: there is no way back to nobody.
+    """
 
     name: str
     versions: dict[str, Version] = field(default_factory=dict)
     live: str = ""
     history: list[str] = field(default_factory=list)
+    older: bool = False
     canary: Canary | None = None
     shadow: Shadow | None = None
     probation: Probation | None = None

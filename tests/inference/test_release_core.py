@@ -1,5 +1,6 @@
 """Releases as a machine: whatever steps, calls, faults and restarts come, what must hold holds."""
 
+import json
 from itertools import count
 
 import pytest
@@ -319,6 +320,62 @@ def test_where_older_ones_were_retired_somebody_always_answers() -> None:
     assert refused(bench, "rollback", bench.now_s) is Reason.WRONG_STATE
 
 
+def loads_again_and_fails(bench) -> None:
+    bench.step("unload", "1", bench.now_s)
+    bench.take(bench.releases.rollback(NAME, bench.now_s))
+    bench.work(well=False)
+
+
+def is_changed(bench) -> None:
+    bench.step("unload", "1", bench.now_s)
+    bench.take(bench.releases.register(NAME, "1", digest("other")))
+
+
+def is_promoted_over(bench) -> None:
+    bench.step("promote", "1", bench.now_s)
+    bench.step("rollback", bench.now_s)
+
+
+@pytest.mark.parametrize("forgetting", [loads_again_and_fails, is_changed, is_promoted_over])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_way_back_that_was_lost_does_not_lead_to_nobody(forgetting, restarted) -> None:
+    bench = Bench(Rules(linger_s=0.0))
+    bench.up("1", "2")
+    bench.step("promote", "2", bench.now_s)
+    forgetting(bench)
+    if restarted:
+        bench.releases = remembered(written(bench.releases), RULES, keys())
+        bench.take(bench.releases.again())
+        bench.settle()
+
+    bench.releases.own = "another"
+    assert refused(bench, "rollback", bench.now_s) is Reason.WRONG_STATE
+    assert bench.traffic == {"2": PER_WHOLE}
+
+
+def test_what_is_still_being_loaded_again_is_not_taken_back() -> None:
+    before, bench = Bench(), Bench()
+    before.up("1")
+    bench.releases = remembered(written(before.releases), RULES, keys())
+    bench.releases.own = "another"
+    bench.take(bench.releases.again())
+    assert refused(bench, "rollback", bench.now_s) is Reason.WRONG_STATE
+    assert refused(bench, "promote", "1", bench.now_s) is Reason.WRONG_STATE
+    bench.settle()
+    assert bench.traffic == {"1": PER_WHOLE}
+
+
+@pytest.mark.parametrize("retired", [False, True])
+def test_a_memory_of_before_says_by_its_states_whether_older_ones_went(retired) -> None:
+    bench = Bench(Rules(keep=1 if retired else 3, keep_loaded=1, linger_s=0.0))
+    bench.up("1", "2")
+    bench.step("promote", "2", bench.now_s)
+    told = json.loads(written(bench.releases))
+    assert told["models"][0].pop("older") is retired
+    known = remembered(json.dumps(told).encode(), RULES, keys())
+    assert known.models[NAME].older is retired
+
+
 def test_the_last_three_are_kept_and_older_ones_go() -> None:
     bench = Bench()
     bench.up("1")
@@ -564,6 +621,7 @@ def test_a_damaged_memory_is_refused_whatever_is_damaged(data) -> None:
         (b'"share": 500', b'"share": 10000'),
         (b'"share": 500', b'"share": "500"'),
         (b'"history": [\n    "1"', b'"history": [\n    "2"'),
+        (b'"older": false', b'"older": 0'),
         (b"releases/v1", b"releases/v2"),
     ],
 )
