@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from inference.engines.embedding import load_embedder
+from inference.release.loading import why_not
 from inference.release.states import Note
 from inference.release.warming import answers_beside, fault_in_warming
 from inference.store.errors import ModelFileError
@@ -74,14 +75,19 @@ async def embedders_of(
         return
 
     async with AsyncExitStack() as owned:
+        name = settings.embedding.model
         try:
             engine = await asyncio.to_thread(_loaded, settings, store)
             engine.start()
             owned.push_async_callback(engine.close)
-            await _must_warm_up(engine, settings.release)
-        except (ModelFileError, Refusal) as error:
-            tell(_refused(settings.embedding.model, error))
+            fault = await _fault_in_warming(engine, settings.release)
+        except Exception as error:
+            tell(_refused(name, why_not(error)))
             raise
+        if fault:
+            tell(_refused(name, fault))
+            msg = f"the model did not warm up: {fault}"
+            raise ModelFileError(msg)
         yield Embedders((engine,))
 
 
@@ -90,18 +96,14 @@ def _loaded(settings: InferenceSettings, store: ModelStore) -> EncoderEngine:
         return load_embedder(opened, settings.embedding, threads=settings.threads)
 
 
-def _refused(name: str, error: ModelFileError | Refusal) -> Note:
-    rule = error.name if isinstance(error, ModelFileError) else error.reason.name.lower()
+def _refused(name: str, rule: str) -> Note:
     return Note("model.refuse", name, "", {"model": name, "rule": rule})
 
 
-async def _must_warm_up(engine: EmbeddingEngine, settings: ReleaseSettings) -> None:
-    fault = await fault_in_warming(
+async def _fault_in_warming(engine: EmbeddingEngine, settings: ReleaseSettings) -> str:
+    return await fault_in_warming(
         engine,
         tokens=settings.warm_tokens,
         timeout_s=settings.warm_timeout_ms / 1_000,
         state=answers_beside(settings.state_file),
     )
-    if fault:
-        msg = f"the model did not warm up: {fault}"
-        raise ModelFileError(msg)

@@ -22,6 +22,7 @@ from inference.model_notes import models_noted
 from inference.registry import ModelFileError
 from inference.safetensors_file import read_json
 from inference.service import InferenceService
+from inference.store.errors import Fault
 from inference.store.manifest import Manifest
 from inference.store.store import ModelStore
 from meshkit.contract import Message, Parameters, Reason, Refusal, Role
@@ -304,8 +305,36 @@ async def test_a_model_that_embeds_a_text_in_two_ways_is_not_served(
         async with embedders_of(chosen, ModelStore(chosen.models_dir), tell=told.append):
             pytest.fail("it was served")
     ((note,), asked) = told, len(calls)
-    assert (note.action, note.detail) == ("model.refuse", {"model": MODEL, "rule": "damaged"})
+    assert (note.action, note.detail) == (
+        "model.refuse",
+        {"model": MODEL, "rule": "not_deterministic"},
+    )
     assert asked == 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [
+        (MemoryError(), "no_memory"),
+        (OSError(28, "No space left on device"), "no_room"),
+        (ModelFileError(Fault.DIGEST), "digest"),
+        (Refusal(Reason.KEYS_DOWN), "keys_down"),
+        (KeyError(), "not_loaded"),
+    ],
+)
+async def test_whatever_keeps_it_from_being_loaded_is_told(
+    make_settings, monkeypatch, fault, name
+) -> None:
+    def fails(*_: object) -> None:
+        raise fault
+
+    chosen, told = make_settings(embedding=LIMITS), []
+    store = ModelStore(chosen.models_dir)
+    monkeypatch.setattr(store, "open", fails)
+    with pytest.raises(type(fault)):
+        async with embedders_of(chosen, store, tell=told.append):
+            pytest.fail("it was served")
+    assert [note.detail for note in told] == [{"model": MODEL, "rule": name}]
 
 
 # --- bad files ------------------------------------------------------------------------------------
