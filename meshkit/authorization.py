@@ -30,7 +30,7 @@ import structlog
 from meshkit.background import running
 from meshkit.contract import OPERATORS, Document, StepKind
 from meshkit.counters import counted
-from meshkit.files import write_private
+from meshkit.files import fsync_folder, write_private
 from meshkit.policy_files import (
     ENTITIES,
     PoliciesInvalid,
@@ -179,7 +179,7 @@ class Authorizer:
     _memo: dict[tuple[object, ...], Decision] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Load. Raises PoliciesInvalid: a service without policies does not start."""
+        """Load: a service without policies does not start. Raises PoliciesInvalid, OSError."""
         self._stamp = stamp_of(self.folder)
         self.policies = load_policies(self.folder)
         self._keep(self.policies)
@@ -214,7 +214,8 @@ class Authorizer:
     def reload(self) -> bool:
         """Take the set in the folder if it changed and is good; return whether it was taken.
 
-        A bad set is counted and logged once, and the old one stays in force.
+        A bad set is counted and logged once, one that cannot be read at each look; the old one
+        stays in force.
 
         Raises:
             OSError: the folder could not be read, or the set not be kept in the archive: none comes
@@ -225,9 +226,10 @@ class Authorizer:
             return False
         try:
             fresh = load_policies(self.folder)
-        except PoliciesInvalid:
+        except PoliciesInvalid as bad:
             self.reload_failures += 1
-            self._failed = stamp
+            # What could not be read may be sound, and looks the same when it can be.
+            self._failed = () if isinstance(bad.__cause__, OSError) else stamp
             counted("policies.rejected")
             log.warning("policies.rejected", kept=self.digest.hex())
             return False
@@ -263,15 +265,16 @@ class Authorizer:
             return
         fresh = self.archive / f".{kept.name}.{os.getpid()}.new"
         shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        for name, raw in policies.files.items():
-            write_private(fresh / name, raw, mode=0o644)
         try:
+            fresh.mkdir(parents=True)
+            for name, raw in policies.files.items():
+                write_private(fresh / name, raw, mode=0o644)
             fresh.rename(kept)
         except OSError:
             shutil.rmtree(fresh, ignore_errors=True)
             if not kept.is_dir():  # else another process was first
                 raise
+        fsync_folder(self.archive)
 
 
 def _decide(policies: Policies, request: Request, second: int) -> Decision:

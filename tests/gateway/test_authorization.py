@@ -6,6 +6,7 @@ import errno
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -300,6 +301,21 @@ async def test_a_set_that_cannot_be_kept_comes_into_force_when_it_can(policies, 
     assert load_policies(archive / authorizer.digest.hex()).digest == authorizer.digest
 
 
+def test_a_set_that_could_not_be_read_is_tried_again_unchanged(policies, monkeypatch) -> None:
+    def failing(path, *mode):
+        if path.name == "more.cedar":
+            raise OSError(errno.EIO, "disk")
+        return path_open(path, *mode)
+
+    authorizer, path_open = Authorizer(policies), Path.open
+    (policies / "more.cedar").write_text('@id("stop") forbid (principal, action, resource);')
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "open", failing)
+        assert not authorizer.reload()
+    assert authorizer.reload()
+    assert "more.cedar" in authorizer.policies.files
+
+
 def test_of_a_set_all_is_kept_or_nothing(policies, tmp_path, monkeypatch) -> None:
     def full(path, _content, **_about) -> None:
         if path.name == "schema.cedarschema":
@@ -311,6 +327,7 @@ def test_of_a_set_all_is_kept_or_nothing(policies, tmp_path, monkeypatch) -> Non
         disk.setattr(authorization, "write_private", full)
         with pytest.raises(OSError, match="full"):
             Authorizer(policies, archive=archive)
+    assert not list(archive.iterdir())
     authorizer = Authorizer(policies, archive=archive)
 
     assert [path.name for path in archive.iterdir()] == [authorizer.digest.hex()]
