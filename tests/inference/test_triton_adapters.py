@@ -1,6 +1,7 @@
 """Tensors of our model, of TensorRT-LLM and of vLLM: alone, and against a real Triton."""
 
 import json
+import math
 
 import pytest
 from hypothesis import given, settings
@@ -297,10 +298,18 @@ def test_another_model_is_found_out_with_its_first_word() -> None:
     assert told == [Generated("a", 1)] * 2  # it says who it is once
 
 
-@given(st.text(max_size=200))
+LINE = st.builds(
+    "{} {}".format, st.sampled_from(["a", "nv_x", 'a{b="}"}', "#"]), st.floats() | st.text()
+)
+
+
+@given(st.lists(LINE).map("\n".join))
 def test_any_page_of_metrics_can_be_read(page) -> None:
-    for value in summed(page, ("a", "nv_x")).values():
-        assert value == value + 0
+    assert all(map(math.isfinite, summed(page, ("a", "nv_x")).values()))
+
+
+def test_a_sum_that_is_not_finite_is_none() -> None:
+    assert summed("nv_x 1e308\nnv_x 1e308\nnv_y 1\n", ("nv_x", "nv_y")) == {"nv_y": 1.0}
 
 
 def test_lines_of_a_metric_are_added_up() -> None:

@@ -19,7 +19,7 @@ __all__ = ["summed"]
 
 
 def summed(page: str, names: Collection[str]) -> dict[str, float]:
-    """Add up the lines of each name; what has no line, or no finite value, is left out."""
+    """Add up the lines of each name; what has no line, no finite value or sum, is left out."""
     found: dict[str, float] = defaultdict(float)
     for line in page.splitlines():
         name = line.partition("{")[0].partition(" ")[0]
@@ -34,4 +34,4 @@ def summed(page: str, names: Collection[str]) -> dict[str, float]:
             continue
         if math.isfinite(value):
             found[name] += value
-    return dict(found)
+    return {name: value for name, value in found.items() if math.isfinite(value)}

@@ -86,8 +86,8 @@ class Watch:
     def start(self) -> None:
         """Begin to look, in a thread of its own.
 
-        What Triton has counted by now is read before it returns, `control_ms` at most: what it is
-        asked from now on is ours.
+        What Triton has counted by now is read before it returns: what it is asked from now on is
+        ours. It blocks, for `control_ms` at most wherever nothing comes.
         """
         self._scraper.scrape()
         self._thread.start()
