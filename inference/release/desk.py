@@ -32,13 +32,13 @@ from meshkit.counters import counted
 from meshkit.logs import frames_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from inference.engines.base import Engine
     from inference.release.core import Releases
     from inference.release.loading import Loader
     from inference.release.settings import ReleaseSettings
-    from inference.release.states import Decision, Version
+    from inference.release.states import Decision, Model, Version
     from meshkit.contract import ModelInfo, Release, ReleaseStep
 
 __all__ = ["Desk"]
@@ -215,18 +215,13 @@ class Desk:
         self._remember()
 
     async def _live(self, name: str) -> None:
-        there = await self._look(quiet=True)
+        await self._look(quiet=True)
         self.do(self.core.again())
         model = self.core.models.get(name)
         if model is None or not model.versions:
             raise ModelFileError(Fault.NOT_FOUND)
         if not model.live:
-            # Not the last that is remembered: that is in another order, and may be gone.
-            newest = next((v for named, v, _ in reversed(there) if named == name), "")
-            chosen = self._settings.first_version or newest
-            if chosen not in model.versions:
-                raise ModelFileError(Fault.NOT_FOUND)
-            self.do(self.core.first(name, chosen))
+            self.do(self.core.first(name, await self._first_of(model)))
         while (
             model.live not in model.versions or model.versions[model.live].state is not State.LIVE
         ):
@@ -234,6 +229,18 @@ class Desk:
                 raise self._fault_of(name)
             self._moved.clear()
             await self._moved.wait()
+
+    async def _first_of(self, model: Model) -> str:
+        """Return the version to begin with. Raises ModelFileError: NOT_FOUND, MANIFEST."""
+        if chosen := self._settings.first_version:
+            if chosen not in model.versions:
+                raise ModelFileError(Fault.NOT_FOUND)
+            return chosen
+        assert self._loader is not None
+        newest = await asyncio.to_thread(self._loader.newest, model.name)
+        if newest not in model.versions:  # which an older one shall not pass for
+            raise ModelFileError(Fault.MANIFEST)
+        return newest
 
     def _fault_of(self, name: str) -> Exception:
         faults = [fault for (named, _), fault in self.faults.items() if named == name]
@@ -358,14 +365,12 @@ class Desk:
         else:
             self.do(self.core.warmed(*place, self._clock()))
 
-    async def _look(self, *, quiet: bool = False) -> Sequence[tuple[str, str, bytes]]:
-        """See which versions there are now: as `Loader.known`."""
+    async def _look(self, *, quiet: bool = False) -> None:
+        """See which versions there are now."""
         if self._loader is None:
-            return ()
-        there = await asyncio.to_thread(self._loader.known)
-        for name, version, manifest in there:
+            return
+        for name, version, manifest in await asyncio.to_thread(self._loader.known):
             self.do(self.core.register(name, version, manifest, quiet=quiet))
-        return there
 
     def note(self, note: Note) -> None:
         """Have something told; kept until somebody hears, as far as there is room."""

@@ -42,10 +42,14 @@ def why_not(error: Exception) -> str:
 
 
 class Loader(Protocol):
-    """Where versions come from. Both methods block."""
+    """Where versions come from. All methods block."""
 
     def known(self) -> Sequence[tuple[str, str, bytes]]:
         """Return every version there is: name, version, digest of its manifest; oldest first."""
+        ...
+
+    def newest(self, name: str) -> str:
+        """Return a name's newest version, sound or not. Raises ModelFileError: NOT_FOUND."""
         ...
 
     def load(self, name: str, version: str, manifest: bytes) -> Engine:
@@ -72,6 +76,10 @@ class StoreLoader:
             for manifest in self._store.manifests()
             if manifest.kind in _ANSWERING
         ]
+
+    def newest(self, name: str) -> str:
+        """See `Loader.newest`."""
+        return self._store.newest(name)
 
     def load(self, name: str, version: str, manifest: bytes) -> Engine:
         """See `Loader.load`."""

@@ -90,6 +90,10 @@ class Versions:
     def known(self):
         return [(NAME, version, version.encode().rjust(32, b"m")) for version in self.versions]
 
+    def newest(self, name):
+        del name
+        return self.versions[-1]
+
     def load(self, name, version, manifest):
         assert (name, manifest) == (NAME, version.encode().rjust(32, b"m"))
         self.loads.append(version)

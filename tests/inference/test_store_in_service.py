@@ -13,7 +13,7 @@ from inference.model_notes import models_noted
 from inference.release.loading import StoreLoader
 from inference.release.settings import ReleaseSettings
 from inference.service import open_inference
-from inference.store.errors import ModelFileError
+from inference.store.errors import Fault, ModelFileError
 from inference.store.signing import to_be_signed
 from meshkit.contract import Ended, Message, Parameters, Refusal, ReleaseStep, Role, StepKind
 from tests.inference.store_world import CLAIM, NAME, World, gguf, world_in
@@ -166,6 +166,19 @@ async def test_a_start_that_is_refused_is_recorded(world, make_settings, fault, 
             pytest.fail("it was served")
     ((_, detail, _),) = [note for note in book.told if note[0] == "model.refuse"]
     assert (detail["model"], detail["version"], detail["rule"]) == (NAME, "1", name)
+
+
+async def test_a_first_start_takes_no_older_version_for_the_newest_that_is_damaged(
+    world, make_settings
+) -> None:
+    world.added()
+    world.added()
+    (world.home("2") / "manifest.json").write_bytes(b"{")
+    settings = make_settings(model=NAME)
+    with pytest.raises(ModelFileError) as caught:
+        async with open_inference(settings, verify=None, loader=Checked(settings, world.store())):
+            pytest.fail("it was served")
+    assert caught.value.fault is Fault.MANIFEST
 
 
 async def test_what_was_unsigned_is_loaded_once_it_is_signed(world, make_settings) -> None:
