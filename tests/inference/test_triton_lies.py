@@ -208,6 +208,21 @@ async def test_an_answer_under_way_when_the_engine_closes_is_typed(engine, liar)
     assert (await running).reason is Reason.INFERENCE_DOWN
 
 
+async def test_so_is_one_beside_which_another_failed(engine, liar) -> None:
+    """After a failure the next answers have a connection of their own; this one has the old."""
+    liar.gate = waiting = threading.Event()
+    running = asyncio.create_task(refused(engine, "hi"))
+    await until(lambda: liar.asked)
+    liar.answers, liar.gate = LIES["nothing"], threading.Event()
+    liar.gate.set()
+    await refused(engine, "hi")
+    await engine.close()
+    ended, _ = await asyncio.wait((running,), timeout=20)
+    waiting.set()
+    assert ended
+    assert running.result().reason is Reason.INFERENCE_DOWN
+
+
 async def test_a_caller_who_leaves_is_not_told_that_triton_is_down(engine, liar) -> None:
     liar.gate.clear()
     running = asyncio.create_task(answer(engine, "hi"))

@@ -15,6 +15,7 @@ import asyncio
 import time
 from contextlib import ExitStack, aclosing
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 import structlog
 import tritonclient.grpc.aio as triton
@@ -72,6 +73,8 @@ class TritonEngine:
         self._retry_ms = overloaded_retry_ms
         self._watch = Watch(settings, model, open_model, opened)
         self._client: Any = None
+        self._clients: WeakSet[Any] = WeakSet()
+        """With those before it, for as long as answers are read from them."""
         self._client_losses = 0
         self._under_way = 0
         self._generated = 0
@@ -102,8 +105,8 @@ class TritonEngine:
         """Close the connections; answers under way end with INFERENCE_DOWN."""
         await asyncio.to_thread(self._watch.stop)
         self._gauges.close()
-        client, self._client = self._client, None
-        if client is not None:
+        self._client = None
+        for client in tuple(self._clients):
             await client.close()
 
     async def generate(
@@ -176,6 +179,7 @@ class TritonEngine:
                 creds=credentials(self._settings),
                 channel_args=channel_options(self._settings),
             )
+            self._clients.add(self._client)
         return self._client
 
     def _refusal(self, failure: Failure, *, hurried: bool) -> Refusal:
