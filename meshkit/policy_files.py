@@ -5,11 +5,11 @@ schema.cedarschema   *.cedar   entities.json
 
 from __future__ import annotations
 
+import fnmatch
 import json
+import os
 from hashlib import sha256
 from typing import TYPE_CHECKING
-
-from meshkit.files import names_like
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,13 +27,20 @@ class PoliciesInvalid(ValueError):  # noqa: N818 -- an answer about an operator'
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted([*names_like(folder, "*.cedar"), "schema.cedarschema", ENTITIES])
+    """Raises OSError: it cannot be listed, which is not to be without rules."""
+    found = os.listdir(folder) if folder.is_dir() else ()  # noqa: PTH208 -- names, not paths
+    return sorted([*fnmatch.filter(found, "*.cedar"), "schema.cedarschema", ENTITIES])
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
     """Read a set. Raises PoliciesInvalid: a file is missing, unreadable or too large."""
+    try:
+        names = _names(folder)
+    except OSError as error:
+        msg = f"policies: {error.strerror}"
+        raise PoliciesInvalid(msg) from error
     files = {}
-    for name in _names(folder):
+    for name in names:
         try:
             with (folder / name).open("rb") as file:
                 files[name] = file.read(_FILE_BYTES_MAX + 1)
@@ -67,7 +74,10 @@ def manifest(files: Mapping[str, bytes]) -> bytes:
 
 
 def stamp_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Tell a changed set cheaply: name, size and time of each file; -1 for a missing one."""
+    """Tell a changed set cheaply: name, size and time of each file; -1 for a missing one.
+
+    Raises OSError: the folder cannot be listed.
+    """
     stamps = []
     for name in _names(folder):
         try:

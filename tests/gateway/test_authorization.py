@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -314,6 +315,21 @@ def test_a_set_that_could_not_be_read_is_tried_again_unchanged(policies, monkeyp
         assert not authorizer.reload()
     assert authorizer.reload()
     assert "more.cedar" in authorizer.policies.files
+
+
+def test_a_folder_that_may_not_be_listed_is_no_set_without_rules(policies, monkeypatch) -> None:
+    def closed(_folder) -> None:
+        raise PermissionError(errno.EACCES, "closed")
+
+    authorizer = Authorizer(policies)
+    before = authorizer.digest
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "listdir", closed)
+        with pytest.raises(PermissionError):
+            authorizer.reload()
+        with pytest.raises(PoliciesInvalid, match="closed"):
+            load_policies(policies)
+    assert authorizer.digest == before
 
 
 def test_of_a_set_all_is_kept_or_nothing(policies, tmp_path, monkeypatch) -> None:
