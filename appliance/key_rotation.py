@@ -42,7 +42,7 @@ async def rotating_keys(data: Path, life_days: float, look_s: float) -> None:
         await asyncio.sleep(look_s)
         try:
             await rotate_due(data, life_days)
-        except (Refusal, NotNowError, OSError) as failure:
+        except (Refusal, NotNowError, OSError, ValueError) as failure:
             counted("keys.not_rotated")
             log.warning("keys.not_rotated", kind=type(failure).__name__)
 
@@ -53,7 +53,7 @@ async def rotate_due(data: Path, life_days: float) -> list[str]:
     What an earlier try could not rewrap is rewrapped as well.
 
     Raises:
-        Refusal, NotNowError, OSError: see `appliance.operating.operating`.
+        Refusal, NotNowError, OSError, ValueError: see `appliance.operating.operating`.
     """
     rotated = []
     async with operating(data) as care:

@@ -34,6 +34,7 @@ async def operating(data: Path) -> AsyncIterator[KeyCare]:
 
     Raises:
         OSError: nothing runs there, or its files are not for us.
+        ValueError: one of its files is damaged.
         Refusal: KEYS_DOWN.
     """
     audit = str(_json(data / "ready.json")["audit"])
