@@ -305,7 +305,7 @@ def test_what_a_crash_left_in_plain_is_removed_by_sealing_again(world) -> None:
     (left / "model.gguf").write_bytes(gguf())
     sealed = world.home() / "sealed" / "model.gguf"
     whole = sealed.read_bytes()
-    sealed.write_bytes(whole[:-1] + b"x")
+    sealed.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(ModelFileError) as caught:
         world.changer().seal(NAME)
     assert (caught.value.fault, left.exists()) == (Fault.SEAL, True), "it is all there is"
