@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-__all__ = ["add_command", "count", "seconds"]
+__all__ = ["add_command", "count", "number", "seconds"]
 
 _COUNT_MAX = (1 << 31) - 1
 
@@ -22,16 +22,23 @@ def add_command(
     )
 
 
-def count(text: str) -> int:
-    """Read a number of things, one at least. argparse tells of a ValueError by this name."""
+def number(text: str) -> int:
+    """Read what the wire can carry, from 0 on. argparse tells of a ValueError by this name."""
     found = int(text)
-    if not 1 <= found <= _COUNT_MAX:
+    if not 0 <= found <= _COUNT_MAX:
+        raise ValueError
+    return found
+
+
+def count(text: str) -> int:
+    """Read a number of things, one at least. As `number`."""
+    if not (found := number(text)):
         raise ValueError
     return found
 
 
 def seconds(text: str) -> float:
-    """Read a time that is longer than none, and no NaN. As `count`."""
+    """Read a time that is longer than none, and no NaN. As `number`."""
     found = float(text)
     if not 0 < found <= _COUNT_MAX:
         raise ValueError

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sealgate.cli import DONE, REFUSED, UNAVAILABLE
-from sealgate.cli._command import add_command
+from sealgate.cli._command import add_command, number
 from sealgate.cli._connection import add_options, told
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ __all__ = ["add_parser"]
 
 _WAIT_S = 600.0
 _PERCENT = 100
-_COUNT_MAX = (1 << 31) - 1
 _HOURS_MIN, _HOURS_MAX = 1 / 3_600, 8_760.0
 """A second; a year, which is what the service takes at most."""
 _BAD = frozenset({"failed", "refused"})
@@ -91,16 +90,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add(shadow, _shadow)
 
 
-def number(text: str) -> int:
-    """Read what the wire can carry; whether it makes sense is for the service to say."""
-    count = int(text)
-    if not 0 <= count <= _COUNT_MAX:
-        raise ValueError
-    return count
-
-
 def hours(text: str) -> float:
-    """Read how long a trial is. Both of these names stand in argparse's words."""
+    """Read how long a trial is. As `number`."""
     found = float(text)
     if found and not _HOURS_MIN <= found <= _HOURS_MAX:  # nor NaN
         raise ValueError
